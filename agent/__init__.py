@@ -1,0 +1,1 @@
+"""A phone agent developers can reason about: Twilio Media Streams, OpenAI Realtime, Trio."""

@@ -1,0 +1,56 @@
+"""Every error this package raises on purpose.
+
+The tree is flat: catch the class you can do something about. Programming mistakes stay ``ValueError``,
+``TypeError`` and ``AssertionError``.
+"""
+
+
+class AgentError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class SettingsError(AgentError):
+    """The settings cannot be used; the message names every wrong one and what to do about it."""
+
+
+class MalformedMessageError(AgentError):
+    """A peer sent something its protocol does not allow; ``kind`` is a short stable label for counting."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+class SocketClosedError(AgentError):
+    """The peer closed the WebSocket, or it broke; ``code`` is the RFC 6455 close code (1006: no close frame)."""
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"WebSocket closed: {code} {reason}".rstrip())
+        self.code = code
+        self.reason = reason
+
+
+class HandshakeRejectedError(AgentError):
+    """The peer answered the WebSocket handshake with something else than 101; ``status`` is its HTTP status."""
+
+    def __init__(self, status: int, body: str = "") -> None:
+        super().__init__(f"WebSocket handshake answered with HTTP {status} {body}".rstrip())
+        self.status = status
+        self.body = body
+
+
+class ModelUnavailableError(AgentError):
+    """The model could not be reached, refused us, or ended the session for good."""
+
+
+class CarrierError(AgentError):
+    """The carrier's REST API refused a request; the message says which and why."""
+
+
+class GenerationTooLongError(AgentError):
+    """A single answer passed the limit of buffered audio (TX-7); that answer is ended, the call goes on."""
+
+
+class LocalModelMissingError(AgentError):
+    """The ``[local]`` extra is not installed; the message names the one command that installs it."""

@@ -1,0 +1,285 @@
+"""One WebSocket behind five verbs: receive, send, ping, aclose, and a last look before the write.
+
+Everything above this file sees a ``MessageSocket``; which engine carries the frames is decided here and
+can be exchanged by measurement. The engine today is trio-websocket, run over a stream that we own, so that
+leaving is always bounded and whole calls can be tested over memory streams in virtual time.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+import trio_websocket as tws
+
+from agent.errors import HandshakeRejectedError, SocketClosedError
+
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+"""Largest message taken from a peer (WB-6); a larger one closes the connection with 1009."""
+QUEUED_MESSAGES: Final = 512
+"""Messages read ahead of ``receive``: ten seconds of a call's frames. A full queue stops reading (and
+answering pings), so the receive loops never wait for anything downstream."""
+RECEIVE_BUFFER_BYTES: Final = 16 * 1024
+CLOSE_GRACE_S: Final = 1.0
+"""How long a peer may take to answer our close frame; OpenAI never answers it."""
+HANDSHAKE_S: Final = 10.0
+"""How long the opening handshake may take, name look-up, TCP and TLS included."""
+
+Wanted = Callable[[], bool]
+_TEXT: Final = 0x1
+_OPCODE: Final = 0x0F
+
+
+class MessageSocket(Protocol):
+    """A WebSocket as the rest of the system knows it. One task receives, one task sends."""
+
+    async def receive(self) -> str | bytes:
+        """Wait for the next message. Raises SocketClosedError at the end. A cancel loses no message."""
+
+    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+        """Write one text message; False if ``wanted()`` said no at the very last moment.
+
+        ``wanted`` is called with no checkpoint between it and the write to the operating system, so what it
+        allows is on the wire before any other task can run. Raises SocketClosedError. A cancel before the
+        write sends nothing; a cancel during it breaks the connection, so only the end of a call may do that.
+        """
+
+    async def ping(self) -> None:
+        """Send a ping and wait for its pong. Raises SocketClosedError."""
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close with a close frame, wait at most CLOSE_GRACE_S for the answer, then drop the connection.
+
+        Never raises, may be repeated, and is shielded: it does the same in a cancelled scope.
+        """
+
+
+@attrs.define(eq=False)
+class _LastLook(trio.abc.Stream):
+    """The stream under the engine: asks ``wanted`` about a text message just before it is written.
+
+    The engine takes a lock between being asked to send and writing, and other tasks run meanwhile. A whole
+    unfragmented, uncompressed WebSocket frame that is left out here leaves a valid stream behind.
+    """
+
+    inner: trio.abc.Stream
+    wanted: Wanted | None = None
+    refused: bool = False
+    on_end: Callable[[], None] | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.wanted is not None and data[0] & _OPCODE == _TEXT and not self.wanted():
+            self.refused = True
+            await trio.lowlevel.checkpoint()
+            return
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.inner.receive_some(max_bytes)
+        if not data and self.on_end is not None:
+            self.on_end()
+        return data
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@attrs.define(eq=False)
+class TrioWebSocket:
+    """``MessageSocket`` on trio-websocket."""
+
+    _connection: tws.WebSocketConnection
+    _stream: _LastLook
+
+    @property
+    def path(self) -> str:
+        """The request target, as the peer asked for it."""
+        return str(self._connection.path)
+
+    async def receive(self) -> str | bytes:
+        """See MessageSocket."""
+        try:
+            message: str | bytes = await self._connection.get_message()
+        except tws.ConnectionClosed as closed:
+            raise _closed(closed) from None
+        return message
+
+    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+        """See MessageSocket."""
+        stream = self._stream
+        stream.wanted, stream.refused = wanted, False
+        try:
+            await self._connection.send_message(message)
+        except tws.ConnectionClosed as closed:
+            raise _closed(closed) from None
+        finally:
+            stream.wanted = None
+        return not stream.refused
+
+    async def ping(self) -> None:
+        """See MessageSocket."""
+        try:
+            await self._connection.ping()
+        except tws.ConnectionClosed as closed:
+            raise _closed(closed) from None
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """See MessageSocket."""
+        with trio.move_on_after(CLOSE_GRACE_S, shield=True):
+            await self._connection.aclose(code, reason or None)
+        await trio.aclose_forcefully(self._stream)
+
+
+def _closed(closed: tws.ConnectionClosed) -> SocketClosedError:
+    reason = closed.reason
+    return SocketClosedError(1006) if reason is None else SocketClosedError(reason.code, reason.reason or "")
+
+
+@attrs.define(eq=False)
+class Handshake:
+    """A WebSocket handshake waiting for our answer; call ``accept`` or ``reject`` once."""
+
+    _request: tws.WebSocketRequest
+    _stream: _LastLook
+
+    @property
+    def target(self) -> str:
+        """Path and query as the peer sent them."""
+        return str(self._request.path)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Header fields, names in lower case; the last one wins."""
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._request.headers}
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """Subprotocols the peer offers, in its order of preference."""
+        return tuple(self._request.proposed_subprotocols)
+
+    async def accept(self) -> TrioWebSocket:
+        """Answer 101 with the first subprotocol offered, or none if none was (WB-1)."""
+        offered = self.subprotocols
+        connection = await self._request.accept(subprotocol=offered[0] if offered else None)
+        return TrioWebSocket(connection, self._stream)
+
+    async def reject(self, status: int, body: str) -> None:
+        """Answer with an HTTP error and a plain-text body saying why."""
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await self._request.reject(status, extra_headers=headers, body=body.encode())
+
+
+@asynccontextmanager
+async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handshake]:
+    """Read a WebSocket handshake from ``stream``; leaving drops the stream (``aclose`` the socket before).
+
+    Raises trio.TooSlowError after HANDSHAKE_S.
+    """
+    looked = _LastLook(stream)
+    async with _reader_nursery(looked) as nursery:
+        with trio.fail_after(HANDSHAKE_S):
+            request = await tws.wrap_server_stream(
+                nursery,
+                looked,
+                message_queue_size=QUEUED_MESSAGES,
+                max_message_size=MAX_MESSAGE_BYTES,
+                receive_buffer_size=RECEIVE_BUFFER_BYTES,
+            )
+        yield Handshake(request, looked)
+
+
+@asynccontextmanager
+async def open_client(url: str, *, headers: Sequence[tuple[str, str]] = ()) -> AsyncIterator[TrioWebSocket]:
+    """Connect to a ``ws://`` or ``wss://`` URL; yields the socket and closes it when left.
+
+    Raises OSError (no route, refused, TLS), HandshakeRejectedError (an HTTP answer), SocketClosedError (the
+    peer hung up during the handshake), trio.TooSlowError after HANDSHAKE_S.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    secure = parts.scheme == "wss"
+    port = parts.port or (443 if secure else 80)
+    resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    with trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_S) as connecting:
+        stream: trio.abc.Stream
+        if secure:
+            context = ssl.create_default_context()
+            tls = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=context)
+            await tls.do_handshake()
+            stream = tls
+        else:
+            stream = await trio.open_tcp_stream(host, port)
+    if connecting.cancelled_caught:
+        raise trio.TooSlowError
+    async with open_client_over(stream, parts.netloc.rpartition("@")[2], resource, headers=headers) as socket:
+        yield socket
+
+
+@asynccontextmanager
+async def open_client_over(
+    stream: trio.abc.Stream,
+    host: str,
+    resource: str,
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    subprotocols: Sequence[str] = (),
+) -> AsyncIterator[TrioWebSocket]:
+    """Shake hands as the client over a connected stream, which is dropped when left. Errors as open_client."""
+    looked = _LastLook(stream)
+    async with _reader_nursery(looked) as nursery:
+        with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
+            looked.on_end = hung_up.cancel
+            connection = await tws.wrap_client_stream(
+                nursery,
+                looked,
+                host,
+                resource,
+                subprotocols=subprotocols,
+                extra_headers=[(name.encode(), value.encode()) for name, value in headers],
+                message_queue_size=QUEUED_MESSAGES,
+                max_message_size=MAX_MESSAGE_BYTES,
+                receive_buffer_size=RECEIVE_BUFFER_BYTES,
+            )
+            looked.on_end = None
+        if hung_up.cancelled_caught:
+            raise SocketClosedError(1006, "during the handshake")
+        socket = TrioWebSocket(connection, looked)
+        try:
+            yield socket
+        finally:
+            await socket.aclose()
+
+
+@asynccontextmanager
+async def _reader_nursery(stream: _LastLook) -> AsyncIterator[trio.Nursery]:
+    """A home for the engine's reader task: ended, and the stream dropped, however the body ends.
+
+    The reader itself only fails during the handshake, so a group of one is the body's own error, or the
+    peer's refusal, and is raised bare.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            finally:
+                nursery.cancel_scope.cancel(reason="the socket is left")
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        [error] = group.exceptions
+        if isinstance(error, tws.ConnectionRejected):
+            body = (error.body or b"").decode(errors="replace")
+            raise HandshakeRejectedError(error.status_code, body[:200]) from None
+        if isinstance(error, tws.ConnectionClosed):
+            raise _closed(error) from None
+        raise error from error.__cause__
+    finally:
+        await trio.aclose_forcefully(stream)
