@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -158,7 +158,9 @@ class Handshake:
     @property
     def headers(self) -> dict[str, str]:
         """Header fields, names in lower case; the last one wins."""
-        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._request.headers}
+        return {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._request.headers
+        }
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
@@ -232,14 +234,14 @@ async def open_client_over(
     headers: Sequence[tuple[str, str]] = (),
     subprotocols: Sequence[str] = (),
 ) -> AsyncIterator[TrioWebSocket]:
-    """Shake hands as the client over a connected stream, which is dropped when left. Errors as open_client."""
+    """Shake hands as the client over a connected stream, dropped when left. Errors as open_client."""
     looked = _LastLook(stream)
     async with _reader_nursery(looked) as nursery:
         with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
             looked.on_end = hung_up.cancel
             connection = await tws.wrap_client_stream(
                 nursery,
-                looked,
+                cast("trio.SocketStream", looked),  # any trio Stream works; the annotation is too narrow
                 host,
                 resource,
                 subprotocols=subprotocols,

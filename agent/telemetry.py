@@ -1,0 +1,75 @@
+"""What operators see: counters and histograms for Prometheus, in one place.
+
+One instance per process, so that tests have their own registry. Every method is synchronous and cheap; nothing
+here formats, writes or waits.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENESS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.040, 0.060, 0.120, 0.300)
+LATENCY_S: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.6, 2.5, 5.0)
+BARGE_IN_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050, 0.100, 0.200)
+
+
+@attrs.frozen(eq=False)
+class Telemetry:
+    """The metrics of one process."""
+
+    registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
+    active_calls: Gauge = attrs.field(init=False)
+    calls: Counter = attrs.field(init=False)
+    events: Counter = attrs.field(init=False)
+    frames: Counter = attrs.field(init=False)
+    frame_lateness: Histogram = attrs.field(init=False)
+    barge_in_latency: Histogram = attrs.field(init=False)
+    first_audio_latency: Histogram = attrs.field(init=False)
+    turn_latency: Histogram = attrs.field(init=False)
+    loop_gap: Histogram = attrs.field(init=False)
+
+    @active_calls.default
+    def _active_calls(self) -> Gauge:
+        return Gauge("agent_active_calls", "Calls in progress", registry=self.registry)
+
+    @calls.default
+    def _calls(self) -> Counter:
+        return Counter("agent_calls", "Calls ended, by outcome", ["outcome"], registry=self.registry)
+
+    @events.default
+    def _events(self) -> Counter:
+        text = "Counted events: stalls, drops, malformed messages, provider errors, refusals"
+        return Counter("agent_events", text, ["event"], registry=self.registry)
+
+    @frames.default
+    def _frames(self) -> Counter:
+        text = "Audio frames of 20 ms, rx from callers and tx to callers"
+        return Counter("agent_frames", text, ["direction"], registry=self.registry)
+
+    @frame_lateness.default
+    def _frame_lateness(self) -> Histogram:
+        text = "How late after its deadline the pacer's tick ran"
+        return Histogram("agent_frame_lateness_seconds", text, buckets=LATENESS_S, registry=self.registry)
+
+    @barge_in_latency.default
+    def _barge_in_latency(self) -> Histogram:
+        text = "From the model's speech_started to the clear on the carrier's socket"
+        return Histogram("agent_barge_in_latency_seconds", text, buckets=BARGE_IN_S, registry=self.registry)
+
+    @first_audio_latency.default
+    def _first_audio_latency(self) -> Histogram:
+        text = "From the answer of the call to the first frame of the agent"
+        return Histogram("agent_first_audio_seconds", text, buckets=LATENCY_S, registry=self.registry)
+
+    @turn_latency.default
+    def _turn_latency(self) -> Histogram:
+        text = "From the end of the caller's speech to the first frame of the answer"
+        return Histogram("agent_turn_latency_seconds", text, buckets=LATENCY_S, registry=self.registry)
+
+    @loop_gap.default
+    def _loop_gap(self) -> Histogram:
+        text = "Longest time per second in which the event loop did not run"
+        return Histogram("agent_loop_gap_seconds", text, buckets=LATENESS_S, registry=self.registry)
