@@ -76,9 +76,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
 
 @contextmanager
-def open_logging(
-    level: Level, style: Literal["auto", "console", "json"], telemetry: Telemetry
-) -> Iterator[None]:
+def open_logging(level: Level, style: Literal["auto", "console", "json"], telemetry: Telemetry) -> Iterator[None]:
     """Log to standard error until left; what is queued then is still written."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: Any = (

@@ -44,9 +44,7 @@ class Settings(BaseSettings):
         description="1: accept requests without Twilio's signature (development and load tests only)",
     )
     max_calls: int = _named(200, "AGENT_MAX_CALLS", description="Calls at once; more are refused", ge=1)
-    drain_s: float = _named(
-        20.0, "AGENT_DRAIN_S", description="Seconds that calls may go on after SIGTERM", ge=0
-    )
+    drain_s: float = _named(20.0, "AGENT_DRAIN_S", description="Seconds that calls may go on after SIGTERM", ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = _named(
         "info", "AGENT_LOG_LEVEL", description="Least severe level that is logged"
     )
@@ -67,9 +65,7 @@ class Settings(BaseSettings):
     )
     model: str = _named("gpt-realtime-2.1", "AGENT_MODEL", description="Realtime model")
     voice: str = _named("marin", "AGENT_VOICE", description="Voice of the model")
-    instructions: str = _named(
-        DEFAULT_INSTRUCTIONS, "AGENT_INSTRUCTIONS", description="What the agent is told"
-    )
+    instructions: str = _named(DEFAULT_INSTRUCTIONS, "AGENT_INSTRUCTIONS", description="What the agent is told")
     greeting: str = _named(
         DEFAULT_GREETING, "AGENT_GREETING", description="First words of the agent; empty: the caller begins"
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import attrs
 import msgspec
@@ -139,28 +139,12 @@ def decode_message(raw: str | bytes) -> CarrierMessage:
         raise MalformedMessageError("carrier_field", str(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedMessageError("carrier_json", str(error)) from None
-    event = message.event
-    if event == "media":
-        return _media(message)
-    if event == "mark" and message.mark is not None:
-        return MarkReturned(message.mark.name)
-    if event == "dtmf" and message.dtmf is not None:
-        return Dtmf(message.dtmf.digit)
-    if event == "start" and message.start is not None:
-        return _start(message, message.start)
-    if event == "connected":
-        return Connected(message.protocol, message.version)
-    if event == "stop":
-        return Stop()
-    if event in ("mark", "dtmf", "start"):
-        raise MalformedMessageError("carrier_field", f"a {event} message without its {event} object")
-    return UnknownMessage(event)
+    build = _BUILDERS.get(message.event)
+    return UnknownMessage(message.event) if build is None else build(message)
 
 
 def _media(message: _Message) -> Media:
-    body = message.media
-    if body is None:
-        raise MalformedMessageError("carrier_field", "a media message without its media object")
+    body = _required(message, message.media)
     if body.track != "inbound":
         return Media("", b"", body.timestamp, message.sequence_number)
     try:
@@ -172,7 +156,8 @@ def _media(message: _Message) -> Media:
     return Media(body.payload, audio, body.timestamp, message.sequence_number)
 
 
-def _start(message: _Message, body: _StartBody) -> Start:
+def _start(message: _Message) -> Start:
+    body = _required(message, message.start)
     stream_sid = body.stream_sid or message.stream_sid
     if not stream_sid or not body.call_sid:
         raise MalformedMessageError("carrier_field", "a start message without streamSid or callSid")
@@ -186,6 +171,26 @@ def _start(message: _Message, body: _StartBody) -> Start:
         channels=media_format.channels,
         custom_parameters=body.custom_parameters,
     )
+
+
+_Body = TypeVar("_Body")
+
+
+def _required(message: _Message, body: _Body | None) -> _Body:
+    if body is None:
+        event = message.event
+        raise MalformedMessageError("carrier_field", f"a {event} message without its {event} object")
+    return body
+
+
+_BUILDERS: Final[Mapping[str, Callable[[_Message], CarrierMessage]]] = {
+    "media": _media,
+    "mark": lambda message: MarkReturned(_required(message, message.mark).name),
+    "dtmf": lambda message: Dtmf(_required(message, message.dtmf).digit),
+    "start": _start,
+    "connected": lambda message: Connected(message.protocol, message.version),
+    "stop": lambda _: Stop(),
+}
 
 
 @attrs.frozen

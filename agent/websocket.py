@@ -158,9 +158,7 @@ class Handshake:
     @property
     def headers(self) -> dict[str, str]:
         """Header fields, names in lower case; the last one wins."""
-        return {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._request.headers
-        }
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._request.headers}
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
