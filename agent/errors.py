@@ -54,3 +54,12 @@ class GenerationTooLongError(AgentError):
 
 class LocalModelMissingError(AgentError):
     """The ``[local]`` extra is not installed; the message names the one command that installs it."""
+
+
+class AdmissionError(AgentError):
+    """A stream may not be served; ``kind`` is a short stable label for counting, ``detail`` says why."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
