@@ -137,6 +137,10 @@ class TrioWebSocket:
             await self._connection.aclose(code, reason or None)
         await trio.aclose_forcefully(self._stream)
 
+    async def abort(self) -> None:
+        """Drop the connection with no close frame, as a broken network does; the peer sees 1006."""
+        await trio.aclose_forcefully(self._stream)
+
 
 def _closed(closed: tws.ConnectionClosed) -> SocketClosedError:
     reason = closed.reason
