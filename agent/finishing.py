@@ -1,0 +1,43 @@
+"""End a writer between two messages, never in the middle of one.
+
+A cancel that lands inside a socket write leaves half a WebSocket frame on the wire and costs the connection.
+The writers of a call therefore never feel the call's cancel: they are asked to stop, finish the message they are
+writing, and only then, after a bound, are cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+
+async def run_until_asked(
+    run: Callable[[], Awaitable[None]], ask_to_stop: Callable[[], None], *, grace_s: float
+) -> None:
+    """Run ``run()`` to its end; a cancel from outside becomes ``ask_to_stop()`` and a bound of ``grace_s``.
+
+    ``ask_to_stop`` is synchronous and must make ``run`` return at its next boundary. Errors of ``run`` pass
+    bare. After a cancel this raises Cancelled as usual, once ``run`` is over.
+    """
+    shield = trio.CancelScope(shield=True)
+
+    async def watch() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            shield.deadline = trio.current_time() + grace_s
+            ask_to_stop()
+
+    error: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        with shield:
+            try:
+                await run()
+            except Exception as raised:  # noqa: BLE001 - carried past the nursery, raised below
+                error = raised
+        nursery.cancel_scope.cancel(reason="the writer is done")
+    if error is not None:
+        raise error
+    await trio.lowlevel.checkpoint_if_cancelled()

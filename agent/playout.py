@@ -1,0 +1,233 @@
+"""The playout clock: what of the agent's audio the caller has heard, and until when there is something to hear.
+
+One question has one answer in one place (PL-1). The clock models the carrier's playback buffer: each frame
+begins when it was handed over or when the frame before it ended, whichever is later. Because a ``clear`` takes as
+long to reach the carrier as audio does, this estimate needs no network delay to be right about what a clear cuts
+off. Marks correct it (PL-4, DESIGN D6): a mark that was *played* proves its position; marks that come later than
+the quickest ones did show by how much playback fell behind. Marks that come back after a clear prove nothing.
+
+Pure: times are seconds on the monotonic clock and come in as arguments. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import Final
+
+import attrs
+
+from agent.units import FRAME_MS, FRAME_S, GenerationId
+
+GRACE_S: Final = 0.250
+"""How long after the computed end audio may still be in the caller's ear (PL-2)."""
+MARKS_REMEMBERED: Final = 250
+"""Marks whose quickest return tells the round trip: 50 s of speech at one each 200 ms."""
+
+MARKS_PENDING: Final = 1000
+"""Marks waited for; a carrier that returns none must not cost memory."""
+
+
+class MarkOutcome(enum.Enum):
+    """What a returned mark meant."""
+
+    PLAYED = "played"
+    CLEARED = "cleared"
+    UNKNOWN = "unknown"
+
+
+@attrs.define
+class _Stretch:
+    """Audio of one generation that plays without a gap: schedule start, and its place in the generation."""
+
+    start: float
+    begin_ms: int
+    length_ms: int
+
+
+@attrs.define(eq=False)
+class _Ledger:
+    """What was handed over of one generation, and what is known to have been heard."""
+
+    sent_ms: int = 0
+    heard_ms: int = 0
+    stretches: list[_Stretch] = attrs.field(factory=list)
+    frozen: bool = False
+
+
+@attrs.define
+class _Mark:
+    generation: GenerationId
+    position_ms: int
+    due: float
+    cleared: bool = False
+
+
+@attrs.define(eq=False)
+class PlayoutClock:
+    """The playback of one call. All methods are synchronous, so that they are atomic to other tasks."""
+
+    grace_s: float = GRACE_S
+    buffer_end: float = float("-inf")
+    """When the carrier will have played all it was handed, by schedule; the past if it holds nothing."""
+    audible_until: float = float("-inf")
+    """When the last audio handed over or owed will have been heard, grace included (PL-2)."""
+    lag_s: float = 0.0
+    """By how much playback is behind the schedule in this talk spurt, as its marks tell."""
+    _ledgers: dict[GenerationId, _Ledger] = attrs.field(factory=dict)
+    _marks: dict[str, _Mark] = attrs.field(factory=dict)
+    _returns: deque[float] = attrs.field(factory=lambda: deque(maxlen=MARKS_REMEMBERED))
+    _excess: deque[float] = attrs.field(factory=lambda: deque(maxlen=2))
+
+    # What the pacer reports
+
+    def frame_sent(self, generation: GenerationId, now: float, owed_frames: int = 0) -> None:
+        """A frame of ``generation`` was written at ``now``; ``owed_frames`` wait behind it."""
+        ledger = self._ledger(generation)
+        start = self._next_start(now)
+        stretches = ledger.stretches
+        if stretches and stretches[-1].start + stretches[-1].length_ms / 1000 >= start - 1e-6:
+            stretches[-1].length_ms += FRAME_MS
+        else:
+            stretches.append(_Stretch(start, ledger.sent_ms, FRAME_MS))
+        ledger.sent_ms += FRAME_MS
+        self.buffer_end = start + FRAME_S
+        self.owe(now, owed_frames)
+
+    def silence_sent(self, now: float) -> None:
+        """A frame of comfort silence was written: it takes its time to play, but there is nothing to hear."""
+        self.buffer_end = self._next_start(now) + FRAME_S
+
+    def _next_start(self, now: float) -> float:
+        """When audio written at ``now`` begins to play; after a gap, playback is back on schedule."""
+        gap = now - self.buffer_end
+        if gap <= 0:
+            return self.buffer_end
+        self.lag_s = max(self.lag_s - gap, 0.0)
+        if not self.lag_s:
+            self._excess.clear()
+        return now
+
+    def owe(self, now: float, owed_frames: int) -> None:
+        """``owed_frames`` of live generations wait to be handed over: the end moves forward, never back."""
+        end = max(self.buffer_end + self.lag_s, now) + owed_frames * FRAME_S + self.grace_s
+        if (owed_frames or self.buffer_end > now) and end > self.audible_until:
+            self.audible_until = end
+
+    def mark_sent(self, generation: GenerationId) -> str:
+        """Name a mark at the present end of ``generation``; the pacer sends it right behind its frame."""
+        position_ms = self._ledger(generation).sent_ms
+        name = f"{generation}:{position_ms}"
+        if len(self._marks) >= MARKS_PENDING:
+            del self._marks[next(iter(self._marks))]
+        self._marks[name] = _Mark(generation, position_ms, self.buffer_end)
+        return name
+
+    def clear_sent(self, now: float) -> None:
+        """A ``clear`` was written: what is not heard yet never will be, and pending marks prove nothing."""
+        for generation, ledger in self._ledgers.items():
+            if not ledger.frozen:
+                self.heard_ms(generation, now)
+                ledger.frozen = True
+        for mark in self._marks.values():
+            mark.cleared = True
+        self.buffer_end = min(self.buffer_end, now)
+        self.audible_until = min(self.audible_until, now)
+        self.lag_s = 0.0
+        self._excess.clear()
+
+    # What the carrier reports
+
+    def mark_returned(self, name: str, now: float) -> MarkOutcome:
+        """The carrier sent ``name`` back: played, or removed by our clear, or not one of ours."""
+        mark = self._marks.pop(name, None)
+        if mark is None:
+            return MarkOutcome.UNKNOWN
+        if mark.cleared:
+            return MarkOutcome.CLEARED
+        ledger = self._ledger(mark.generation)
+        ledger.heard_ms = max(ledger.heard_ms, mark.position_ms)
+        self._correct(now - mark.due)
+        return MarkOutcome.PLAYED
+
+    def _correct(self, delay: float) -> None:
+        """Learn from a mark that came ``delay`` after its schedule.
+
+        Its quickest return is the round trip; what is over it is playback behind the schedule. A single late
+        mark may be the network's doing, two in a row are not.
+        """
+        self._returns.append(delay)
+        self._excess.append(delay - min(self._returns))
+        behind = min(self._excess) if len(self._excess) > 1 else 0.0
+        self.lag_s = min(delay, behind)
+        end = self.buffer_end + self.lag_s + self.grace_s
+        self.audible_until = max(self.audible_until, end)
+
+    # What others ask
+
+    def audible(self, now: float) -> bool:
+        """Is agent audio being heard by the caller right now? (PL-1)."""
+        return now < self.audible_until
+
+    def held_ms(self, now: float) -> float:
+        """Milliseconds the carrier holds and has not played, by schedule."""
+        return max(self.buffer_end - now, 0.0) * 1000
+
+    def sent_ms(self, generation: GenerationId) -> int:
+        """Milliseconds of ``generation`` handed over, the last frame's padding included."""
+        ledger = self._ledgers.get(generation)
+        return ledger.sent_ms if ledger else 0
+
+    def heard_ms(self, generation: GenerationId, now: float) -> int:
+        """Milliseconds of ``generation`` heard by ``now``: never less than before, never more than sent."""
+        ledger = self._ledgers.get(generation)
+        if ledger is None:
+            return 0
+        if not ledger.frozen:
+            at = now - self.lag_s
+            for stretch in reversed(ledger.stretches):
+                played = at - stretch.start
+                if played > 0:
+                    reached = stretch.begin_ms + min(int(played * 1000 + 1e-6), stretch.length_ms)
+                    ledger.heard_ms = max(ledger.heard_ms, reached)
+                    break
+        return ledger.heard_ms
+
+    def end_of(self, generation: GenerationId) -> float:
+        """When what was handed over of ``generation`` will have been heard; the past if nothing was."""
+        ledger = self._ledgers.get(generation)
+        if ledger is None or not ledger.stretches:
+            return float("-inf")
+        last = ledger.stretches[-1]
+        return last.start + last.length_ms / 1000 + self.lag_s
+
+    def status(self, now: float) -> dict[str, int | str]:
+        """The fields logged at each speech start (PL-7)."""
+        if now < self.audible_until:
+            return {"playout_remaining_ms": round((self.audible_until - now) * 1000)}
+        if self.audible_until == float("-inf"):
+            return {"playout_status": "none"}
+        return {"playout_status": f"ended_{round((now - self.audible_until) * 1000)}ms_ago"}
+
+    # What ends
+
+    def cancelled(self, now: float) -> None:
+        """All live generations were cancelled: only what the carrier still holds can be heard (PL-2)."""
+        self.audible_until = min(self.audible_until, max(self.buffer_end + self.lag_s, now))
+
+    def drained(self) -> None:
+        """A drain was waited for and is over: nothing is audible any more (PL-6)."""
+        self.audible_until = float("-inf")
+
+    def forget(self, generation: GenerationId) -> None:
+        """Drop the ledger of an ended generation; its marks still underway prove nothing any more."""
+        self._ledgers.pop(generation, None)
+        for mark in self._marks.values():
+            if mark.generation == generation:
+                mark.cleared = True
+
+    def _ledger(self, generation: GenerationId) -> _Ledger:
+        ledger = self._ledgers.get(generation)
+        if ledger is None:
+            ledger = self._ledgers[generation] = _Ledger()
+        return ledger

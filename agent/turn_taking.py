@@ -1,0 +1,129 @@
+"""Who answers what: creation and cancelling of responses in one order (DESIGN D7). Pure; returns what to send.
+
+Three facts make this necessary. A cancel is only right between a response's ``created`` and its ``done`` (BI-3).
+A barge-in can fall between our ``response.create`` and its ``created``. And with ``interrupt_response`` off the
+provider does not answer a turn that was committed while an answer was active: we then ask for it (BI-6).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+
+from agent.generation import Purpose
+from agent.units import ResponseId
+
+ANSWER_GRACE_S: Final = 2.0
+"""How long the provider may take to begin the answer to a committed turn before we ask for it."""
+FREED_GRACE_S: Final = 0.1
+"""The same when the turn was committed while another answer was active: by then it has most likely refused."""
+
+
+@attrs.frozen
+class Birth:
+    """A response that was just created: what for, and whether it must be cancelled at once."""
+
+    purpose: Purpose
+    unwanted: bool
+
+
+@attrs.define(eq=False)
+class TurnTaking:
+    """Responses asked for, active, and owed, in one session with the model."""
+
+    _asked: deque[Purpose] = attrs.field(factory=deque)
+    _active: set[ResponseId] = attrs.field(factory=set)
+    _cancelled: set[ResponseId] = attrs.field(factory=set)
+    _cancel_unborn: bool = False
+    _owed_at: float | None = None
+
+    def asked(self, purpose: Purpose) -> None:
+        """A ``response.create`` was sent."""
+        self._asked.append(purpose)
+
+    def refused(self) -> None:
+        """The provider refused our last ``response.create``; a turn that is owed an answer stays owed."""
+        if self._asked:
+            self._asked.popleft()
+
+    def committed(self, now: float) -> None:
+        """The caller's turn is over and is owed an answer."""
+        self._owed_at = now + ANSWER_GRACE_S
+
+    def created(self, response_id: ResponseId, purpose: Purpose | None, *, caller_speaking: bool) -> Birth | None:
+        """A response began; ``purpose`` is what its metadata says, if any. None for one already known.
+
+        It is unwanted if a barge-in came while it was underway, or if the caller speaks on: then it answers half
+        a turn, and the whole one will be answered. A greeting is not: protection decides on it later.
+        """
+        if response_id in self._active or response_id in self._cancelled:
+            return None
+        if purpose is None:
+            purpose = self._asked.popleft() if self._asked and self._owed_at is None else Purpose.ANSWER
+        elif purpose in self._asked:
+            self._asked.remove(purpose)
+        self._active.add(response_id)
+        self._owed_at = None
+        unwanted = self._cancel_unborn or (caller_speaking and purpose is not Purpose.GREETING)
+        self._cancel_unborn = False
+        return Birth(purpose, unwanted)
+
+    def done(self, response_id: ResponseId, now: float) -> None:
+        """A response generates no more."""
+        self._active.discard(response_id)
+        if self._owed_at is not None and not self._active:
+            self._owed_at = min(self._owed_at, now + FREED_GRACE_S)
+
+    def barge_in(self) -> list[ResponseId]:
+        """The responses to cancel now, each at most once; one that is asked for is cancelled at its birth."""
+        if self._asked and not self._active:
+            self._cancel_unborn = True
+        wanted = [response for response in self._active if response not in self._cancelled]
+        self._cancelled.update(wanted)
+        return wanted
+
+    def cancel(self, response_id: ResponseId) -> bool:
+        """Whether ``response.cancel`` is to be sent for this response: active, and not cancelled before."""
+        if response_id not in self._active or response_id in self._cancelled:
+            return False
+        self._cancelled.add(response_id)
+        return True
+
+    def answer_due(self, now: float, *, caller_speaking: bool) -> bool:
+        """Whether a committed turn got no answer and one is to be requested now (BI-6)."""
+        if self._owed_at is None or now < self._owed_at or caller_speaking or self.busy:
+            return False
+        self._owed_at = None
+        return True
+
+    @property
+    def owed_at(self) -> float | None:
+        """When to ask ``answer_due`` next; None if no turn is owed an answer or one is being given."""
+        return None if self.busy else self._owed_at
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether the caller's last turn has no answer yet."""
+        return self._owed_at is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a response is active or asked for."""
+        return bool(self._active or self._asked)
+
+    def is_active(self, response_id: ResponseId) -> bool:
+        """Whether the response is between its ``created`` and its ``done``."""
+        return response_id in self._active
+
+    def session_lost(self) -> list[ResponseId]:
+        """The session is gone with all its responses; returns those that were active. What is owed stays owed."""
+        lost = list(self._active)
+        unanswered = bool(self._asked and self._asked[0] in (Purpose.TURN, Purpose.TOOL))
+        self._active.clear()
+        self._asked.clear()
+        self._cancel_unborn = False
+        if unanswered and self._owed_at is None:
+            self._owed_at = float("-inf")
+        return lost

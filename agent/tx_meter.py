@@ -1,0 +1,83 @@
+"""What the pacer measures of itself: frames a second, gaps, lateness, slow writes. Pure arithmetic, no logging.
+
+A gap is the time between two frames of one talk spurt. While the model has not delivered there is nothing to
+pace; that time is *starved* and counted apart, because its cause is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+STALL_S: Final = 0.300
+"""A gap over this is a TX_STALL (TX-5)."""
+SEND_SLOW_S: Final = 0.050
+"""A write over this is a TX_SEND_SLOW (TX-5)."""
+FRESH_GAP_S: Final = 0.120
+"""A gap over this makes the next TX_METRICS worth a line (TX-8)."""
+
+Report = Callable[[str, float], None]
+"""Called with an event's name and seconds: TX_STALL, TX_SEND_SLOW, MODEL_STARVED. Must not block."""
+
+
+@attrs.define(eq=False)
+class TxMeter:
+    """The figures of one call's pacer."""
+
+    report: Report
+    observe_lateness: Callable[[float], None]
+    frames: int = 0
+    max_gap_s: float = 0.0
+    recent_gap_s: float = 0.0
+    stalls: int = 0
+    _paced: int = 0
+    _speaking_s: float = 0.0
+    _last: float | None = None
+    _starved_at: float | None = None
+
+    def tick(self, late_s: float) -> None:
+        """A tick ran ``late_s`` after its deadline."""
+        self.observe_lateness(late_s)
+
+    def frame(self, now: float, *, paced: bool) -> None:
+        """A frame was written; ``paced`` is false for the frames of a lead behind the first."""
+        self.frames += 1
+        last, self._last = self._last, now
+        if last is None:
+            if self._starved_at is not None:
+                self.report("MODEL_STARVED", now - self._starved_at)
+                self._starved_at = None
+            return
+        gap = now - last
+        self._speaking_s += gap
+        self._paced += paced
+        self.recent_gap_s = max(self.recent_gap_s, gap)
+        self.max_gap_s = max(self.max_gap_s, gap)
+        if gap > STALL_S:
+            self.stalls += 1
+            self.report("TX_STALL", gap)
+
+    def pause(self, *, starved: bool) -> None:
+        """Nothing more to send for now; ``starved``: in the middle of an answer."""
+        if starved and self._starved_at is None:
+            self._starved_at = self._last
+        if not starved:
+            self._starved_at = None
+        self._last = None
+
+    def write_took(self, seconds: float) -> None:
+        """A write to the socket took so long."""
+        if seconds > SEND_SLOW_S:
+            self.report("TX_SEND_SLOW", seconds)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second while speaking, the lead's burst apart; None before there is a second of it."""
+        return self._paced / self._speaking_s if self._speaking_s >= 1.0 else None
+
+    def take_recent_gap_s(self) -> float:
+        """The largest gap since this was asked last."""
+        gap, self.recent_gap_s = self.recent_gap_s, 0.0
+        return gap
