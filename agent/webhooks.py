@@ -1,0 +1,126 @@
+"""Twilio's webhooks: what to do with a call (TwiML), and how a call goes on. Signed, bounded, from memory."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl
+
+import attrs
+import trio
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from starlette.datastructures import ImmutableMultiDict
+
+from agent import twiml
+from agent.errors import AdmissionError
+from agent.eventlog import EventLog
+from agent.signature import SignatureCheck, public_base, stream_url
+from agent.tickets import CallTicket, TokenBook
+from agent.units import CallSid
+
+STREAM_PATH: Final = "/media-stream"
+BODY_S: Final = 5.0
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_FIELDS: Final = 200
+"""Twilio posts about 30 fields in 1.5 KB."""
+MACHINES: Final = ("machine", "fax")
+"""How Twilio's AnsweredBy begins when no human answered."""
+
+Fields = ImmutableMultiDict[str, str]
+
+
+@attrs.define(eq=False)
+class Reception:
+    """What the web side needs of the server.
+
+    ``not_ready`` says why no call can be taken now, or nothing; ``is_full`` whether all lines are taken.
+    """
+
+    check: SignatureCheck
+    tokens: TokenBook
+    events: EventLog
+    not_ready: Callable[[], str]
+    is_full: Callable[[], bool]
+
+    def base(self, request: Request) -> str:
+        """The URL by which whoever asks reached us, without a path of ours."""
+        return public_base(self.check.public_url, request.headers)
+
+    def check_signature(self, request: Request, fields: Fields) -> None:
+        """Raise HTTPException 403, saying why and what to set, unless Twilio sent this."""
+        path = request.scope["raw_path"].decode("latin-1")
+        query = request.scope["query_string"].decode("latin-1")
+        try:
+            self.check.check_webhook(f"{path}?{query}" if query else path, request.headers, fields)
+        except AdmissionError as error:
+            self.events.emit("WEBHOOK_REFUSED", "warning", path=path, kind=error.kind)
+            raise HTTPException(403, error.detail) from None
+
+    def take_call(self, direction: Literal["inbound", "outbound"], base: str, fields: Fields) -> str:
+        """TwiML for a call: connected to its media stream, or refused politely."""
+        call_sid = CallSid(fields.get("CallSid", ""))
+        if not call_sid:
+            raise HTTPException(400, "the request has no CallSid: is this Twilio's voice webhook?")
+        reason = self.not_ready() or ("all lines are busy" if self.is_full() else "")
+        if reason:
+            self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason=reason)
+            return twiml.refuse_politely()
+        ticket = CallTicket(call_sid, direction, fields.get("From", ""), fields.get("To", ""))
+        self.events.emit("CALL_ANNOUNCED", call=call_sid, direction=direction)
+        # Unix time: a token may be checked on another machine than the one that issued it.
+        return twiml.connect_stream(stream_url(base, STREAM_PATH), self.tokens.issue(ticket, time.time()))
+
+
+def voice_routes(reception: Reception) -> APIRouter:
+    """``POST /voice/incoming``, ``/voice/outgoing`` and ``/voice/status``, for Twilio alone."""
+    routes = APIRouter(prefix="/voice")
+
+    async def signed_fields(request: Request) -> Fields:
+        fields = await _read_form(request)
+        reception.check_signature(request, fields)
+        return fields
+
+    signed = Annotated[Fields, Depends(signed_fields)]
+
+    @routes.post("/incoming")
+    async def incoming(request: Request, fields: signed) -> Response:
+        """Twilio asks what to do with an inbound call."""
+        return _xml(reception.take_call("inbound", reception.base(request), fields))
+
+    @routes.post("/outgoing")
+    async def outgoing(request: Request, fields: signed) -> Response:
+        """Twilio asks what to do with a call of ours that was answered."""
+        answered_by = fields.get("AnsweredBy", "")
+        if answered_by.startswith(MACHINES):
+            reception.events.emit("MACHINE_ANSWERED", call=fields.get("CallSid", ""), answered_by=answered_by)
+            return _xml(twiml.hang_up())
+        return _xml(reception.take_call("outbound", reception.base(request), fields))
+
+    @routes.post("/status", status_code=204)
+    async def status(fields: signed) -> None:
+        """Twilio tells how a call goes on."""
+        state = fields.get("CallStatus", "unknown")
+        reception.events.emit("CALL_STATUS", call=fields.get("CallSid", ""), status=state)
+
+    return routes
+
+
+async def _read_form(request: Request) -> Fields:
+    """The posted fields. Raises HTTPException: 408 too slow, 413 too large, 400 not a form."""
+    body = bytearray()
+    try:
+        with trio.fail_after(BODY_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    raise HTTPException(413, f"more than {MAX_BODY_BYTES} bytes were posted")
+    except trio.TooSlowError:
+        raise HTTPException(408, f"the posted fields took more than {BODY_S:.0f} s") from None
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise HTTPException(400, "the body is not a form in UTF-8 of at most 200 fields") from None
+    return ImmutableMultiDict(pairs)
+
+
+def _xml(text: str) -> Response:
+    return Response(text, media_type="application/xml")
