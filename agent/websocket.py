@@ -7,6 +7,7 @@ leaving is always bounded and whole calls can be tested over memory streams in v
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -200,6 +201,12 @@ async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handsh
         yield Handshake(request, looked)
 
 
+@functools.cache
+def client_tls() -> ssl.SSLContext:
+    """The TLS settings of ``open_client``, made once: reading the system's certificates blocks for 20 ms."""
+    return ssl.create_default_context()
+
+
 @asynccontextmanager
 async def open_client(url: str, *, headers: Sequence[tuple[str, str]] = ()) -> AsyncIterator[TrioWebSocket]:
     """Connect to a ``ws://`` or ``wss://`` URL; yields the socket and closes it when left.
@@ -215,8 +222,7 @@ async def open_client(url: str, *, headers: Sequence[tuple[str, str]] = ()) -> A
     with trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_S) as connecting:
         stream: trio.abc.Stream
         if secure:
-            context = ssl.create_default_context()
-            tls = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=context)
+            tls = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=client_tls())
             await tls.do_handshake()
             stream = tls
         else:
