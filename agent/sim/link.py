@@ -12,13 +12,17 @@ import attrs
 import trio
 from trio.testing import memory_stream_pair
 
+_OPCODE: Final = 0x0F
+_CLOSE: Final = 0x8
+
 
 @attrs.define(eq=False)
 class HeldStream(trio.abc.Stream):
-    """A stream whose owner can be made deaf: while held, nothing more is read from it."""
+    """A stream under a WebSocket engine that can be made deaf, or made never to close."""
 
     inner: trio.abc.Stream
     _let_go: trio.Event | None = None
+    _never_closes: bool = False
 
     def hold(self) -> None:
         """Read nothing from now on, not even pings and close frames; what is sent still goes out."""
@@ -31,6 +35,10 @@ class HeldStream(trio.abc.Stream):
             self._let_go.set()
             self._let_go = None
 
+    def never_close(self) -> None:
+        """Send no close frame from now on, and close only when the peer has: a Realtime server's manners."""
+        self._never_closes = True
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream. What was being read when the hold began is held back, not lost."""
         data = await self.inner.receive_some(max_bytes)
@@ -40,6 +48,9 @@ class HeldStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
+        if self._never_closes and data[0] & _OPCODE == _CLOSE:
+            await trio.lowlevel.checkpoint()
+            return
         await self.inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -49,7 +60,11 @@ class HeldStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """See trio.abc.AsyncResource; lets a held reader go, to find the stream closed."""
         self.let_go()
-        await self.inner.aclose()
+        try:
+            while self._never_closes and await self.inner.receive_some():
+                pass
+        finally:
+            await self.inner.aclose()
 
 
 @attrs.define(eq=False)
