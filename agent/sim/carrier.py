@@ -25,7 +25,6 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from math import inf
-from random import Random
 from typing import Literal, Protocol
 
 import attrs
@@ -45,6 +44,12 @@ from agent.units import BYTES_PER_MS, FRAME_BYTES, FRAME_S, CallSid, StreamSid
 from agent.websocket import CLOSE_GRACE_S, MessageSocket
 
 
+def _happened() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
 class CarrierSocket(MessageSocket, Protocol):
     """What a simulated stream runs on: a WebSocket that can also break."""
 
@@ -61,7 +66,7 @@ class WireEntry:
     kind: str
     detail: str = ""
     """The mark's name or the digit; what is wrong with a message of kind ``malformed``."""
-    audio: bytes = attrs.field(default=b"", repr=len)
+    audio: bytes = attrs.field(default=b"", repr=lambda audio: f"{len(audio)} bytes")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -99,11 +104,12 @@ class SimulatedStream:
     _to_lose: int = 0
     _stopped: bool = False
     _read_again: trio.Event | None = None
-    _all_said: trio.Event = attrs.field(factory=trio.Event)
+    _all_said: trio.Event = attrs.field(factory=_happened)
     _all_sent: trio.Event = attrs.field(factory=trio.Event)
     _closed: trio.Event = attrs.field(factory=trio.Event)
 
-    def _open(self, crew: trio.Nursery) -> None:
+    def run_in(self, crew: trio.Nursery) -> None:
+        """Begin the stream, with its tasks in ``crew``; ``open_simulated_stream`` calls this once."""
         self._post(self._writer.connected(), "connected")
         self._post(self._writer.start(self.custom_parameters), "start")
         crew.start_soon(self._run_writer)
@@ -142,14 +148,14 @@ class SimulatedStream:
                     await self._all_sent.wait()
         finally:
             await self._socket.aclose()
-            self._is_closed(1000)
+            self.end(1000)
 
     async def vanish(self) -> None:
         """The connection breaks: no ``stop``, no close frame."""
         self._end_of_media()
         self._outbox.clear()
         await self._socket.abort()
-        self._is_closed(1006)
+        self.end(1006)
 
     def stop_reading(self) -> None:
         """Read no more messages: the buffers on the way fill up, and then the agent's writes block."""
@@ -171,16 +177,17 @@ class SimulatedStream:
 
     async def until_said(self) -> None:
         """Wait until everything given to ``say`` was sent."""
-        if self._speech:
-            await self._all_said.wait()
+        await self._all_said.wait()
 
     async def until_heard_ms(self, total_ms: int) -> None:
         """Wait until the caller has heard ``total_ms`` of the agent since the stream began, or it closed."""
-        while self.heard_ms() < total_ms and not self._closed.is_set():
+        await trio.lowlevel.checkpoint()
+        while self.heard_ms() < total_ms and not self._closed.is_set():  # noqa: ASYNC110  (playback is a clock)
             await trio.sleep(FRAME_S)
 
     async def until_quiet(self, quiet_s: float) -> None:
         """Wait until the caller has heard nothing for ``quiet_s``, or the stream closed."""
+        await trio.lowlevel.checkpoint()
         quiet_since_s = trio.current_time()
         while not self._closed.is_set():
             now = trio.current_time()
@@ -259,7 +266,7 @@ class SimulatedStream:
                 arrivals = (queue[0][0] for queue in (self._inbox, self._outbox) if queue)
                 await self._bell.wait(min(self.playback.next_due(), *arrivals, inf))
         except SocketClosedError as closed:
-            self._is_closed(closed.code)
+            self.end(closed.code)
 
     # From the agent.
 
@@ -277,7 +284,7 @@ class SimulatedStream:
                     self._inbox.append((self._to_carrier.arrival_s(now), raw))
                 self._bell.ring()
         except SocketClosedError as closed:
-            self._is_closed(closed.code)
+            self.end(closed.code)
 
     def _take(self, now: float, raw: str | bytes) -> None:
         try:
@@ -310,7 +317,8 @@ class SimulatedStream:
         if self.record:
             self.wire.append(WireEntry(now, "tx", kind, detail, audio))
 
-    def _is_closed(self, code: int) -> None:
+    def end(self, code: int) -> None:
+        """The socket is gone: nothing is sent any more, and whoever waits is told; the first ``code`` stays."""
         if self.close_code is None:
             self.close_code = code
         self._end_of_media()
@@ -346,17 +354,17 @@ async def open_simulated_stream(
         stream_sid=StreamSid(stream_sid),
         custom_parameters=dict(custom_parameters or {}),
         network=network,
-        playback=playback or PlaybackBuffer(record=record),
+        playback=playback if playback is not None else PlaybackBuffer(record=record),
         record=record,
         started_s=now,
         socket=socket,
         writer=MessageWriter(StreamSid(stream_sid), CallSid(call_sid), account_sid),
         ticker=ticker or own_ticker,
-        to_agent=OneWay(network, Random(network.seed)),
-        to_carrier=OneWay(network, Random(network.seed + 1)),
+        to_agent=OneWay(network),
+        to_carrier=OneWay(network),
     )
     async with open_crew() as crew:
-        stream._open(crew)
+        stream.run_in(crew)
         if ticker is None:
             crew.start_soon(own_ticker.run)
         try:
@@ -364,4 +372,4 @@ async def open_simulated_stream(
             await stream.hang_up()
         finally:
             await socket.aclose()
-            stream._is_closed(1000)
+            stream.end(1000)

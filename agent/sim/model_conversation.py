@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from agent.sim.model_response import SimulatedResponse
 from agent.sim.model_wire import Outbox
+
+_CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output")
 
 
 @attrs.define(eq=False)
@@ -53,7 +55,7 @@ class Conversation:
     def add_user_audio(self, item_id: str) -> None:
         """What the caller said became an item."""
         content = [{"type": "input_audio", "transcript": None}]
-        resource = {"id": item_id, "object": "realtime.item", "type": "message", "role": "user"}
+        resource: dict[str, Any] = {"id": item_id, "object": "realtime.item", "type": "message", "role": "user"}
         resource |= {"status": "completed", "content": content}
         self.add(Item(resource))
         self.finish(item_id, resource)

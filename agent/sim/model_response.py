@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ class SimulatedResponse:
     answer: Answer
     created_s: float
     """When ``response.created`` is sent."""
+    request: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """The ``response`` object of the ``response.create`` that asked for it; empty after a turn."""
     steps: tuple[Step, ...] = attrs.field(init=False, repr=False)
     total_bytes: int = attrs.field(init=False)
     status: Status = "in_progress"
@@ -109,5 +112,5 @@ class SimulatedResponse:
             "output": output,
             "output_modalities": ["audio"],
             "conversation_id": "conv_simulated",
-            "usage": None,
+            "metadata": self.request.get("metadata"),
         }

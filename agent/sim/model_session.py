@@ -35,9 +35,9 @@ _BUSY: Final = "Conversation already has an active response"
 class Script:
     """What is left to be said: by the model, and (as transcripts) by the caller. Sessions may share one."""
 
-    answers: deque[Answer] = attrs.field(converter=deque, factory=deque)
+    answers: deque[Answer] = attrs.field(factory=deque)
     default: Answer = attrs.field(factory=lambda: Answer("I see."))
-    transcripts: deque[str] = attrs.field(converter=deque, factory=deque)
+    transcripts: deque[str] = attrs.field(factory=deque)
     default_transcript: str = "Hello."
     answered: int = 0
 
@@ -213,7 +213,8 @@ class ModelSession:
         if self.active is not None:
             self.outbox.refuse(event, "conversation_already_has_active_response", _BUSY)
             return
-        self._begin(now)
+        request = event.get("response")
+        self._begin(now, request if isinstance(request, dict) else {})
 
     def _cancel(self, event: Mapping[str, Any], now: float) -> None:
         active = self.active
@@ -225,7 +226,7 @@ class ModelSession:
 
     # Answers.
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: float, request: Mapping[str, Any]) -> None:
         number, answer = self.script.next_answer()
         response = SimulatedResponse(
             id=self.outbox.new_id("resp"),
@@ -233,6 +234,7 @@ class ModelSession:
             number=number,
             answer=answer,
             created_s=now + answer.created_ms / 1000,
+            request=request,
         )
         self.active = response
         self.responses.append(response)
@@ -291,7 +293,7 @@ class ModelSession:
         if not (self._detection or {}).get("create_response", True):
             return
         if self.active is None:
-            self._begin(at_s)
+            self._begin(at_s, {})
         elif self.faults.busy_error:
             self.outbox.refuse(None, "conversation_already_has_active_response", _BUSY)
 

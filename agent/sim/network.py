@@ -29,8 +29,12 @@ class OneWay:
     """One direction of a connection: says when what is sent now arrives."""
 
     _network: Network
-    _random: Random
+    _random: Random = attrs.field(init=False)
     _last_s: float = -inf
+
+    @_random.default
+    def _make_random(self) -> Random:
+        return Random(self._network.seed)  # noqa: S311  (repeatable on purpose)
 
     def arrival_s(self, now: float) -> float:
         """When a message sent ``now`` arrives, never before the one sent before it."""

@@ -121,7 +121,9 @@ class ScriptedRealtime:
                 crew.start_soon(_read, socket, session, bell)
                 await _write(socket, session, bell, link)
         finally:
-            await (socket.abort() if session.closing == "drop" else socket.aclose(_close_code(session)))
+            if session.closing == "drop":
+                await socket.abort()
+            await socket.aclose(_close_code(session))
 
 
 def _close_code(session: ModelSession) -> int:
