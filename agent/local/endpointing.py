@@ -87,10 +87,10 @@ class Endpointer:
         self._now_ms += WINDOW_MS
         return self._while_speaking(probability) if self._speaking else self._while_silent(probability)
 
-    def reset(self) -> None:
-        """Forget the open turn (it was committed or cleared by hand); time goes on."""
-        self._speaking = self._paused = False
-        self._speech_ms = self._silence_ms = 0
+    def reset(self, now_ms: int) -> None:
+        """Forget the open turn (it was committed or cleared by hand); the next window begins at ``now_ms``."""
+        self._now_ms = now_ms
+        self._close()
 
     def _while_silent(self, probability: float) -> EndpointEvent | None:
         if probability < self.threshold:
@@ -110,7 +110,7 @@ class Endpointer:
         self._silence_ms = self._silence_ms + WINDOW_MS if quiet else 0
         too_long = self._now_ms - self._start_ms >= MAX_SPEECH_MS
         if too_long or self._silence_ms >= self.silence_duration_ms:
-            self.reset()
+            self._close()
             return SpeechStopped(self._start_ms, self._now_ms)
         if self._paused and not quiet:
             self._paused = False
@@ -119,3 +119,7 @@ class Endpointer:
             self._paused = True
             return SpeechPaused(self._start_ms, self._now_ms)
         return None
+
+    def _close(self) -> None:
+        self._speaking = self._paused = False
+        self._speech_ms = self._silence_ms = 0

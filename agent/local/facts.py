@@ -54,6 +54,7 @@ _LEADS: Final = {
     Subject.PAYMENT: "About payment: {}",
 }
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
+_LIST: Final = re.compile(r",|;| and ")
 _LABEL_LINE: Final = re.compile(r"^[\s*-]*([A-Za-z ]{3,30}?)\s*:\s*(\S.*?)\s*$", re.MULTILINE)
 _BUSINESS: Final = re.compile(
     r"\b(?i:receptionist|assistant|front desk) (?:of|for|at) ((?:the |an? )?[A-Z]\w*(?: (?:and |& )?[A-Z]\w*)*)"
@@ -90,7 +91,10 @@ def read_facts(instructions: str) -> Facts:
     if facts.sentences:
         return facts
     example = _read(EXAMPLE_INSTRUCTIONS)
-    marked = {subject: f"In this demonstration, {text[0].lower()}{text[1:]}" for subject, text in example.sentences.items()}
+    marked = {
+        subject: f"In this demonstration, {text[0].lower()}{text[1:]}"
+        for subject, text in example.sentences.items()
+    }
     return Facts(marked, example.services, facts.business)
 
 
@@ -102,7 +106,9 @@ def _read(instructions: str) -> Facts:
             if subject not in said and re.fullmatch(pattern, label.strip(), re.IGNORECASE):
                 said[subject] = _sentence(_LEADS[subject].format(value))
                 if subject is Subject.SERVICES:
-                    services = tuple(part.strip(" .") for part in re.split(r",|;| and ", value) if part.strip(" ."))
+                    services = tuple(
+                        part.strip(" .") for part in re.split(r",|;| and ", value) if part.strip(" .")
+                    )
     prose = _LABEL_LINE.sub("", instructions)
     for text in _SENTENCE_END.split(prose):
         for subject, pattern in _SENTENCES.items():

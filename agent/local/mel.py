@@ -44,11 +44,13 @@ def _hann() -> npt.NDArray[np.float32]:
 def _filters() -> npt.NDArray[np.float32]:
     """Triangles on the Slaney mel scale (linear below 1 kHz, logarithmic above), each of unit area."""
     step = np.log(6.4) / 27
-    top = 15 + np.log(RATE_HZ / 2 / 1000) / step
+    knee = 15  # mel of 1 kHz, where the scale turns logarithmic
+    top = knee + np.log(RATE_HZ / 2 / 1000) / step
     mels = np.linspace(0, top, _BANDS + 2)
-    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp(step * (mels - 15)))
+    edges = np.where(mels < knee, mels * 200 / 3, 1000 * np.exp(step * (mels - knee)))
     ramps = edges[:, None] - np.fft.rfftfreq(_WINDOW, 1 / RATE_HZ)[None]
     widths = np.diff(edges)
     rising, falling = -ramps[:-2] / widths[:-1, None], ramps[2:] / widths[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))
-    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    filters: npt.NDArray[np.float32] = (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    return filters

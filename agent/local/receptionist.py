@@ -78,7 +78,9 @@ class Receptionist:
         if Intent.GOODBYE in meaning.intents:
             return self._goodbye(state, parts)
         if Intent.WHO in meaning.intents:
-            parts.append(f"I am the automatic assistant{f' of {self.facts.business}' if self.facts.business else ''}.")
+            parts.append(
+                f"I am the automatic assistant{f' of {self.facts.business}' if self.facts.business else ''}."
+            )
         return self._end_turn(state, parts or [_small_talk(state, meaning, text)])
 
     def say(self, state: State, text: str) -> tuple[State, Reply]:
@@ -86,7 +88,7 @@ class Receptionist:
         return attrs.evolve(state, last_said=text), Reply(text)
 
     def follow(self, state: State, instructions: str) -> tuple[State, Reply]:
-        """What instructions for one answer ask for, when they give no words: a goodbye, a look whether one is there."""
+        """What instructions for one answer ask for when they give no words: a greeting, a goodbye, a check."""
         wish = instructions.lower()
         if "goodbye" in wish or "good-bye" in wish or "farewell" in wish:
             return self._goodbye(state, [])
@@ -129,7 +131,9 @@ class Receptionist:
     def _transfer(self, state: State, parts: list[str]) -> tuple[State, Reply]:
         calls = self._closing(Purpose.TRANSFER, "The caller asked for a person.")
         if not calls:
-            return self._end_turn(state, [*parts, "Nobody is free at the moment, but someone will call you back."])
+            return self._end_turn(
+                state, [*parts, "Nobody is free at the moment, but someone will call you back."]
+            )
         return self._spoken(attrs.evolve(state, asked=None), [*parts, "Of course, I will connect you."], calls)
 
     def _spoken(
@@ -140,7 +144,9 @@ class Receptionist:
 
     def _to_ask(self, state: State) -> list[Slot]:
         wanted = [Slot.NAME, Slot.CITY] + ([Slot.SERVICE, Slot.APPOINTMENT] if state.booking else [])
-        return [slot for slot in wanted if slot not in state.slots and state.times_asked.get(slot, 0) < ASK_AT_MOST]
+        return [
+            slot for slot in wanted if slot not in state.slots and state.times_asked.get(slot, 0) < ASK_AT_MOST
+        ]
 
     def _due(self, state: State, *, asking: bool = True) -> tuple[ToolCall, ...]:
         """Recording tools that have what they need; each set of arguments is sent once."""

@@ -45,7 +45,7 @@ class WhisperStt:
 
     _network: Any
     _tokens: Any
-    _prompt: tuple[int, ...]
+    _prompt: tuple[int | None, ...]
 
     @classmethod
     def load(cls) -> WhisperStt:
@@ -68,7 +68,7 @@ class WhisperStt:
 
     def _piece(self, ulaw: bytes) -> str:
         seconds = len(ulaw) / SAMPLE_RATE_HZ
-        samples = resample(ulaw_to_pcm16(ulaw).astype(np.float32) / 32768, 2, 1)
+        samples = resample(ulaw_to_pcm16(ulaw) / np.float32(32768), 2, 1)
         frames = (_SHORT_S if seconds <= _SHORT_S else 30) * FRAMES_PER_S
         features = ctranslate2.StorageView.from_array(log_mel(samples, frames)[np.newaxis])
         [result] = self._network.generate(

@@ -45,12 +45,15 @@ class ToolCall:
 _END: Final = re.compile(r"end_?(?:the_?)?(?:call|conversation)|hang_?up|good_?bye", re.IGNORECASE)
 _TRANSFER: Final = re.compile(r"transfer|handoff|hand_over|human|operator|escalate", re.IGNORECASE)
 _SLOT_WORDS: Final = (
-    (Slot.SERVICE, frozenset("service treatment reason topic need needs notes note request interest purpose".split())),
-    (Slot.APPOINTMENT, frozenset("appointment date time datetime when day slot start starts at".split())),
-    (Slot.CITY, frozenset("city town location place".split())),
-    (Slot.NAME, frozenset("name caller customer client lead".split())),
+    (
+        Slot.SERVICE,
+        {"service", "treatment", "reason", "topic", "need", "needs", "note", "notes", "request", "purpose"},
+    ),
+    (Slot.APPOINTMENT, {"appointment", "date", "time", "datetime", "when", "day", "slot", "start"}),
+    (Slot.CITY, {"city", "town", "location", "place"}),
+    (Slot.NAME, {"name", "caller", "customer", "client", "lead"}),
 )
-_NOT_OURS: Final = frozenset("phone number email business id address zip".split())
+_NOT_OURS: Final = {"phone", "number", "email", "business", "id", "address", "zip"}
 
 
 def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
@@ -61,7 +64,9 @@ def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
         if tool.get("type", "function") != "function" or not tool.get("name") or not isinstance(schema, Mapping):
             continue
         name = str(tool["name"])
-        purpose = Purpose.END if _END.search(name) else Purpose.TRANSFER if _TRANSFER.search(name) else Purpose.RECORD
+        purpose = (
+            Purpose.END if _END.search(name) else Purpose.TRANSFER if _TRANSFER.search(name) else Purpose.RECORD
+        )
         properties = {str(key): value for key, value in (schema.get("properties") or {}).items()}
         tools.append(Tool(name, purpose, properties, frozenset(map(str, schema.get("required") or ()))))
     return tuple(tools)
@@ -76,7 +81,7 @@ def closing_call(tool: Tool, reason: str) -> ToolCall | None:
 
 
 def recording_call(tool: Tool, slots: Mapping[Slot, str], *, still_to_ask: Iterable[Slot]) -> ToolCall | None:
-    """A call of a RECORD tool, if ``slots`` fill what it requires and nothing it would take is still to be asked."""
+    """A call of a RECORD tool, if ``slots`` fill what it requires and nothing it takes is still to be asked."""
     wanted = {key: slot for key in tool.properties if (slot := _slot_of(key)) is not None}
     if not wanted or not tool.required <= wanted.keys() or set(wanted.values()) & set(still_to_ask):
         return None

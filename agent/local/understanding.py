@@ -1,4 +1,4 @@
-"""What a caller's sentence means: what is asked, what is wanted, and which particulars it gives. Pure, English only.
+"""What a caller's words mean: what is asked, what is wanted, which particulars they give. Pure, English only.
 
 Written for what Whisper makes of telephone speech: it punctuates, and capitalises names of people and places.
 """
@@ -50,7 +50,8 @@ _I = re.IGNORECASE
 _INTENTS: Final = {
     Intent.GOODBYE: re.compile(
         r"\bgood[- ]?bye\b|\bbye\b|\bsee you\b|\bthat(?:'s| is| will be|'ll be) (?:all|it)\b(?! (?:about|right))"
-        r"|\bnothing (?:else|more)\b|\bhang up\b|\bhave a (?:nice|good|great|lovely) (?:day|evening|one|weekend)\b",
+        r"|\bnothing (?:else|more)\b|\bhang up\b"
+        r"|\bhave a (?:nice|good|great|lovely) (?:day|evening|one|weekend)\b",
         _I,
     ),
     Intent.GREETING: re.compile(r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b", _I),
@@ -65,7 +66,9 @@ _INTENTS: Final = {
         r"|real person|human being|operator|transfer me)\b",
         _I,
     ),
-    Intent.WHO: re.compile(r"\b(?:who (?:is this|are you|am i)|are you (?:a )?(?:robot|machine|human|real))\b", _I),
+    Intent.WHO: re.compile(
+        r"\b(?:who (?:is this|are you|am i)|are you (?:a )?(?:robot|machine|human|real))\b", _I
+    ),
 }
 _SUBJECTS: Final = {
     Subject.HOURS: re.compile(
@@ -75,10 +78,12 @@ _SUBJECTS: Final = {
     ),
     Subject.PRICES: re.compile(r"\b(?:how much|prices?|pricing|costs?|fees?|expensive|charge|rates)\b", _I),
     Subject.ADDRESS: re.compile(
-        r"\b(?:address|where (?:are|is|can i find) (?:you|your|it|the)|located|location|directions|find you)\b", _I
+        r"\b(?:address|where (?:are|is|can i find) (?:you|your|it|the)|located|location|directions|find you)\b",
+        _I,
     ),
     Subject.SERVICES: re.compile(
-        r"\b(?:what (?:services|treatments|do you (?:do|offer))|which services|services do you|do you offer)\b", _I
+        r"\b(?:what (?:services|treatments|do you (?:do|offer))|which services|services do you|do you offer)\b",
+        _I,
     ),
     Subject.PHONE: re.compile(r"\byour (?:tele)?phone number\b", _I),
     Subject.PARKING: re.compile(r"\bpark(?:ing)?\b", _I),
@@ -86,28 +91,30 @@ _SUBJECTS: Final = {
 }
 
 _DAY: Final = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day"
-_MONTH: Final = (
-    r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
-)
+_MONTH: Final = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
 _NUMBER: Final = (
-    r"(?:\d{1,2}(?::\d{2})?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?: (?:thirty|fifteen))?"
+    r"(?:\d{1,2}(?::\d{2})?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+    r"(?: (?:thirty|fifteen))?"
 )
-_DATE: Final = rf"(?:(?:the )?day after tomorrow|today|tomorrow|tonight|(?:(?:this|next|on) )?{_DAY}s?|next week" + (
+_DATE: Final = (
+    rf"(?:(?:the )?day after tomorrow|today|tomorrow|tonight|(?:(?:this|next|on) )?{_DAY}s?|next week"
     rf"|(?:on )?(?:the )?\d{{1,2}}(?:st|nd|rd|th)(?: of {_MONTH})?|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?)"
 )
 _CLOCK: Final = (
-    rf"(?:(?:half past|quarter (?:past|to)) {_NUMBER}|{_NUMBER} ?(?:a\.?m\b\.?|p\.?m\b\.?|o'?clock)|(?:at|around|by) {_NUMBER}"
-    r"|(?:at )?(?:noon|midday)|(?:in the )?(?:early |late )?(?:morning|afternoon|evening))"
+    rf"(?:(?:half past|quarter (?:past|to)) {_NUMBER}|{_NUMBER} ?(?:a\.?m\b\.?|p\.?m\b\.?|o'?clock)"
+    rf"|(?:at|around|by) {_NUMBER}|(?:at )?(?:noon|midday)|(?:in the )?(?:early |late )?(?:morning|afternoon|evening))"
 )
 _APPOINTMENT: Final = re.compile(
     rf"\b(?:{_DATE}(?:,? (?:at |around |in the )?{_CLOCK})*|{_CLOCK}(?:,? (?:on )?{_DATE})?)", _I
 )
 _QUESTION_OPENING: Final = re.compile(r"^\W*(?:what|when|where|who|how|which|why|do|does|is|are|can|could)\b", _I)
 
-_WORD: Final = r"[A-Z][\w'’-]*"
+_WORD: Final = r"[A-Z][\w'-]*"
 _NAMES: Final = rf"({_WORD}(?: (?:(?:de|van|von|der|la|O') )*{_WORD}){{0,3}})"
 _PLACES: Final = rf"((?:St\. )?{_WORD}(?:(?: |-)(?:(?:upon|on|de|la|del)[ -])?{_WORD}){{0,2}})"
-_NAME_SURE: Final = re.compile(r"\b(?i:my (?:full |first )?name(?: is|'s)|the name is|call me|i am called)[, ]+(.+)")
+_NAME_SURE: Final = re.compile(
+    r"\b(?i:my (?:full |first )?name(?: is|'s)|the name is|call me|i am called)[, ]+(.+)"
+)
 _NAME_LIKELY: Final = re.compile(
     rf"\b(?i:this is|i'm|i am|it's|it is|speaking with)[, ]+{_NAMES}(?! (?i:street|road|avenue))"
 )
@@ -115,25 +122,30 @@ _CITY: Final = re.compile(
     rf"\b(?i:(?:live|based|located|living|calling|am|i'm|are|home|house|office|we're) (?:in|from|near|at)"
     rf"|(?:my |the )?(?:city|town) is|from|in|near)[, ]+(?:(?i:the )?(?i:city|town) of )?{_PLACES}"
 )
-_NO_NAME: Final = frozenset(
-    "a an and at calling fine from good great here hello hi i in interested just looking no not of ok okay on ready "
-    "so sorry still sure thanks thank the to trying um uh very well with yes yeah my name is it's it please".split()
+_NO_NAME: Final = re.compile(
+    r"(?:a|an|and|at|calling|fine|from|good|great|here|hello|hi|i|in|interested|just|looking|no|not|of|ok|okay|on"
+    r"|ready|so|sorry|still|sure|thanks|thank|the|to|trying|um|uh|very|well|with|yes|yeah|my|name|is|it's|it|please)",
+    _I,
 )
 _NO_PLACE: Final = re.compile(rf"^(?:{_DAY}s?|{_MONTH}|English|I|AM|PM|The|Dr|Mr|Mrs)\b", _I)
 _FILLERS: Final = re.compile(
-    r"^(?:\W*\b(?:yes|yeah|sure|well|okay|ok|um+|uh+|oh|hi|hello|of course|it's|it is|that's|that is|i'm|i am|in|from"
-    r"|my (?:name|city|town) is|we're|near|please|a|an|the|for|just|on|at)\b)+\W*",
+    r"^(?:\W*\b(?:yes|yeah|sure|well|okay|ok|um+|uh+|oh|hi|hello|of course|it's|it is|that's|that is|i'm|i am|in"
+    r"|from|my (?:name|city|town) is|we're|near|please|a|an|the|for|just|on|at)\b)+\W*",
     _I,
 )
 _SERVICE: Final = re.compile(
     r"\b(?:book|need|want|like|have|get|interested in|looking for|appointment for|come in for|schedule)"
-    r" (?:to (?:book|have|get|schedule) )?(?:an? |some |my )?((?:[a-z-]+ ){0,2}?[a-z-]+)(?= (?:for|on|at|in|next|this"
-    r"|tomorrow|today|please|and|,)\b|[.,!?]|$)",
+    r" (?:to (?:book|have|get|schedule) )?(?:an? |some |my )?((?:[a-z-]+ ){0,2}?[a-z-]+)(?= (?:for|on|at|in|next"
+    r"|this|tomorrow|today|please|and|,)\b|[.,!?]|$)",
     _I,
 )
 _NO_SERVICE: Final = re.compile(
     r"\b(?:appointments?|know|ask|speak|talk|book|schedule|that|it|you|me|us|my|i|information|help|question|call|one"
-    r"|bye|time|nice|good|day|make|see|to|hours?|address|prices?|for|thanks?|thank|all|" + _DAY + "|" + _MONTH + r")\b",
+    r"|bye|time|nice|good|day|make|see|to|hours?|address|prices?|for|thanks?|thank|all|"
+    + _DAY
+    + "|"
+    + _MONTH
+    + r")\b",
     _I,
 )
 _NO_MORE: Final = re.compile(r"\W*(?:no|nope|not really)(?:\W+(?:thanks?|thank you|nothing|sir|madam))*\W*", _I)
@@ -141,8 +153,8 @@ _MOST_WORDS: Final = 4
 
 
 def understand(text: str, *, asked: Slot | None = None, services: Sequence[str] = ()) -> Meaning:
-    """The meaning of ``text``; ``asked`` is what the caller was just asked for, which a bare answer then gives."""
-    text = text.replace("’", "'").strip()
+    """The meaning of ``text``; ``asked`` is what the caller was just asked for: a bare answer gives that."""
+    text = text.replace("\u2019", "'").strip()
     intents = frozenset(intent for intent, pattern in _INTENTS.items() if pattern.search(text))
     if asked is None and _NO_MORE.fullmatch(text):
         intents |= {Intent.GOODBYE}
@@ -158,7 +170,9 @@ def understand(text: str, *, asked: Slot | None = None, services: Sequence[str] 
 
 
 def _slots(text: str, asked: Slot | None, services: Sequence[str]) -> dict[Slot, str]:
-    appointment = None if _QUESTION_OPENING.match(text) and asked is not Slot.APPOINTMENT else _APPOINTMENT.search(text)
+    appointment = (
+        None if _QUESTION_OPENING.match(text) and asked is not Slot.APPOINTMENT else _APPOINTMENT.search(text)
+    )
     found = {
         Slot.NAME: _name(text),
         Slot.CITY: _city(text),
@@ -172,7 +186,7 @@ def _name(text: str) -> str:
     if sure := _NAME_SURE.search(text):
         return _leading_name(sure[1])
     for likely in _NAME_LIKELY.finditer(text):
-        if likely[1].split()[0].lower() not in _NO_NAME:
+        if not _NO_NAME.fullmatch(likely[1].split()[0]):
             return likely[1].rstrip("'")
     return ""
 
@@ -190,7 +204,7 @@ def _leading_name(text: str) -> str:
     words = re.split(r"[.,!?]", text)[0].split()
     plain: list[str] = []
     for word in words[:2]:
-        if word.lower() in _NO_NAME or not word.replace("-", "").replace("'", "").isalpha():
+        if _NO_NAME.fullmatch(word) or not word.replace("-", "").replace("'", "").isalpha():
             break
         plain.append(word.capitalize())
     return " ".join(plain)
@@ -222,14 +236,14 @@ def _folded(text: str) -> str:
 
 
 def _bare_answer(text: str, asked: Slot) -> str:
-    """"Miller", "It's Miller.", "Boston, please": the particular asked for and nothing around it."""
+    """ "Miller", "It's Miller.", "Boston, please": the particular asked for and nothing around it."""
     answer = re.split(r"[.!?,]", _FILLERS.sub("", text))[0].strip()
     answer = re.sub(r"\s+please$", "", answer, flags=_I)
     words = answer.split()
     if not words or len(words) > _MOST_WORDS or _QUESTION_OPENING.match(text):
         return ""
     if asked in {Slot.NAME, Slot.CITY}:
-        if any(not re.sub(r"['-]", "", word).isalpha() for word in words) or words[0].lower() in _NO_NAME:
+        if any(not re.sub(r"['-]", "", word).isalpha() for word in words) or _NO_NAME.fullmatch(words[0]):
             return ""
         return " ".join(word[0].upper() + word[1:] for word in words)
     return answer.lower() if asked is Slot.SERVICE else answer

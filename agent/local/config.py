@@ -1,0 +1,152 @@
+"""The session object of the Realtime API, as far as the embedded model obeys it. Pure.
+
+What it cannot do is refused (other audio formats) or echoed and ignored (model, noise reduction).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from agent.errors import AgentError
+
+FORMAT: Final = "audio/pcmu"
+VOICE: Final = "heart"
+_EAGERNESS_MS: Final = {"low": 800, "medium": 500, "auto": 500, "high": 300}
+"""Silence that ends a turn under semantic_vad, which is server_vad here."""
+
+
+class RefusedError(AgentError):
+    """A client event that cannot be obeyed; it becomes an ``error`` event and the session goes on."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+
+
+@attrs.frozen
+class TurnDetection:
+    """How turns are found, and what happens then."""
+
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 500
+    create_response: bool = True
+    interrupt_response: bool = True
+
+
+def _default_session() -> dict[str, Any]:
+    return {
+        "type": "realtime",
+        "model": "local",
+        "output_modalities": ["audio"],
+        "instructions": "",
+        "tools": [],
+        "tool_choice": "auto",
+        "audio": {
+            "input": {
+                "format": {"type": FORMAT},
+                "transcription": None,
+                "noise_reduction": None,
+                "turn_detection": {"type": "server_vad", **attrs.asdict(TurnDetection())},
+            },
+            "output": {"format": {"type": FORMAT}, "voice": VOICE},
+        },
+    }
+
+
+@attrs.frozen
+class SessionConfig:
+    """What a session is set to; ``turn_detection`` None: the client commits turns itself."""
+
+    instructions: str = ""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    turn_detection: TurnDetection | None = TurnDetection()
+    transcribing: bool = False
+    voice: str = VOICE
+    echo: Mapping[str, Any] = attrs.field(factory=_default_session, repr=False)
+
+    def updated(self, session: Mapping[str, Any]) -> SessionConfig:
+        """This configuration with the fields of a ``session.update`` in it. Raises RefusedError."""
+        if session.get("type", "realtime") != "realtime":
+            raise RefusedError("invalid_value", "Only sessions of type 'realtime' are supported.", "session.type")
+        echo = copy.deepcopy(dict(self.echo))
+        _merge(echo, session)
+        audio = _mapping(echo, "audio", "session")
+        audio_in, audio_out = (
+            _mapping(audio, "input", "session.audio"),
+            _mapping(audio, "output", "session.audio"),
+        )
+        for side, part in (("input", audio_in), ("output", audio_out)):
+            if _mapping(part, "format", f"session.audio.{side}").get("type") != FORMAT:
+                raise RefusedError(
+                    "invalid_value", f"Only {FORMAT} is supported.", f"session.audio.{side}.format"
+                )
+        tools = echo.get("tools") or []
+        if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
+            raise RefusedError("invalid_type", "Tools are a list of objects.", "session.tools")
+        voice = audio_out.get("voice")
+        return SessionConfig(
+            instructions=str(echo.get("instructions") or ""),
+            tools=tuple(tools),
+            turn_detection=_turn_detection(audio_in.get("turn_detection")),
+            transcribing=audio_in.get("transcription") is not None,
+            voice=voice if isinstance(voice, str) else VOICE,
+            echo=echo,
+        )
+
+
+def _merge(into: dict[str, Any], update: Mapping[str, Any]) -> None:
+    """Objects are merged field by field, except those that are replaced as a whole."""
+    for key, value in update.items():
+        known = into.get(key)
+        if isinstance(known, dict) and isinstance(value, Mapping) and key not in {"format", "turn_detection"}:
+            _merge(known, value)
+        else:
+            into[key] = value
+
+
+def _mapping(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    if not isinstance(value, Mapping):
+        raise RefusedError("invalid_type", f"'{path}.{key}' is an object.", f"{path}.{key}")
+    return value
+
+
+def _turn_detection(value: object) -> TurnDetection | None:
+    path = "session.audio.input.turn_detection"
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise RefusedError("invalid_type", f"'{path}' is an object or null.", path)
+    flags = {key: bool(value.get(key, True)) for key in ("create_response", "interrupt_response")}
+    kind = value.get("type")
+    if kind == "semantic_vad":
+        eagerness = str(value.get("eagerness") or "auto")
+        if eagerness not in _EAGERNESS_MS:
+            raise RefusedError("invalid_value", f"Unknown eagerness {eagerness!r}.", f"{path}.eagerness")
+        return TurnDetection(silence_duration_ms=_EAGERNESS_MS[eagerness], **flags)
+    if kind != "server_vad":
+        raise RefusedError("invalid_value", f"Unknown turn detection {kind!r}.", f"{path}.type")
+    default = TurnDetection()
+    return TurnDetection(
+        threshold=float(_number(value, "threshold", default.threshold, 0, 1)),
+        prefix_padding_ms=int(_number(value, "prefix_padding_ms", default.prefix_padding_ms, 0, 5000)),
+        silence_duration_ms=int(_number(value, "silence_duration_ms", default.silence_duration_ms, 50, 10_000)),
+        **flags,
+    )
+
+
+def _number(value: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
+    number = value.get(key)
+    if number is None:
+        return default
+    if not isinstance(number, int | float) or isinstance(number, bool) or not low <= number <= high:
+        param = f"session.audio.input.turn_detection.{key}"
+        raise RefusedError("invalid_value", f"'{key}' is a number from {low} to {high}.", param)
+    return number

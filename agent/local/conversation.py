@@ -1,0 +1,103 @@
+"""The items of one session: who said what, how much of it was sent, and what of it was heard. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from agent.local.config import RefusedError
+
+
+@attrs.define(eq=False)
+class Item:
+    """A message, a function call or its output; ``audio_ms`` is None for what was never audio."""
+
+    id: str
+    kind: str
+    role: str = ""
+    text: str = ""
+    audio_ms: float | None = None
+    status: str = "completed"
+    call_id: str = ""
+    name: str = ""
+
+    def as_event(self) -> dict[str, Any]:
+        """The item as the Realtime API shows it."""
+        head: dict[str, Any] = {"id": self.id, "object": "realtime.item", "type": self.kind}
+        if self.kind == "function_call_output":
+            return {**head, "call_id": self.call_id, "output": self.text}
+        head["status"] = self.status
+        if self.kind == "function_call":
+            return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.text}
+        return {**head, "role": self.role, "content": [self._content()]}
+
+    def _content(self) -> dict[str, Any]:
+        side = "output" if self.role == "assistant" else "input"
+        if self.audio_ms is not None:
+            return {"type": f"{side}_audio", "transcript": self.text or None}
+        return {"type": f"{side}_text", "text": self.text}
+
+
+@attrs.define(eq=False)
+class Conversation:
+    """The items in order."""
+
+    _items: dict[str, Item] = attrs.field(factory=dict)
+
+    @property
+    def last_id(self) -> str | None:
+        """The newest item's id."""
+        return next(reversed(self._items), None)
+
+    def add(self, item: Item) -> str | None:
+        """Append ``item``; the id of the one before it. Raises RefusedError if its id is taken."""
+        if item.id in self._items:
+            raise RefusedError("item_create_duplicate_item_id", f"Item {item.id!r} exists already.", "item.id")
+        previous = self.last_id
+        self._items[item.id] = item
+        return previous
+
+    def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
+        """Only the first ``audio_end_ms`` were heard; the words are no longer known. Raises RefusedError."""
+        item = self._find(item_id, "item_truncate_invalid_item_id")
+        if item.role != "assistant" or item.audio_ms is None:
+            raise RefusedError("invalid_value", "Only audio of the model can be truncated.", "item_id")
+        if content_index != 0:
+            raise RefusedError(
+                "invalid_value", f"Item {item_id!r} has no content {content_index}.", "content_index"
+            )
+        if not 0 <= audio_end_ms <= item.audio_ms:
+            length = f"Audio content of {item.audio_ms:.0f}ms is already shorter than {audio_end_ms}ms"
+            raise RefusedError("invalid_value", length, "audio_end_ms")
+        item.audio_ms, item.text = audio_end_ms, ""
+
+    def delete(self, item_id: str) -> None:
+        """Remove an item. Raises RefusedError if there is none of that id."""
+        self._find(item_id, "item_delete_invalid_item_id")
+        del self._items[item_id]
+
+    def _find(self, item_id: str, code: str) -> Item:
+        if item_id not in self._items:
+            raise RefusedError(code, f"Item with item_id not found: {item_id}", "item_id")
+        return self._items[item_id]
+
+
+def read_item(value: Mapping[str, Any], new_id: str) -> Item:
+    """The item of a ``conversation.item.create``: a text message or a tool's output. Raises RefusedError."""
+    kind, item_id = value.get("type"), str(value.get("id") or new_id)
+    if kind == "function_call_output":
+        call_id, output = value.get("call_id"), value.get("output")
+        if not isinstance(call_id, str) or not isinstance(output, str):
+            raise RefusedError("invalid_type", "A tool's output has a call_id and a text.", "item")
+        return Item(item_id, kind, text=output, call_id=call_id)
+    role, content = value.get("role"), value.get("content")
+    if kind != "message" or role not in {"user", "assistant", "system"}:
+        raise RefusedError("invalid_value", "Items are messages or tool outputs.", "item.type")
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        raise RefusedError("invalid_type", "The content of a message is a list of parts.", "item.content")
+    texts = [part.get("text") for part in content if part.get("type") in {"input_text", "output_text", "text"}]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise RefusedError("invalid_value", "Only text can be added to the conversation.", "item.content")
+    return Item(item_id, "message", role=str(role), text=" ".join(map(str, texts)))

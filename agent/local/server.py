@@ -1,0 +1,103 @@
+"""The embedded model's own process: ``python -m agent.local --port N``.
+
+Prints one line, ``ready ws://127.0.0.1:PORT/v1/realtime``, when the networks are loaded and the port is open, or
+``failed REASON``. It listens on loopback only and ends when its standard input closes, so that it never outlives
+the process that started it; run by hand, Ctrl-D ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from functools import partial
+from typing import Final
+
+import trio
+
+from agent.errors import SocketClosedError
+from agent.local.engines import Engines, LoadedEngines
+from agent.local.session import run_session
+from agent.websocket import open_server_handshake
+
+PATH: Final = "/v1/realtime"
+MAX_SESSIONS: Final = 32
+"""More than this one core cannot serve in time; the next client is answered 503."""
+NICE: Final = 5
+"""Lower priority than the agent's server: the pacing of calls comes before thinking."""
+_log: Final = logging.getLogger(__name__)
+
+
+async def serve(
+    engines: Engines, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve sessions on 127.0.0.1:``port`` until cancelled; started with the port in use (0: any).
+
+    An error in a session is logged and ends that session alone. Raises OSError if the port cannot be had.
+    """
+    sessions = trio.CapacityLimiter(MAX_SESSIONS)
+    [listener] = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    task_status.started(listener.socket.getsockname()[1])
+    await trio.serve_listeners(partial(_run_connection, engines, sessions), [listener])
+
+
+async def _run_connection(engines: Engines, sessions: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+    """One client, behind a boundary: whatever goes wrong here, the other sessions go on."""
+    try:
+        async with open_server_handshake(stream) as handshake:
+            if handshake.target.partition("?")[0] != PATH:
+                await handshake.reject(404, f"The only path here is {PATH}.")
+                return
+            try:
+                sessions.acquire_nowait()
+            except trio.WouldBlock:
+                await handshake.reject(503, f"All {MAX_SESSIONS} sessions are in use.")
+                return
+            try:
+                socket = await handshake.accept()
+                await run_session(socket, engines)
+                await socket.aclose()
+            finally:
+                sessions.release()
+    except* (SocketClosedError, trio.BrokenResourceError, trio.TooSlowError):
+        _log.debug("a client left during the handshake")
+    except* Exception:  # noqa: BLE001  (the boundary of a session; the error is logged with its trace)
+        _log.exception("a session failed")
+
+
+async def run(port: int) -> int:
+    """Load, serve, and end with standard input. The exit status."""
+    try:
+        engines = await trio.to_thread.run_sync(LoadedEngines.load)
+    except ImportError as error:
+        _tell(f"failed {error}")
+        return 1
+    async with trio.open_nursery() as nursery:
+        try:
+            used = await nursery.start(serve, engines, port)
+        except OSError as error:
+            _tell(f"failed {error}")
+            return 1
+        _tell(f"ready ws://127.0.0.1:{used}{PATH}")
+        while await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 4096, abandon_on_cancel=True):
+            pass
+        nursery.cancel_scope.cancel(reason="standard input closed")
+    return 0
+
+
+def _tell(line: str) -> None:
+    """One line to the process that started this one."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """The command line of ``python -m agent.local``."""
+    parser = argparse.ArgumentParser(prog="python -m agent.local", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (0: any free one)")
+    arguments = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.nice(NICE)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="embedded model: %(message)s")
+    sys.exit(trio.run(run, arguments.port))

@@ -1,0 +1,303 @@
+"""One Realtime session of the embedded model: client events in, server events out.
+
+Handling an event never waits for the networks: it changes the session's state and starts a task. A turn of the
+caller is transcribed while the silence after it is still being waited for; if speech resumes, that is discarded.
+"""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import msgspec
+import trio
+
+from agent.errors import SocketClosedError
+from agent.local.answering import Answering, Transcription, Turn
+from agent.local.config import RefusedError, SessionConfig
+from agent.local.conversation import Conversation, Item, read_item
+from agent.local.endpointing import EndpointEvent, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped
+from agent.local.engines import Engines
+from agent.local.facts import read_facts
+from agent.local.listening import Listener
+from agent.local.outbox import Outbox
+from agent.local.receptionist import Receptionist
+from agent.local.tools import read_tools
+from agent.units import BYTES_PER_MS
+from agent.websocket import MessageSocket
+
+OUTBOX_MESSAGES: Final = 4096
+"""Events waiting to be written: a minute-long answer is 300. A client that lets this many gather is gone."""
+SEND_S: Final = 20.0
+"""How long one write may take before the client is given up."""
+_WINDOWS_A_TURN: Final = 16
+"""Windows of audio (about 0.1 ms of work each) between two chances for other sessions to run."""
+
+
+async def run_session(socket: MessageSocket, engines: Engines) -> None:
+    """Serve one client until it leaves; the socket is closed by whoever opened it.
+
+    A client that leaves or stops reading ends the session without an error. A cancel ends it at once.
+    """
+    outbox, letters = trio.open_memory_channel[str](OUTBOX_MESSAGES)
+    with outbox, letters:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run_writer, socket, letters, nursery.cancel_scope)
+            session = Session.open(engines, Outbox(outbox), nursery)
+            try:
+                while True:
+                    await session.handle(await socket.receive())
+            except (SocketClosedError, trio.WouldBlock):
+                nursery.cancel_scope.cancel(reason="the client left or stopped reading")
+
+
+async def _run_writer(
+    socket: MessageSocket, letters: trio.MemoryReceiveChannel[str], session: trio.CancelScope
+) -> None:
+    try:
+        async for letter in letters:
+            with trio.fail_after(SEND_S):
+                await socket.send(letter)
+    except (SocketClosedError, trio.TooSlowError):
+        session.cancel(reason="the client left or stopped reading")
+
+
+@attrs.define(eq=False)
+class Session:
+    """The state of one session. ``handle`` raises trio.WouldBlock when the client has stopped reading."""
+
+    _engines: Engines
+    _outbox: Outbox
+    _nursery: trio.Nursery
+    _conversation: Conversation
+    _answering: Answering
+    _listener: Listener
+    _config: SessionConfig = attrs.field(factory=SessionConfig)
+    _guess: Transcription | None = None
+    _turn_id: str = ""
+    """The item that the caller's open turn will be."""
+
+    @classmethod
+    def open(cls, engines: Engines, outbox: Outbox, nursery: trio.Nursery) -> Session:
+        """A session that was told to the client; its tasks run in ``nursery``."""
+        conversation = Conversation()
+        answering = Answering(engines, outbox, conversation, nursery)
+        session = cls(engines, outbox, nursery, conversation, answering, Listener(engines.make_vad()))
+        shown = {**session._config.echo, "id": outbox.new_id("sess")}
+        outbox.send({"type": "session.created", "session": shown})
+        return session
+
+    async def handle(self, raw: str | bytes) -> None:
+        """Obey one client event; one that cannot be obeyed becomes an ``error`` event and changes nothing."""
+        event_id = None
+        try:
+            event = _decode(raw)
+            event_id = _text(event, "event_id") or None
+            if event["type"] == "input_audio_buffer.append":
+                await self._append(_audio(event))
+            else:
+                self._obey(event)
+        except RefusedError as refused:
+            self._outbox.refuse(refused, event_id)
+
+    def _obey(self, event: Mapping[str, Any]) -> None:
+        match event["type"]:
+            case "session.update":
+                self._update(event)
+            case "input_audio_buffer.commit":
+                self._commit_buffer(event)
+            case "input_audio_buffer.clear":
+                self._clear_buffer(event)
+            case "conversation.item.create":
+                self._create_item(event)
+            case "conversation.item.truncate":
+                self._truncate_item(event)
+            case "conversation.item.delete":
+                self._delete_item(event)
+            case "response.create":
+                self._create_response(event)
+            case "response.cancel":
+                self._cancel_response(event)
+            case unknown:
+                raise RefusedError("invalid_value", f"Unknown event type {unknown!r}.", "type")
+
+    def _update(self, event: Mapping[str, Any]) -> None:
+        config = self._config.updated(_mapping(event, "session"))
+        if config.instructions != self._config.instructions or config.tools != self._config.tools:
+            self._answering.receptionist = Receptionist(read_facts(config.instructions), read_tools(config.tools))
+        self._config = config
+        self._answering.voice = config.voice
+        detection, endpointer = config.turn_detection, self._listener.endpointer
+        self._listener.trimming = detection is not None
+        if detection is not None:
+            endpointer.threshold = detection.threshold
+            endpointer.prefix_padding_ms = detection.prefix_padding_ms
+            endpointer.silence_duration_ms = detection.silence_duration_ms
+        self._outbox.send({"type": "session.updated", "session": config.echo})
+
+    # The caller's audio
+
+    async def _append(self, ulaw: bytes) -> None:
+        for count, event in enumerate(self._listener.append(ulaw), 1):
+            if event is not None and self._config.turn_detection is not None:
+                self._on_endpoint(event)
+            if count % _WINDOWS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
+
+    def _on_endpoint(self, event: EndpointEvent) -> None:
+        match event:
+            case SpeechStarted(audio_start_ms):
+                self._turn_id = self._outbox.new_id("item")
+                where = {"item_id": self._turn_id, "audio_start_ms": audio_start_ms}
+                self._outbox.send({"type": "input_audio_buffer.speech_started", **where})
+                detection = self._config.turn_detection
+                if detection is not None and detection.interrupt_response and self._answering.active:
+                    self._answering.cancel("", "turn_detected")
+            case SpeechPaused(start_ms, end_ms):
+                self._guess = self._transcribe(self._listener.cut(start_ms, end_ms))
+            case SpeechResumed():
+                self._drop_guess()
+            case SpeechStopped(start_ms, end_ms):
+                where = {"item_id": self._turn_id, "audio_end_ms": end_ms}
+                self._outbox.send({"type": "input_audio_buffer.speech_stopped", **where})
+                heard = self._guess or self._transcribe(self._listener.cut(start_ms, end_ms))
+                self._guess = None
+                self._commit(heard, end_ms - start_ms)
+                detection = self._config.turn_detection
+                if detection is not None and detection.create_response and not self._answering.active:
+                    self._answering.start("")
+
+    def _commit_buffer(self, _event: Mapping[str, Any]) -> None:
+        if self._listener.empty:
+            raise RefusedError("input_audio_buffer_commit_empty", "The input audio buffer is empty.")
+        voiced, audio = self._listener.voiced, self._listener.take()
+        self._drop_guess()
+        self._turn_id = self._turn_id or self._outbox.new_id("item")
+        self._commit(self._transcribe(audio if voiced else b""), len(audio) // BYTES_PER_MS)
+
+    def _clear_buffer(self, _event: Mapping[str, Any]) -> None:
+        self._listener.clear()
+        self._drop_guess()
+        self._outbox.send({"type": "input_audio_buffer.cleared"})
+
+    def _commit(self, heard: Transcription, audio_ms: int) -> None:
+        item = Item(self._turn_id, "message", role="user", audio_ms=audio_ms)
+        previous = self._conversation.last_id
+        where = {"item_id": item.id, "previous_item_id": previous}
+        self._outbox.send({"type": "input_audio_buffer.committed", **where})
+        self._add(item)
+        turn = Turn(item, heard)
+        self._answering.add_turn(turn)
+        self._nursery.start_soon(partial(self._publish, turn, wanted=self._config.transcribing))
+
+    def _transcribe(self, ulaw: bytes) -> Transcription:
+        """Begin to transcribe; without audio it is done at once."""
+        heard = Transcription()
+        if ulaw:
+            self._nursery.start_soon(self._run_transcription, heard, ulaw)
+        else:
+            heard.done.set()
+        return heard
+
+    async def _run_transcription(self, heard: Transcription, ulaw: bytes) -> None:
+        with heard.scope:
+            heard.text = await self._engines.transcribe(ulaw)
+            heard.done.set()
+
+    def _drop_guess(self) -> None:
+        if self._guess is not None:
+            self._guess.scope.cancel(reason="the turn is not what was guessed")
+            self._guess = None
+
+    async def _publish(self, turn: Turn, *, wanted: bool) -> None:
+        """Put the words of a spoken turn into the conversation and, if wanted, tell the client."""
+        await turn.heard.done.wait()
+        turn.item.text = turn.heard.text
+        if wanted:
+            usage = {"type": "duration", "seconds": (turn.item.audio_ms or 0) / 1000}
+            where = {"item_id": turn.item.id, "content_index": 0, "transcript": turn.heard.text, "usage": usage}
+            self._outbox.send({"type": "conversation.item.input_audio_transcription.completed", **where})
+
+    # The conversation and its answers
+
+    def _add(self, item: Item) -> None:
+        previous = self._conversation.add(item)
+        for verb in ("added", "done"):
+            shown = {"previous_item_id": previous, "item": item.as_event()}
+            self._outbox.send({"type": f"conversation.item.{verb}", **shown})
+
+    def _create_item(self, event: Mapping[str, Any]) -> None:
+        item = read_item(_mapping(event, "item"), self._outbox.new_id("item"))
+        self._add(item)
+        if item.kind == "function_call_output":
+            self._answering.add_output(item.text)
+        elif item.role == "user":
+            heard = Transcription(text=item.text)
+            heard.done.set()
+            self._answering.add_turn(Turn(item, heard))
+
+    def _truncate_item(self, event: Mapping[str, Any]) -> None:
+        item_id, index = _text(event, "item_id"), _count(event, "content_index")
+        audio_end_ms = _count(event, "audio_end_ms")
+        self._conversation.truncate(item_id, index, audio_end_ms)
+        self._answering.cut = True
+        where = {"item_id": item_id, "content_index": index, "audio_end_ms": audio_end_ms}
+        self._outbox.send({"type": "conversation.item.truncated", **where})
+
+    def _delete_item(self, event: Mapping[str, Any]) -> None:
+        item_id = _text(event, "item_id")
+        self._conversation.delete(item_id)
+        self._answering.cut = True
+        self._outbox.send({"type": "conversation.item.deleted", "item_id": item_id})
+
+    def _create_response(self, event: Mapping[str, Any]) -> None:
+        self._answering.start(_text(_mapping(event, "response"), "instructions"))
+
+    def _cancel_response(self, event: Mapping[str, Any]) -> None:
+        self._answering.cancel(_text(event, "response_id"), "client_cancelled")
+
+
+def _decode(raw: str | bytes) -> Mapping[str, Any]:
+    try:
+        event = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise RefusedError("invalid_json", f"Not a JSON object: {error}") from None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise RefusedError("missing_required_parameter", "An event is an object with a type.", "type")
+    return event
+
+
+def _audio(event: Mapping[str, Any]) -> bytes:
+    try:
+        return a2b_base64(_text(event, "audio"), strict_mode=True)
+    except (Base64Error, ValueError) as error:
+        raise RefusedError("invalid_value", f"The audio is not base64: {error}", "audio") from None
+
+
+def _mapping(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = event.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RefusedError("invalid_type", f"'{key}' is an object.", key)
+    return value
+
+
+def _text(event: Mapping[str, Any], key: str) -> str:
+    value = event.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RefusedError("invalid_type", f"'{key}' is a string.", key)
+    return value
+
+
+def _count(event: Mapping[str, Any], key: str) -> int:
+    value = event.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RefusedError("invalid_type", f"'{key}' is an integer.", key)
+    return value
