@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import log10
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -63,7 +63,7 @@ class CallerMeter:
         """Whether the caller spoke within the last VOICED_MEMORY_FRAMES."""
         return self._since_voiced < VOICED_MEMORY_FRAMES
 
-    def snapshot(self) -> dict[str, float]:
+    def snapshot(self) -> dict[str, Any]:
         """The fields of a barge-in candidate: voiced frames, loudest recent level and floor in dBFS."""
         return {
             "vad_frames": self.voiced_frames,

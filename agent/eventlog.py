@@ -11,7 +11,7 @@ import logging.handlers
 import queue
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -33,6 +33,8 @@ class EventLog:
     telemetry: Telemetry
     fields: dict[str, Any] = attrs.field(factory=dict)
     counts: Counter[str] = attrs.field(factory=Counter)
+    listener: Callable[[str, dict[str, Any]], None] | None = None
+    """Told of every emitted event of this log: the call's timeline."""
     _logger: Any = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -45,7 +47,16 @@ class EventLog:
     def emit(self, event: str, level: Level = "info", **fields: Any) -> None:
         """Count the event and log it."""
         self.count(event)
+        if self.listener is not None:
+            self.listener(event, fields)
         getattr(self._logger, level)(event, **fields)
+
+    def emit_first(self, event: str, level: Level = "warning", **fields: Any) -> None:
+        """Count the event, and log only the first of its kind: for what a broken peer can repeat."""
+        if self.counts[event]:
+            self.count(event)
+        else:
+            self.emit(event, level, **fields)
 
     def count(self, event: str, amount: int = 1) -> None:
         """Count the event without a log line: for what can happen fifty times a second."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -201,7 +201,7 @@ class PlayoutClock:
         last = ledger.stretches[-1]
         return last.start + last.length_ms / 1000 + self.lag_s
 
-    def status(self, now: float) -> dict[str, int | str]:
+    def status(self, now: float) -> dict[str, Any]:
         """The fields logged at each speech start (PL-7)."""
         if now < self.audible_until:
             return {"playout_remaining_ms": round((self.audible_until - now) * 1000)}

@@ -72,9 +72,10 @@ class InputTranscriptionFailed:
 
 @attrs.frozen
 class ResponseCreated:
-    """The model begins an answer."""
+    """The model begins an answer; ``purpose`` is what our request's metadata said, empty if it was not ours."""
 
     response_id: ResponseId
+    purpose: str = ""
 
 
 @attrs.frozen
@@ -198,6 +199,7 @@ class _Response(msgspec.Struct):
     id: str = ""
     status: str | None = None
     status_details: _StatusDetails | None = None
+    metadata: dict[str, str] | None = None
 
 
 class _Item(msgspec.Struct):
@@ -264,6 +266,11 @@ def _own_id(event: _Event) -> ResponseId:
     return ResponseId(_required(event.response.id if event.response else "", "response.id", event))
 
 
+def _purpose(event: _Event) -> str:
+    metadata = event.response.metadata if event.response else None
+    return metadata.get("purpose", "") if metadata else ""
+
+
 def _audio_delta(event: _Event) -> AudioDelta:
     try:
         audio = a2b_base64(event.delta, strict_mode=True)
@@ -296,7 +303,7 @@ _BUILDERS: Final[Mapping[str, Callable[[_Event], ModelEvent]]] = {
     "response.output_audio_transcript.delta": lambda event: TranscriptDelta(
         _response_id(event), _item_id(event), event.delta
     ),
-    "response.created": lambda event: ResponseCreated(_own_id(event)),
+    "response.created": lambda event: ResponseCreated(_own_id(event), _purpose(event)),
     "response.done": _response_done,
     "response.output_item.added": _output_item,
     "response.function_call_arguments.done": lambda event: FunctionCallDone(
@@ -330,12 +337,16 @@ def encode_session_update(session: Mapping[str, Any], event_id: str) -> str:
     return _encode({"type": "session.update", "event_id": event_id, "session": session})
 
 
-def encode_response_create(event_id: str, instructions: str | None = None) -> str:
-    """Ask for an answer; ``instructions`` replace the session's for this one answer."""
-    event: dict[str, Any] = {"type": "response.create", "event_id": event_id}
+def encode_response_create(event_id: str, purpose: str, instructions: str | None = None) -> str:
+    """Ask for an answer; ``instructions`` replace the session's for this one answer.
+
+    ``purpose`` travels as metadata, which the provider repeats in ``response.created``: that is how an answer we
+    asked for is told from one of the provider's own.
+    """
+    response: dict[str, Any] = {"metadata": {"purpose": purpose}}
     if instructions is not None:
-        event["response"] = {"instructions": instructions}
-    return _encode(event)
+        response["instructions"] = instructions
+    return _encode({"type": "response.create", "event_id": event_id, "response": response})
 
 
 def encode_response_cancel(response_id: ResponseId, event_id: str) -> str:

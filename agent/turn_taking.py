@@ -117,13 +117,12 @@ class TurnTaking:
         """Whether the response is between its ``created`` and its ``done``."""
         return response_id in self._active
 
-    def session_lost(self) -> list[ResponseId]:
-        """The session is gone with all its responses; returns those that were active. What is owed stays owed."""
-        lost = list(self._active)
-        unanswered = bool(self._asked and self._asked[0] in (Purpose.TURN, Purpose.TOOL))
+    def session_lost(self) -> None:
+        """The session is gone with all its responses: whoever was being answered is owed an answer again."""
+        interrupted = bool(self._active - self._cancelled)
+        unborn = any(purpose in (Purpose.TURN, Purpose.TOOL) for purpose in self._asked)
         self._active.clear()
         self._asked.clear()
         self._cancel_unborn = False
-        if unanswered and self._owed_at is None:
+        if self._owed_at is not None or interrupted or unborn:
             self._owed_at = float("-inf")
-        return lost

@@ -28,7 +28,9 @@ answering pings), so the receive loops never wait for anything downstream."""
 RECEIVE_BUFFER_BYTES: Final = 16 * 1024
 CLOSE_GRACE_S: Final = 1.0
 """How long a peer may take to answer our close frame; OpenAI never answers it."""
-HANDSHAKE_S: Final = 10.0
+CANCELLED_CLOSE_GRACE_S: Final = 0.1
+"""The same in a cancelled scope: the reader is cancelled too, no answer can arrive, only our frame is sent."""
+HANDSHAKE_S: Final = 5.0
 """How long the opening handshake may take, name look-up, TCP and TLS included."""
 
 Wanted = Callable[[], bool]
@@ -134,7 +136,8 @@ class TrioWebSocket:
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See MessageSocket."""
-        with trio.move_on_after(CLOSE_GRACE_S, shield=True):
+        cancelled = trio.current_effective_deadline() == float("-inf")
+        with trio.move_on_after(CANCELLED_CLOSE_GRACE_S if cancelled else CLOSE_GRACE_S, shield=True):
             await self._connection.aclose(code, reason or None)
         await trio.aclose_forcefully(self._stream)
 

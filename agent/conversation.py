@@ -1,0 +1,388 @@
+"""One call's conversation: what each event of the model means, and what is to be done about it.
+
+Synchronous and without I/O: every method runs to its end before any other task looks, so there are no locks and
+no half-made decisions. What is to be done goes out through ``Effects``; time comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+
+from agent import realtime_events as model
+from agent.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
+from agent.caller_meter import CallerMeter
+from agent.errors import GenerationTooLongError
+from agent.eventlog import EventLog
+from agent.generation import Generation, Part, Purpose
+from agent.model_errors import Severity, severity
+from agent.playout import PlayoutClock
+from agent.transcript import Transcript
+from agent.turn_taking import TurnTaking
+from agent.units import GenerationId, ItemId, ResponseId
+
+_PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
+ANSWER_ATTEMPTS: Final = 3
+"""Answers in a row that may fail at the provider before the call is given up."""
+
+
+class Effects(Protocol):
+    """What a decision makes happen. All synchronous; none may block or raise."""
+
+    def start(self, generation: Generation) -> None:
+        """Give the generation its scope and its task, and let it speak after those before it."""
+
+    def feed(self, generation: Generation, audio: bytes) -> None:
+        """Hand audio to the generation's task."""
+
+    def complete(self, generation: Generation) -> None:
+        """No more audio comes for the generation."""
+
+    def interrupt(self, generations: tuple[Generation, ...]) -> None:
+        """Cancel the scopes of these generations and have the carrier clear what it holds."""
+
+    def to_model(self, message: str) -> None:
+        """Send an event to the model, behind those before it."""
+
+    def call_tool(self, call: model.FunctionCallDone) -> None:
+        """Run a tool as a guest of the call."""
+
+    def give_up(self, reason: str) -> None:
+        """The model is of no use any more: apologise and hang up."""
+
+    def renew_session(self, reason: str) -> None:
+        """This session with the model is over: open another."""
+
+
+@attrs.define(eq=False)
+class Conversation:
+    """The state of one call between the carrier's playback and the model's events."""
+
+    effects: Effects
+    playout: PlayoutClock
+    events: EventLog
+    policy: BargeInPolicy
+    transcript: Transcript
+    meter: CallerMeter
+    max_answer_ms: int
+    turns: TurnTaking = attrs.field(factory=TurnTaking)
+    barge_in_events: int = 0
+    frames_dropped: int = 0
+    turn_latencies_ms: list[int] = attrs.field(factory=list)
+    caller_quiet_since: float | None = None
+    """When the caller's last speech really ended, end-pointing silence taken off."""
+    appended_ms: int = 0
+    """Caller audio given to the model in this session: its clock for speech events."""
+    barged_in_s: float = 0.0
+    _generations: dict[ResponseId, Generation] = attrs.field(factory=dict)
+    _live: list[Generation] = attrs.field(factory=list)
+    _cut: list[Generation] = attrs.field(factory=list)
+    _deletable: dict[str, ItemId] = attrs.field(factory=dict)
+    _last_id: int = 0
+    _event_count: int = 0
+    _failed_answers: int = 0
+
+    # What others ask
+
+    @property
+    def live(self) -> tuple[Generation, ...]:
+        """Generations that are not heard to their end, in speaking order."""
+        return tuple(self._live)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody speaks, nothing is owed, and no answer is underway."""
+        return not (self._live or self.policy.caller_speaking or self.turns.busy or self.turns.owes_answer)
+
+    def greeting_heard_ms(self, now: float) -> int | None:
+        """Heard of the greeting while it is the only thing live, else None."""
+        if len(self._live) == 1 and self._live[0].purpose is Purpose.GREETING:
+            return self.playout.heard_ms(self._live[0].id, now)
+        return None
+
+    def next_event_id(self) -> str:
+        """An id for an event of ours, by which its errors name it."""
+        self._event_count += 1
+        return f"agent-{self._event_count}"
+
+    # What we ask of the model
+
+    def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
+        """Request an answer."""
+        self.turns.asked(purpose)
+        self.effects.to_model(model.encode_response_create(self.next_event_id(), purpose.value, instructions))
+
+    def say(self, audio: bytes, now: float) -> Generation:
+        """Speak bundled audio ourselves, without the model."""
+        generation = self._new_generation(ResponseId(""), Purpose.PROMPT, now)
+        generation.response_done = True
+        generation.accept(ItemId("prompt"), 0, audio)
+        self.effects.feed(generation, audio)
+        self.effects.complete(generation)
+        return generation
+
+    def answer_tool(self, call_id: str, output: str, *, answer: bool) -> None:
+        """Give a tool's output to the model, and ask it to go on unless nothing is to be said."""
+        self.effects.to_model(model.encode_tool_output(call_id, output, self.next_event_id()))
+        if answer:
+            self.ask(Purpose.TOOL)
+
+    # What the model says
+
+    def model_event(self, event: model.ModelEvent, now: float) -> None:
+        """Take one event. Unknown ones are counted and ignored."""
+        handle = _HANDLERS.get(type(event))
+        if handle is None:
+            return
+        handle(self, event, now)
+
+    def _speech_started(self, event: model.SpeechStarted, now: float) -> None:
+        self.transcript.caller_started(event.item_id, now)
+        greeting_heard_ms = self.greeting_heard_ms(now)
+        audible = self.playout.audible(now)
+        decision = self.policy.speech_started(
+            now, speaking=bool(self._live) or self.turns.busy, greeting_heard_ms=greeting_heard_ms
+        )
+        self.events.emit(
+            "SPEECH_STARTED", decision=decision.value, **self.playout.status(now), **self.meter.snapshot()
+        )
+        if decision is SpeechStart.INTERRUPT:
+            self._interrupt(now, audible=audible)
+
+    def look_again(self, now: float) -> float | None:
+        """Decide what is due; returns when to look next, or None for not before the next event."""
+        if self.policy.protecting:
+            decision = self.policy.look_again(
+                greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.meter.voiced
+            )
+            if decision is SpeechStart.INTERRUPT:
+                self._interrupt(now, audible=True)
+            if self.policy.protecting:
+                return now + PROTECT_CHECK_S
+        if self.turns.answer_due(now, caller_speaking=self.policy.caller_speaking):
+            self.events.emit("TURN_RECOVERED")
+            self.ask(Purpose.TURN)
+        return None if self.policy.caller_speaking else self.turns.owed_at
+
+    def _interrupt(self, now: float, *, audible: bool) -> None:
+        """Barge-in: nothing that is not heard to its end goes on (DESIGN D4)."""
+        self.barged_in_s = now
+        generations = self.live
+        dropped = sum(generation.cancel(now) for generation in generations)
+        self.frames_dropped += dropped
+        for generation in generations:
+            generation.interrupted = True
+        self._live.clear()
+        self._cut.extend(generations)
+        self.playout.cancelled(now)
+        if generations:
+            self.effects.interrupt(generations)
+        cancelled = self.turns.barge_in()
+        for response_id in cancelled:
+            self._cancel_response(response_id)
+        if audible:
+            self.barge_in_events += 1
+        self.events.emit(
+            "BARGE_IN" if audible else "ANSWER_WITHDRAWN",
+            response_ids=cancelled,
+            generations=[generation.id for generation in generations],
+            frames_dropped=dropped,
+            **self.meter.snapshot(),
+        )
+
+    def _cancel_response(self, response_id: ResponseId) -> None:
+        self.effects.to_model(model.encode_response_cancel(response_id, self.next_event_id()))
+
+    def cleared(self, now: float) -> None:
+        """The carrier was told to clear: tell the model what was heard (PL-8), and keep it."""
+        cut, self._cut = self._cut, []
+        for generation in cut:
+            heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
+            self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
+            for part in generation.parts:
+                self._truncate(generation, part, part.heard_of(heard_ms))
+            self.playout.forget(generation.id)
+
+    def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
+        if generation.response_id == "" or (generation.response_done and heard_ms >= part.length_ms):
+            return
+        event_id = self.next_event_id()
+        if heard_ms == 0:
+            self._deletable[event_id] = part.item_id
+        self.effects.to_model(model.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
+
+    def _speech_stopped(self, event: model.SpeechStopped, now: float) -> None:
+        self.policy.speech_stopped()
+        spoken_ago_s = max(self.appended_ms - event.audio_end_ms, 0) / 1000
+        self.caller_quiet_since = now - min(spoken_ago_s, 5.0)
+        self.transcript.caller_stopped(event.item_id, self.caller_quiet_since)
+
+    def _committed(self, event: model.InputCommitted, now: float) -> None:
+        self.policy.speech_stopped()
+        self.transcript.caller_stopped(event.item_id, self.caller_quiet_since or now)
+        self.turns.committed(now)
+
+    def _transcribed(self, event: model.InputTranscribed, now: float) -> None:
+        self.transcript.caller_said(event.item_id, event.transcript, now)
+
+    def _created(self, event: model.ResponseCreated, now: float) -> None:
+        purpose = _PURPOSES.get(event.purpose)
+        birth = self.turns.created(event.response_id, purpose, caller_speaking=self.policy.caller_speaking)
+        if birth is None:
+            self.events.emit("DUPLICATE_RESPONSE", "warning", response_id=event.response_id)
+        elif birth.unwanted:
+            self.events.emit("CANCELLED_AT_BIRTH", response_id=event.response_id)
+            if self.turns.cancel(event.response_id):
+                self._cancel_response(event.response_id)
+        else:
+            self._generations[event.response_id] = self._new_generation(event.response_id, birth.purpose, now)
+
+    def _new_generation(self, response_id: ResponseId, purpose: Purpose, now: float) -> Generation:
+        self._last_id += 1
+        generation = Generation(GenerationId(self._last_id), response_id, purpose, now)
+        self._live.append(generation)
+        self.effects.start(generation)
+        return generation
+
+    def _audio(self, event: model.AudioDelta, _now: float) -> None:
+        generation = self._generations.get(event.response_id)
+        if generation is None or not generation.live or generation.slicer.finished:
+            self.events.count("STALE_DELTA")
+            self._late_item(generation, event)
+            return
+        if generation.overflowed:
+            self.events.count("DELTA_OVER_LIMIT")
+            return
+        generation.accept(event.item_id, event.content_index, event.audio)
+        self.effects.feed(generation, event.audio)
+        if generation.received_ms > self.max_answer_ms:
+            self._end_overlong(generation)
+
+    def _late_item(self, generation: Generation | None, event: model.AudioDelta) -> None:
+        """Audio of a cancelled answer that begins an item we never truncated: none of it was heard."""
+        if generation is None or any(part.item_id == event.item_id for part in generation.parts):
+            return
+        self._truncate(generation, generation.part_of(event.item_id, event.content_index), 0)
+
+    def _end_overlong(self, generation: Generation) -> None:
+        """One answer passed the limit of buffered audio: it ends there, the call goes on (TX-7)."""
+        generation.overflowed = True
+        error = GenerationTooLongError(f"an answer of over {self.max_answer_ms} ms was ended")
+        self.events.emit("GENERATION_TOO_LONG", "error", error=str(error), response_id=generation.response_id)
+        if self.turns.cancel(generation.response_id):
+            self._cancel_response(generation.response_id)
+        self.effects.complete(generation)
+
+    def _text(self, event: model.TranscriptDelta, _now: float) -> None:
+        generation = self._generations.get(event.response_id)
+        if generation is not None and (generation.live or generation.parts):
+            generation.part_of(event.item_id).text += event.text
+
+    def _tool_called(self, event: model.FunctionCallDone, _now: float) -> None:
+        generation = self._generations.get(event.response_id)
+        if generation is None or not generation.live:
+            self.events.emit("STALE_TOOL_CALL", "warning", tool=event.name)
+            return
+        self.effects.call_tool(event)
+
+    def _done(self, event: model.ResponseDone, now: float) -> None:
+        self.turns.done(event.response_id, now)
+        generation = self._generations.get(event.response_id)
+        if generation is not None:
+            generation.response_done = event.status == "completed"
+            if generation.live:
+                self.effects.complete(generation)
+        if event.status == "failed":
+            self._answer_failed(event, now)
+        elif event.status == "completed":
+            self._failed_answers = 0
+
+    def _answer_failed(self, event: model.ResponseDone, now: float) -> None:
+        self._failed_answers += 1
+        self.events.emit("ANSWER_FAILED", "error", reason=event.reason, message=event.message)
+        if self._failed_answers >= ANSWER_ATTEMPTS or severity("", event.reason) is Severity.FATAL:
+            self.effects.give_up(f"the model failed to answer: {event.reason or 'no reason given'}")
+        else:
+            self.turns.committed(now)
+
+    def _error(self, event: model.ErrorEvent, now: float) -> None:
+        del now
+        unheard = self._deletable.pop(event.event_id, None)
+        if unheard is not None:
+            self.effects.to_model(model.encode_item_delete(unheard, self.next_event_id()))
+            return
+        grade = severity(event.kind, event.code)
+        level: Any = "info" if grade is Severity.IGNORABLE else "error"
+        self.events.emit(
+            "MODEL_ERROR", level, severity=grade.value, code=event.code or event.kind, message=event.message
+        )
+        if event.code == "conversation_already_has_active_response":
+            self.turns.refused()
+        if grade is Severity.FATAL:
+            self.effects.give_up(event.message)
+        elif grade is Severity.RECONNECT:
+            self.effects.renew_session(event.code)
+
+    # What playback and the session say
+
+    def first_frame(self, generation: Generation, now: float) -> int | None:
+        """The first frame of an answer left; returns the latency of the turn it answers, if it answers one."""
+        if generation.purpose not in (Purpose.ANSWER, Purpose.TURN) or self.caller_quiet_since is None:
+            return None
+        latency_ms = round((now - self.caller_quiet_since) * 1000)
+        self.turn_latencies_ms.append(latency_ms)
+        return latency_ms
+
+    def heard_to_end(self, generation: Generation) -> None:
+        """The caller heard the last frame of a generation."""
+        if generation in self._live:
+            self._live.remove(generation)
+        self.transcript.agent_spoke(generation, generation.received_ms, complete=generation.response_done)
+        if generation.overflowed and generation.parts:
+            last = generation.parts[-1]
+            self._truncate(generation, last, last.length_ms)
+        self.playout.forget(generation.id)
+        self.events.count("ANSWER_HEARD")
+
+    def session_lost(self) -> None:
+        """The model's socket is gone: its answers end where they are; what the caller is owed stays owed."""
+        self.turns.session_lost()
+        self.policy.speech_stopped()
+        self._deletable.clear()
+        self.appended_ms = 0
+        for generation in self.live:
+            self.effects.complete(generation)
+        self._generations.clear()
+
+    def replay(self) -> None:
+        """Tell a new session what was said and heard so far."""
+        for turn in self.transcript.turns():
+            role, text = ("user", turn.text) if turn.role == "caller" else ("assistant", turn.heard_text)
+            if text:
+                self.effects.to_model(model.encode_text_item(role, text, self.next_event_id()))
+
+    def end(self, now: float) -> None:
+        """The call is over: what was still live ends as heard up to now."""
+        for generation in self.live:
+            generation.cancel(now)
+            heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
+            generation.interrupted = heard_ms < generation.received_ms
+            self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
+        self._live.clear()
+        self.cleared(now)
+
+
+_HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {
+    model.AudioDelta: Conversation._audio,  # noqa: SLF001 - the class's own table
+    model.TranscriptDelta: Conversation._text,  # noqa: SLF001
+    model.SpeechStarted: Conversation._speech_started,  # noqa: SLF001
+    model.SpeechStopped: Conversation._speech_stopped,  # noqa: SLF001
+    model.InputCommitted: Conversation._committed,  # noqa: SLF001
+    model.InputTranscribed: Conversation._transcribed,  # noqa: SLF001
+    model.ResponseCreated: Conversation._created,  # noqa: SLF001
+    model.ResponseDone: Conversation._done,  # noqa: SLF001
+    model.FunctionCallDone: Conversation._tool_called,  # noqa: SLF001
+    model.ErrorEvent: Conversation._error,  # noqa: SLF001
+}

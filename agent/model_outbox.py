@@ -1,0 +1,81 @@
+"""What waits to be written to the model, in order; it outlives a lost socket.
+
+The receive loops put messages here without waiting (DESIGN D8); one task writes them. While there is no session,
+caller audio is kept, newest first to stay: the words said during a reconnection are answered afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from agent.websocket import MessageSocket
+
+KEEP_AUDIO_MESSAGES: Final = 750
+"""Caller audio kept while there is no session: 15 s of 20 ms frames."""
+
+
+@attrs.define(eq=False)
+class ModelOutbox:
+    """The queue in front of the model's socket. Everything but ``run`` is synchronous."""
+
+    audio_dropped: Callable[[], None]
+    connected: bool = False
+    _queue: deque[tuple[bool, str]] = attrs.field(factory=deque)
+    _audio_waiting: int = 0
+    _stopping: bool = False
+    _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    def put_audio(self, message: str) -> None:
+        """Caller audio, encoded. The oldest gives way while there is no session for too long."""
+        if not self.connected and self._audio_waiting >= KEEP_AUDIO_MESSAGES:
+            self._drop_oldest_audio()
+        self._audio_waiting += 1
+        self._put((True, message))
+
+    def put(self, message: str) -> None:
+        """Any other event: never dropped while its session lives."""
+        self._put((False, message))
+
+    def open_session(self, first: list[str]) -> None:
+        """A session is open: ``first`` goes out before everything that waits."""
+        self.connected, self._stopping = True, False
+        self._queue.extendleft((False, message) for message in reversed(first))
+        self._parked.unpark()
+
+    def lose_session(self) -> None:
+        """The session is gone, and with it the meaning of all that waits but the caller's audio."""
+        self.connected = False
+        self._queue = deque(entry for entry in self._queue if entry[0])
+
+    def stop(self) -> None:
+        """Return from ``run`` at the next boundary between messages."""
+        self._stopping = True
+        self._parked.unpark()
+
+    async def run(self, socket: MessageSocket) -> None:
+        """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_asked``."""
+        while not self._stopping:
+            if not self._queue:
+                await self._parked.park()
+                continue
+            is_audio, message = self._queue.popleft()
+            self._audio_waiting -= is_audio
+            await socket.send(message)
+
+    def _put(self, entry: tuple[bool, str]) -> None:
+        self._queue.append(entry)
+        if self._parked:
+            self._parked.unpark()
+
+    def _drop_oldest_audio(self) -> None:
+        for index, (is_audio, _) in enumerate(self._queue):
+            if is_audio:
+                del self._queue[index]
+                self._audio_waiting -= 1
+                self.audio_dropped()
+                return
