@@ -47,7 +47,7 @@ class _Claims(msgspec.Struct, array_like=True):
     called: str
 
 
-_decoder: Final = msgspec.json.Decoder(_Claims)
+_decoder: Final = msgspec.msgpack.Decoder(_Claims)
 
 
 def stream_secret(auth_token: str | None) -> bytes:
@@ -81,7 +81,7 @@ class TokenBook:
             _cut(ticket.caller),
             _cut(ticket.called),
         )
-        body = urlsafe_b64encode(msgspec.json.encode(claims)).rstrip(b"=")
+        body = urlsafe_b64encode(msgspec.msgpack.encode(claims)).rstrip(b"=")
         return f"{body.decode()}.{self._sign(body).decode()}"
 
     def admit(self, token: str, call_sid: CallSid, now_s: float) -> CallTicket:
