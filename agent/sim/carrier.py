@@ -33,6 +33,7 @@ import trio
 
 from agent.errors import SocketClosedError
 from agent.sim.arrivals import Arrivals
+from agent.sim.link import HeldStream
 from agent.sim.network import Network, OneWay
 from agent.sim.playback import PlaybackBuffer
 from agent.sim.sounds import SILENCE_PAYLOAD, Utterance
@@ -91,6 +92,7 @@ class SimulatedStream:
     started_s: float
     close_code: int | None = None
     _socket: CarrierSocket
+    _link: HeldStream | None
     _writer: MessageWriter
     _ticker: Ticker
     _to_agent: OneWay
@@ -158,15 +160,22 @@ class SimulatedStream:
         self.end(1006)
 
     def stop_reading(self) -> None:
-        """Read no more messages: the buffers on the way fill up, and then the agent's writes block."""
+        """Read no more: the buffers on the way fill up, and then the agent's writes block.
+
+        With the link underneath not even pings are answered; without it the engine still reads ahead.
+        """
         if self._read_again is None:
             self._read_again = trio.Event()
+        if self._link is not None:
+            self._link.hold()
 
     def read_again(self) -> None:
         """Go on reading."""
         if self._read_again is not None:
             self._read_again.set()
             self._read_again = None
+        if self._link is not None:
+            self._link.let_go()
 
     # What a test can wait for. Deadlines are the caller's (trio.fail_after).
 
@@ -338,11 +347,13 @@ async def open_simulated_stream(
     network: Network | None = None,
     playback: PlaybackBuffer | None = None,
     ticker: Ticker | None = None,
+    link: HeldStream | None = None,
     record: bool = True,
 ) -> AsyncIterator[SimulatedStream]:
     """Be the carrier of one call on ``socket``; sends ``connected`` and ``start`` and keeps the stream going.
 
     ``ticker`` is shared by many streams and run by whoever owns it; without one the stream runs its own.
+    ``link`` is our end of the connection underneath, for ``stop_reading``.
     Without ``record`` neither messages nor audio are kept, only counts, arrivals and underruns. Leaving hangs
     up; leaving by an error or a cancel closes the socket.
     """
@@ -358,6 +369,7 @@ async def open_simulated_stream(
         record=record,
         started_s=now,
         socket=socket,
+        link=link,
         writer=MessageWriter(StreamSid(stream_sid), CallSid(call_sid), account_sid),
         ticker=ticker or own_ticker,
         to_agent=OneWay(network),
