@@ -6,10 +6,8 @@ Every check is bounded and reads only; all run at once. Secrets are used, never 
 from __future__ import annotations
 
 import errno
-import re
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Final, Literal
 
 import attrs
@@ -18,15 +16,12 @@ import openai
 import trio
 
 from agent.carrier_rest import NumberWebhook, TwilioRest, open_twilio_rest
-from agent.errors import CarrierError
+from agent.errors import CarrierError, LocalModelMissingError
+from agent.local.process import check_installed
 from agent.settings import Settings
 from agent.web import SERVICE
 
 CHECK_S: Final = 10.0
-LOCAL_INSTALL: Final = "run make setup, or pip install 'call-agent[local]'"
-
-_IN_LOCAL_EXTRA: Final = re.compile(r"""extra\s*==\s*["']local["']""")
-_PACKAGE_NAME: Final = re.compile(r"[\w.-]+")
 
 State = Literal["ok", "todo", "problem"]
 
@@ -106,12 +101,12 @@ async def check_model(settings: Settings) -> Finding:
 async def check_local_extra(settings: Settings) -> Finding:
     """Are the embedded model's packages there? Looked up, not imported."""
     subject = "embedded model"
-    missing = await trio.to_thread.run_sync(_missing_local_packages, abandon_on_cancel=True)
-    if not missing:
-        return Finding(subject, "ok", "the [local] extra is installed")
-    state: State = "problem" if settings.uses_embedded_model else "todo"
-    advice = f"{LOCAL_INSTALL}, or set OPENAI_API_KEY"
-    return Finding(subject, state, f"the [local] extra is incomplete: {', '.join(missing)} missing", advice)
+    try:
+        await trio.to_thread.run_sync(check_installed, abandon_on_cancel=True)
+    except LocalModelMissingError as error:
+        state: State = "problem" if settings.uses_embedded_model else "todo"
+        return Finding(subject, state, str(error), "run make setup, or set OPENAI_API_KEY")
+    return Finding(subject, "ok", "the [local] extra is installed")
 
 
 async def check_port(settings: Settings) -> Finding:
@@ -217,20 +212,6 @@ def _judge_webhook(number: str, webhook: NumberWebhook | None, wanted: str) -> F
         found = f"{webhook.method} {webhook.url}" if webhook.url else "nothing"
         return Finding(subject, "problem", f"a call to {number} goes to {found}", advice)
     return Finding(subject, "ok", f"a call to {number} comes to us")
-
-
-def _missing_local_packages() -> list[str]:
-    wanted = [line for line in requires(SERVICE) or () if _IN_LOCAL_EXTRA.search(line)]
-    names = [_PACKAGE_NAME.match(line) for line in wanted]
-    return [name[0] for name in names if name and not _is_installed(name[0])]
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 async def _is_ours(base: str) -> str:
