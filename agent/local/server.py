@@ -44,6 +44,7 @@ async def serve(
 
 async def _run_connection(engines: Engines, sessions: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
     """One client, behind a boundary: whatever goes wrong here, the other sessions go on."""
+    await trio.lowlevel.checkpoint()
     try:
         async with open_server_handshake(stream) as handshake:
             if handshake.target.partition("?")[0] != PATH:
@@ -68,22 +69,20 @@ async def _run_connection(engines: Engines, sessions: trio.CapacityLimiter, stre
 
 async def run(port: int) -> int:
     """Load, serve, and end with standard input. The exit status."""
+    status = 0
+    await trio.lowlevel.checkpoint()
     try:
         engines = await trio.to_thread.run_sync(LoadedEngines.load)
-    except ImportError as error:
-        _tell(f"failed {error}")
-        return 1
-    async with trio.open_nursery() as nursery:
-        try:
+        async with trio.open_nursery() as nursery:
             used = await nursery.start(serve, engines, port)
-        except OSError as error:
-            _tell(f"failed {error}")
-            return 1
-        _tell(f"ready ws://127.0.0.1:{used}{PATH}")
-        while await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 4096, abandon_on_cancel=True):
-            pass
-        nursery.cancel_scope.cancel(reason="standard input closed")
-    return 0
+            _tell(f"ready ws://127.0.0.1:{used}{PATH}")
+            while await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 4096, abandon_on_cancel=True):
+                pass
+            nursery.cancel_scope.cancel(reason="standard input closed")
+    except* (ImportError, OSError) as group:
+        _tell(f"failed {group.exceptions[0]}")
+        status = 1
+    return status
 
 
 def _tell(line: str) -> None:

@@ -58,6 +58,7 @@ async def run_session(socket: MessageSocket, engines: Engines) -> None:
 async def _run_writer(
     socket: MessageSocket, letters: trio.MemoryReceiveChannel[str], session: trio.CancelScope
 ) -> None:
+    await trio.lowlevel.checkpoint()
     try:
         async for letter in letters:
             with trio.fail_after(SEND_S):
@@ -93,6 +94,7 @@ class Session:
 
     async def handle(self, raw: str | bytes) -> None:
         """Obey one client event; one that cannot be obeyed becomes an ``error`` event and changes nothing."""
+        await trio.lowlevel.checkpoint()
         event_id = None
         try:
             event = _decode(raw)
@@ -141,8 +143,8 @@ class Session:
 
     # The caller's audio
 
-    async def _append(self, ulaw: bytes) -> None:
-        for count, event in enumerate(self._listener.append(ulaw), 1):
+    async def _append(self, ulaw: bytes) -> None:  # noqa: ASYNC910  (handle has just passed one)
+        for count, event in enumerate(self._listener.append(ulaw)):
             if event is not None and self._config.turn_detection is not None:
                 self._on_endpoint(event)
             if count % _WINDOWS_A_TURN == 0:
@@ -169,7 +171,7 @@ class Session:
                 self._commit(heard, end_ms - start_ms)
                 detection = self._config.turn_detection
                 if detection is not None and detection.create_response and not self._answering.active:
-                    self._answering.start("")
+                    self._answering.start()
 
     def _commit_buffer(self, _event: Mapping[str, Any]) -> None:
         if self._listener.empty:
@@ -235,6 +237,8 @@ class Session:
         self._add(item)
         if item.kind == "function_call_output":
             self._answering.add_output(item.text)
+        elif item.role == "assistant":
+            self._answering.remember(item.text)
         elif item.role == "user":
             heard = Transcription(text=item.text)
             heard.done.set()
@@ -255,7 +259,8 @@ class Session:
         self._outbox.send({"type": "conversation.item.deleted", "item_id": item_id})
 
     def _create_response(self, event: Mapping[str, Any]) -> None:
-        self._answering.start(_text(_mapping(event, "response"), "instructions"))
+        response = _mapping(event, "response")
+        self._answering.start(_text(response, "instructions"), _mapping(response, "metadata") or None)
 
     def _cancel_response(self, event: Mapping[str, Any]) -> None:
         self._answering.cancel(_text(event, "response_id"), "client_cancelled")

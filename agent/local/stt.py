@@ -24,6 +24,7 @@ from agent.units import SAMPLE_RATE_HZ, SILENCE_FRAME
 
 NO_SPEECH: Final = 0.6
 """Above this probability of silence the text is dropped (Whisper's own default)."""
+_UNIT: Final = np.float32(1 / 32768)
 _PIECE_S: Final = 29
 """Longer turns are transcribed in pieces; the encoder takes at most 30 s."""
 _SHORT_S: Final = 15
@@ -68,7 +69,7 @@ class WhisperStt:
 
     def _piece(self, ulaw: bytes) -> str:
         seconds = len(ulaw) / SAMPLE_RATE_HZ
-        samples = resample(ulaw_to_pcm16(ulaw) / np.float32(32768), 2, 1)
+        samples = resample(ulaw_to_pcm16(ulaw).astype(np.float32) * _UNIT, 2, 1)
         frames = (_SHORT_S if seconds <= _SHORT_S else 30) * FRAMES_PER_S
         features = ctranslate2.StorageView.from_array(log_mel(samples, frames)[np.newaxis])
         [result] = self._network.generate(

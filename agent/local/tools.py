@@ -74,7 +74,8 @@ def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
 
 def closing_call(tool: Tool, reason: str) -> ToolCall | None:
     """A call of an END or TRANSFER tool: ``reason`` goes wherever a text is required."""
-    filled = {key: _choice(tool.properties.get(key, {}), reason) for key in tool.required}
+    wanted = tool.required | ({"reason"} & tool.properties.keys())
+    filled = {key: _choice(tool.properties.get(key, {}), reason) for key in sorted(wanted)}
     if any(value is None for value in filled.values()):
         return None
     return ToolCall(tool.name, json.dumps(filled))

