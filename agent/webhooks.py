@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -109,10 +110,11 @@ async def _read_form(request: Request) -> Fields:
     body = bytearray()
     try:
         with trio.fail_after(BODY_S):
-            async for part in request.stream():
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise HTTPException(413, f"more than {MAX_BODY_BYTES} bytes were posted")
+            async with aclosing(request.stream()) as parts:
+                async for part in parts:
+                    body += part
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HTTPException(413, f"more than {MAX_BODY_BYTES} bytes were posted")
     except trio.TooSlowError:
         raise HTTPException(408, f"the posted fields took more than {BODY_S:.0f} s") from None
     try:

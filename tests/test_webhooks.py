@@ -1,0 +1,229 @@
+"""Twilio's webhooks and the watch routes, through the ASGI application without a socket."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import attrs
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+from twilio.request_validator import RequestValidator
+
+from agent import webhooks
+from agent.eventlog import EventLog
+from agent.signature import SignatureCheck
+from agent.telemetry import Telemetry
+from agent.tickets import CallTicket, TokenBook
+from agent.units import CallSid
+from agent.web import SERVICE, make_app
+
+AUTH = "auth token of the account"
+BASE = "https://agent.example.com"
+CALL = CallSid("CA" + "1" * 32)
+FIELDS = {"CallSid": CALL, "From": "+15550001111", "To": "+15552223333", "CallStatus": "ringing"}
+
+
+@attrs.define(eq=False)
+class Front:
+    """The application with a client that posts as Twilio would."""
+
+    client: httpx.AsyncClient
+    reception: webhooks.Reception
+
+    async def post(self, path: str, fields: dict[str, str] = FIELDS, token: str | None = AUTH) -> httpx.Response:
+        """Post ``fields``, signed with ``token``."""
+        headers = {}
+        if token is not None:
+            headers["X-Twilio-Signature"] = RequestValidator(token).compute_signature(BASE + path, fields)
+        return await self.client.post(path, data=fields, headers=headers)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events counted so far."""
+        return dict(self.reception.events.counts)
+
+
+@asynccontextmanager
+async def open_front(
+    *,
+    auth: str | None = AUTH,
+    allow_unsigned: bool = False,
+    not_ready: Callable[[], str] = lambda: "",
+    is_full: Callable[[], bool] = lambda: False,
+) -> AsyncIterator[Front]:
+    check = SignatureCheck(auth, BASE, allow_unsigned)
+    reception = webhooks.Reception(check, TokenBook(b"secret"), EventLog(Telemetry()), not_ready, is_full)
+    transport = httpx.ASGITransport(make_app(reception))
+    async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
+        yield Front(client, reception)
+
+
+def stream_of(answer: httpx.Response) -> tuple[str, str]:
+    """The stream's URL and token in an answer that connects the call."""
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/xml")
+    stream = ET.fromstring(answer.text).find("Connect/Stream")  # noqa: S314 - our own
+    assert stream is not None
+    parameter = stream.find("Parameter[@name='token']")
+    assert parameter is not None
+    return stream.attrib["url"], parameter.attrib["value"]
+
+
+@pytest.mark.parametrize(("path", "direction"), [("/voice/incoming", "inbound"), ("/voice/outgoing", "outbound")])
+async def test_a_call_is_connected_with_a_token_that_knows_it(path: str, direction: Any) -> None:
+    async with open_front() as front:
+        url, token = stream_of(await front.post(path))
+        assert url == "wss://agent.example.com/media-stream"
+        issued = front.reception.tokens.admit(token, CALL, time.time())
+        assert issued == CallTicket(CALL, direction, "+15550001111", "+15552223333")
+        assert front.counts == {"CALL_ANNOUNCED": 1}
+
+
+@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status"])
+@pytest.mark.parametrize("token", [None, "of another account"])
+async def test_only_twilio_may_call_a_webhook(path: str, token: str | None) -> None:
+    async with open_front() as front:
+        answer = await front.post(path, token=token)
+        assert answer.status_code == 403
+        assert "Signature" in answer.json()["detail"]
+        assert front.counts == {"WEBHOOK_REFUSED": 1}
+
+
+async def test_without_an_auth_token_every_webhook_is_refused_with_what_to_set() -> None:
+    async with open_front(auth=None) as front:
+        for token in (None, AUTH):
+            answer = await front.post("/voice/incoming", token=token)
+            assert answer.status_code == 403
+            assert "TWILIO_AUTH_TOKEN" in answer.json()["detail"]
+
+
+async def test_unsigned_webhooks_are_taken_when_allowed() -> None:
+    async with open_front(auth=None, allow_unsigned=True) as front:
+        stream_of(await front.post("/voice/incoming", token=None))
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        {"not_ready": lambda: "the model is starting"},
+        {"not_ready": lambda: "the server is stopping"},
+        {"is_full": lambda: True},
+    ],
+)
+async def test_when_no_call_can_be_taken_the_caller_is_told(reasons: Any) -> None:
+    async with open_front(**reasons) as front:
+        answer = await front.post("/voice/incoming")
+        assert [child.tag for child in ET.fromstring(answer.text)] == ["Say", "Hangup"]  # noqa: S314 - our own
+        assert front.counts == {"CALL_REFUSED": 1}
+
+
+@pytest.mark.parametrize(
+    ("answered_by", "connected"),
+    [
+        ("human", True),
+        ("unknown", True),
+        ("machine_start", False),
+        ("machine_end_beep", False),
+        ("fax", False),
+    ],
+)
+async def test_machines_are_hung_up_on(answered_by: str, connected: bool) -> None:  # noqa: FBT001 - parametrized
+    async with open_front() as front:
+        answer = await front.post("/voice/outgoing", {**FIELDS, "AnsweredBy": answered_by})
+        assert ("<Connect>" in answer.text) is connected
+        assert ("<Hangup" in answer.text) is not connected
+
+
+async def test_a_call_s_progress_is_counted() -> None:
+    async with open_front() as front:
+        answer = await front.post("/voice/status", {**FIELDS, "CallStatus": "completed"})
+        assert answer.status_code == 204
+        assert front.counts == {"CALL_STATUS": 1}
+
+
+async def test_the_query_is_part_of_what_is_signed() -> None:
+    async with open_front() as front:
+        stream_of(await front.post("/voice/incoming?tenant=a%20b&x="))
+
+
+async def test_what_is_not_a_voice_webhook_is_refused() -> None:
+    async with open_front(allow_unsigned=True) as front:
+        post = front.client.post
+        assert (await post("/voice/incoming", content=b"")).status_code == 400
+        assert (await post("/voice/incoming", content=b"a=%ff\xff")).status_code == 400
+        assert (await post("/voice/incoming", content=b"a=1&" * 300)).status_code == 400
+        assert (await front.client.get("/voice/incoming")).status_code == 405
+        assert (await front.client.get("/nowhere")).status_code == 404
+
+
+async def status_of(front: Front, parts: AsyncGenerator[bytes, None]) -> int:
+    """The status a webhook answers to a body that comes in ``parts``; httpx would send it as a whole."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": await anext(parts), "more_body": True}
+
+    async def send(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    sent: list[Any] = []
+    scope = {"type": "http", "method": "POST", "path": "/voice/incoming", "raw_path": b"/voice/incoming"}
+    scope |= {"query_string": b"", "headers": [], "root_path": "", "http_version": "1.1"}
+    await make_app(front.reception)(scope, receive, send)
+    await parts.aclose()
+    return int(sent[0]["status"])
+
+
+async def test_a_body_that_drips_is_given_up(autojump_clock: MockClock) -> None:
+    """A client that sends a byte a second is answered after BODY_S."""
+
+    async def drip() -> AsyncGenerator[bytes, None]:
+        while True:
+            await trio.sleep(1)
+            yield b"a"
+
+    async with open_front(allow_unsigned=True) as front:
+        assert await status_of(front, drip()) == 408
+    assert trio.current_time() == pytest.approx(webhooks.BODY_S)
+
+
+async def test_a_body_without_end_is_refused_at_its_limit() -> None:
+    async def flood() -> AsyncGenerator[bytes, None]:
+        while True:
+            await trio.lowlevel.checkpoint()
+            yield b"a" * 1000
+
+    async with open_front(allow_unsigned=True) as front:
+        assert await status_of(front, flood()) == 413
+
+
+async def test_health_readiness_metrics_and_what_this_is() -> None:
+    reason = ""
+    async with open_front(not_ready=lambda: reason) as front:
+        assert (await front.client.get("/healthz")).json()["service"] == SERVICE
+        ready = await front.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "reason": ""})
+        reason = "the model is starting"
+        ready = await front.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "reason": reason})
+        assert (await front.client.get("/healthz")).status_code == 200
+        about = (await front.client.get("/")).json()
+        assert about["voice_webhook"] == "https://agent.example.com/voice/incoming"
+        assert about["media_stream"] == "wss://agent.example.com/media-stream"
+        paths = json.loads((await front.client.get("/openapi.json")).text)["paths"]
+        assert {"/voice/incoming", "/voice/outgoing", "/voice/status", "/readyz"} <= paths.keys()
+
+
+@pytest.mark.sockets  # /metrics is written in a thread
+async def test_metrics_for_prometheus() -> None:
+    async with open_front() as front:
+        await front.post("/voice/incoming", token=None)
+        metrics = await front.client.get("/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain")
+        assert 'agent_events_total{event="WEBHOOK_REFUSED"} 1.0' in metrics.text
+        assert "agent_active_calls 0.0" in metrics.text
