@@ -55,7 +55,7 @@ async def open_local_model() -> AsyncIterator[str]:
     try:
         async with trio.open_nursery() as nursery:
             try:
-                yield await nursery.start(_run_model)
+                yield await nursery.start(serve)
             finally:
                 nursery.cancel_scope.cancel(reason="the embedded model is left")
     except BaseExceptionGroup as group:
@@ -65,9 +65,7 @@ async def open_local_model() -> AsyncIterator[str]:
         raise error from error.__cause__
 
 
-async def _run_model(  # noqa: ASYNC114  (private: started in one place, with nursery.start)
-    *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def serve(*, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
     """Keep a process running until cancelled; started with its URL. Raises if the first does not come up."""
     async with _open_process(0) as (process, url):
         task_status.started(url)

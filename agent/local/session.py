@@ -143,7 +143,8 @@ class Session:
 
     # The caller's audio
 
-    async def _append(self, ulaw: bytes) -> None:  # noqa: ASYNC910  (handle has just passed one)
+    async def _append(self, ulaw: bytes) -> None:
+        await trio.lowlevel.checkpoint()
         for count, event in enumerate(self._listener.append(ulaw)):
             if event is not None and self._config.turn_detection is not None:
                 self._on_endpoint(event)
