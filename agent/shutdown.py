@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from agent.eventlog import EventLog
+from agent.units import CallSid
 
 ENDING_S: Final = 15.0
 """How long cancelled calls may take to end: drained writes, the hang-up by REST, the record on disk."""
@@ -36,7 +37,7 @@ class StopSignals:
 
 
 async def drain(
-    calls: Mapping[str, trio.CancelScope],
+    calls: Mapping[CallSid, trio.CancelScope],
     wait_empty: Callable[[], Awaitable[None]],
     hurry: trio.Event,
     *,

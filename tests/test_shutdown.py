@@ -10,18 +10,19 @@ from trio.testing import MockClock
 from agent.eventlog import EventLog
 from agent.shutdown import ENDING_S, StopSignals, drain
 from agent.telemetry import Telemetry
+from agent.units import CallSid
 
 
 @attrs.define(eq=False)
 class House:
     """Calls as drain sees them: each talks for a while, and takes a while to end when it is cancelled."""
 
-    calls: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    calls: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
     emptied: trio.Event = attrs.field(factory=trio.Event)
     cancelled: list[str] = attrs.field(factory=list)
     events: EventLog = attrs.field(factory=lambda: EventLog(Telemetry()))
 
-    async def call(self, name: str, talk_s: float, ending_s: float = 0.0) -> None:
+    async def call(self, name: CallSid, talk_s: float, ending_s: float = 0.0) -> None:
         """One call, registered before it runs."""
         with self.calls[name]:
             await trio.sleep(talk_s)
@@ -49,8 +50,8 @@ class House:
 
         async with trio.open_nursery() as nursery:
             for number, (talk_s, ending_s) in enumerate(calls):
-                self.calls[str(number)] = trio.CancelScope()
-                nursery.start_soon(self.call, str(number), talk_s, ending_s)
+                self.calls[CallSid(str(number))] = trio.CancelScope()
+                nursery.start_soon(self.call, CallSid(str(number)), talk_s, ending_s)
             if hurry_s is not None:
                 nursery.start_soon(hurry_up, hurry_s)
             began = trio.current_time()

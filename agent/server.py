@@ -1,0 +1,148 @@
+"""The server: everything a process shares between its calls, started in order and stopped in reverse.
+
+Nested from the outside: logging, the carrier's REST, post-call work, the model and the metronome, and inside
+them the connections with their calls.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from agent.call_house import CallHouse
+from agent.carrier_rest import CarrierRest, open_twilio_rest
+from agent.eventlog import EventLog, open_logging
+from agent.front_door import FrontDoor
+from agent.metronome import Metronome
+from agent.model_side import ModelSide
+from agent.nursery_call import answer
+from agent.postcall import PostCallChannel, run_postcall
+from agent.record_store import FileRecordStore
+from agent.settings import Settings
+from agent.shutdown import StopSignals, drain
+from agent.signature import SignatureCheck
+from agent.stream_desk import StreamDesk
+from agent.telemetry import Telemetry
+from agent.tickets import TokenBook, stream_secret
+from agent.web import http_server, make_app
+from agent.webhooks import Reception
+
+POSTCALL_S: Final = 5.0
+"""How long post-call work may go on after the last call; what is left is durable."""
+
+
+async def serve(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    """Serve calls until SIGTERM or SIGINT; started, with our own URL, when calls can be taken.
+
+    Runs in the main thread (signals). Raises OSError when the port is taken, LocalModelMissingError; both come
+    in exception groups. A cancel ends all calls at once.
+    """
+    telemetry = Telemetry()
+    with (
+        open_logging(settings.log_level, settings.log_format, telemetry),
+        open_twilio_rest(settings) as rest,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
+        await _Server(settings, EventLog(telemetry), rest).run(signals, task_status)
+
+
+@attrs.define(eq=False)
+class _Server:
+    settings: Settings
+    events: EventLog
+    rest: CarrierRest | None
+    channel: PostCallChannel = attrs.field(init=False, factory=PostCallChannel.open)
+    metronome: Metronome = attrs.field(init=False, factory=Metronome)
+    model: ModelSide = attrs.field(init=False)
+    house: CallHouse = attrs.field(init=False)
+    desk: StreamDesk = attrs.field(init=False)
+    door: FrontDoor = attrs.field(init=False)
+    stop: StopSignals = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings, events = self.settings, self.events
+        self.stop = StopSignals(events)
+        self.model = ModelSide(settings, events)
+        self.house = CallHouse(
+            settings=settings,
+            events=events,
+            metronome=self.metronome,
+            rest=self.rest,
+            connect_model=self.model.connect,
+            records=FileRecordStore(settings.data_dir),
+            hand_over=self.channel.calls_end,
+        )
+        token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
+        check = SignatureCheck(token, settings.public_url, settings.allow_unsigned)
+        tokens = TokenBook(stream_secret(token))
+        self.desk = StreamDesk(
+            check,
+            tokens,
+            events,
+            settings.max_calls,
+            lambda socket, admit: answer(socket, self.house, admit),
+            self.not_ready,
+        )
+        app = make_app(Reception(check, tokens, events, self.not_ready, lambda: self.desk.is_full))
+        self.door = FrontDoor(self.desk.serve, http_server(app), events)
+
+    def not_ready(self) -> str:
+        """Why no call can be taken now; empty when one can."""
+        return "the server is stopping" if self.stop.stop.is_set() else self.model.not_ready
+
+    async def run(self, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]) -> None:
+        async with trio.open_nursery() as postcall:
+            postcall.start_soon(run_postcall, self.channel.service_end, self.events)
+            with self.channel.calls_end:
+                async with trio.open_nursery() as services:
+                    services.start_soon(self.metronome.run)
+                    services.start_soon(self.stop.watch, signals, postcall.cancel_scope)
+                    await self._serve_connections(services, task_status)
+                    services.cancel_scope.cancel(reason="the server stops")
+            postcall.cancel_scope.deadline = trio.current_time() + POSTCALL_S
+
+    async def _serve_connections(self, services: trio.Nursery, task_status: trio.TaskStatus[str]) -> None:
+        """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
+        settings = self.settings
+        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+        async with trio.open_nursery() as connections:
+            serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
+            await connections.start(serve_listeners, self.door.serve_connection, listeners)
+            url = _url_of(listeners[0])
+            self._say_where(url)
+            services.start_soon(self._keep_model, url, task_status)
+            await self.stop.stop.wait()
+            await drain(
+                self.house.active,
+                self.desk.wait_empty,
+                self.stop.hurry,
+                drain_s=settings.drain_s,
+                events=self.events,
+            )
+            connections.cancel_scope.cancel(reason="the server stops")
+
+    async def _keep_model(self, url: str, task_status: trio.TaskStatus[str]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.model.run)
+            self.events.emit("READY", url=url)
+            task_status.started(url)
+
+    def _say_where(self, url: str) -> None:
+        """One line on standard output, for people and for programs that asked for port 0."""
+        settings = self.settings
+        base = settings.public_url or url
+        model = "the embedded model" if settings.uses_embedded_model else settings.model
+        print(  # noqa: T201  (the command's output, not a log)
+            f"call-agent listens on {url} with {model}; Twilio webhook: POST {base}/voice/incoming", flush=True
+        )
+
+
+def _url_of(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"
