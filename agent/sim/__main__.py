@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -43,19 +45,22 @@ def realtime(
     """
     answer = Answer("This is a simulated answer.", tone(answer_ms), speed=speed, first_delta_ms=first_delta_ms)
 
+    def one_model() -> ScriptedRealtime:
+        return ScriptedRealtime(default=answer, vad_dbfs=vad_dbfs, record=False)
+
     async def main() -> None:
-        async with trio.open_nursery() as nursery:
-            url = await nursery.start(
-                serve_realtime,
-                port,
-                lambda: ScriptedRealtime(default=answer, vad_dbfs=vad_dbfs, record=False),
-            )
-            typer.echo(f"Simulated model at {url} (Ctrl-C ends it)")
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                url = await nursery.start(serve_realtime, port, one_model)
+                typer.echo(f"Simulated model at {url} (Ctrl-C ends it)")
+                async for _ in signals:
+                    nursery.cancel_scope.cancel(reason="asked to stop")
 
     try:
         trio.run(main)
-    except* KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except* OSError as failed:
+        typer.echo(f"Cannot listen on port {port}: {failed.exceptions[0]}", err=True)
+        sys.exit(1)
 
 
 @app.command()

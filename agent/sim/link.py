@@ -23,6 +23,7 @@ class HeldStream(trio.abc.Stream):
     inner: trio.abc.Stream
     _let_go: trio.Event | None = None
     _never_closes: bool = False
+    _peer_gone: trio.Event = attrs.field(factory=trio.Event)
 
     def hold(self) -> None:
         """Read nothing from now on, not even pings and close frames; what is sent still goes out."""
@@ -38,6 +39,10 @@ class HeldStream(trio.abc.Stream):
     def never_close(self) -> None:
         """Send no close frame from now on, and close only when the peer has: a Realtime server's manners."""
         self._never_closes = True
+
+    async def until_peer_gone(self) -> None:
+        """Wait until the peer has closed the connection (or we have closed it after all)."""
+        await self._peer_gone.wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream. What was being read when the hold began is held back, not lost."""
@@ -63,7 +68,10 @@ class HeldStream(trio.abc.Stream):
         try:
             while self._never_closes and await self.inner.receive_some():
                 pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # gone as well
         finally:
+            self._peer_gone.set()
             await self.inner.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Final
 
 import attrs
 import trio
@@ -16,7 +17,7 @@ from agent.sim.sounds import Utterance
 from agent.sim.ticker import Ticker
 from agent.units import BYTES_PER_MS
 
-PHASES = 10
+PHASES: Final = 10
 """Streams tick in ten groups, 2 ms apart: real calls are not in step."""
 Connect = Callable[[int, Ticker], AbstractAsyncContextManager[SimulatedStream]]
 """Opens the call with this number (counted from 0) on the shared ticker."""
@@ -62,11 +63,15 @@ class LoadReport:
             ),
             ("clears", str(clears)),
             ("protocol errors of the agent", str(errors)),
-            ("our own worst tick", f"{self.ticker.max_late_s * 1000:.1f} ms late"),
+            ("our own worst tick", f"{_ms(self.ticker.max_late_s)} ms late"),
         ]
 
 
-_P = (50, 99, 99.9)
+_P: Final = (50, 99, 99.9)
+
+
+def _ms(value_s: float) -> str:
+    return f"{value_s * 1000:.1f}"
 
 
 async def run_calls(

@@ -257,13 +257,14 @@ class ModelSession:
 
     def _append(self, payload: object, event: Mapping[str, Any] | None, now: float) -> None:
         self.received_counts["input_audio_buffer.append"] += 1
+        text = payload if isinstance(payload, str) else "%"
         try:
-            detected = self.vad.append(str(payload))
+            detected = self.vad.append(text)
         except (Base64Error, ValueError):
             self.outbox.refuse(event, "invalid_value", "Invalid 'audio'. Expected base64.", param="audio")
             return
         if self.record_audio:
-            self.appended += a2b_base64(str(payload))
+            self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
             self._reach(Stage.APPENDED, now)
         if detected and self._detection is not None:

@@ -120,6 +120,8 @@ class ScriptedRealtime:
             async with open_crew() as crew:
                 crew.start_soon(_read, socket, session, bell)
                 await _write(socket, session, bell, link)
+            if link is not None and faults.never_answer_close and session.faults.close_at is None:
+                await link.until_peer_gone()
         finally:
             if session.closing == "drop":
                 await socket.abort()
