@@ -189,6 +189,7 @@ class Session:
 
     def _commit(self, heard: Transcription, audio_ms: int) -> None:
         item = Item(self._turn_id, "message", role="user", audio_ms=audio_ms)
+        self._turn_id = ""
         previous = self._conversation.last_id
         where = {"item_id": item.id, "previous_item_id": previous}
         self._outbox.send({"type": "input_audio_buffer.committed", **where})
