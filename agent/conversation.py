@@ -31,7 +31,7 @@ ANSWER_ATTEMPTS: Final = 3
 class Effects(Protocol):
     """What a decision makes happen. All synchronous; none may block or raise."""
 
-    def start(self, generation: Generation) -> None:
+    def start_generation(self, generation: Generation) -> None:
         """Give the generation its scope and its task, and let it speak after those before it."""
 
     def feed(self, generation: Generation, audio: bytes) -> None:
@@ -109,10 +109,19 @@ class Conversation:
 
     # What we ask of the model
 
+    def request(self, purpose: Purpose, instructions: str | None = None) -> str:
+        """The event that requests an answer; whoever takes it sends it."""
+        self.turns.asked(purpose)
+        return model.encode_response_create(self.next_event_id(), purpose.value, instructions)
+
     def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
         """Request an answer."""
-        self.turns.asked(purpose)
-        self.effects.to_model(model.encode_response_create(self.next_event_id(), purpose.value, instructions))
+        self.effects.to_model(self.request(purpose, instructions))
+
+    def tell(self, text: str) -> None:
+        """Tell the model something the caller did without words, and ask for an answer to it."""
+        self.effects.to_model(model.encode_text_item("user", text, self.next_event_id()))
+        self.ask(Purpose.TURN)
 
     def say(self, audio: bytes, now: float) -> Generation:
         """Speak bundled audio ourselves, without the model."""
@@ -120,7 +129,7 @@ class Conversation:
         generation.response_done = True
         generation.accept(ItemId("prompt"), 0, audio)
         self.effects.feed(generation, audio)
-        self.effects.complete(generation)
+        self._complete(generation)
         return generation
 
     def answer_tool(self, call_id: str, output: str, *, answer: bool) -> None:
@@ -243,12 +252,16 @@ class Conversation:
         self._last_id += 1
         generation = Generation(GenerationId(self._last_id), response_id, purpose, now)
         self._live.append(generation)
-        self.effects.start(generation)
+        self.effects.start_generation(generation)
         return generation
+
+    def _complete(self, generation: Generation) -> None:
+        generation.closed = True
+        self.effects.complete(generation)
 
     def _audio(self, event: model.AudioDelta, _now: float) -> None:
         generation = self._generations.get(event.response_id)
-        if generation is None or not generation.live or generation.slicer.finished:
+        if generation is None or not generation.live or (generation.closed and not generation.overflowed):
             self.events.count("STALE_DELTA")
             self._late_item(generation, event)
             return
@@ -273,7 +286,7 @@ class Conversation:
         self.events.emit("GENERATION_TOO_LONG", "error", error=str(error), response_id=generation.response_id)
         if self.turns.cancel(generation.response_id):
             self._cancel_response(generation.response_id)
-        self.effects.complete(generation)
+        self._complete(generation)
 
     def _text(self, event: model.TranscriptDelta, _now: float) -> None:
         generation = self._generations.get(event.response_id)
@@ -293,7 +306,7 @@ class Conversation:
         if generation is not None:
             generation.response_done = event.status == "completed"
             if generation.live:
-                self.effects.complete(generation)
+                self._complete(generation)
         if event.status == "failed":
             self._answer_failed(event, now)
         elif event.status == "completed":
@@ -353,15 +366,16 @@ class Conversation:
         self._deletable.clear()
         self.appended_ms = 0
         for generation in self.live:
-            self.effects.complete(generation)
+            self._complete(generation)
         self._generations.clear()
 
-    def replay(self) -> None:
-        """Tell a new session what was said and heard so far."""
-        for turn in self.transcript.turns():
-            role, text = ("user", turn.text) if turn.role == "caller" else ("assistant", turn.heard_text)
-            if text:
-                self.effects.to_model(model.encode_text_item(role, text, self.next_event_id()))
+    def replay(self) -> list[str]:
+        """What tells a new session all that was said and heard so far."""
+        spoken = [
+            ("user", turn.text) if turn.role == "caller" else ("assistant", turn.heard_text)
+            for turn in self.transcript.turns()
+        ]
+        return [model.encode_text_item(role, text, self.next_event_id()) for role, text in spoken if text]
 
     def end(self, now: float) -> None:
         """The call is over: what was still live ends as heard up to now."""

@@ -68,6 +68,8 @@ class Generation:
     sent_frames: int = 0
     first_frame_s: float | None = None
     interrupted: bool = False
+    closed: bool = False
+    """No more audio is taken: the model is done, its session is lost, or the answer was too long."""
     overflowed: bool = False
     response_done: bool = False
 

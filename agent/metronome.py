@@ -8,6 +8,7 @@ than a period the schedule starts again from now (TX-1).
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 from typing import Final
 
 import attrs
@@ -120,7 +121,8 @@ class Metronome:
             if phase == 0 and not self._anyone_waits():
                 self._expected = trio.Event()
                 await self._expected.wait()
-                deadline = trio.current_time()
+                missed = ceil((trio.current_time() - deadline) / self.period_s)
+                deadline += max(missed, 0) * self.period_s
             if self._seats[phase]:
                 await trio.sleep_until(deadline)
                 now = trio.current_time()

@@ -25,7 +25,7 @@ from agent.call_house import CallHouse, silence_payload
 from agent.caller_meter import CallerMeter
 from agent.conversation import Conversation
 from agent.dtmf import DtmfCollector
-from agent.errors import MalformedMessageError, ModelUnavailableError, SocketClosedError
+from agent.errors import AdmissionError, MalformedMessageError, ModelUnavailableError, SocketClosedError
 from agent.eventlog import EventLog
 from agent.finishing import run_until_asked
 from agent.generation import Generation, Purpose
@@ -42,6 +42,10 @@ from agent.tx_scheduler import TxScheduler
 from agent.units import GenerationId, RecordingSid
 from agent.websocket import MessageSocket
 
+START_S: Final = 10.0
+EARLY_MESSAGES: Final = 50
+"""Messages before ``start`` that are ignored; Twilio sends one, ``connected``."""
+POLICY_VIOLATION: Final = 1008
 LOOK_S: Final = 0.1
 """How often missing caller audio is looked for while the caller speaks."""
 WATCH_S: Final = 1.0
@@ -62,7 +66,9 @@ TIMELINE_LIMIT: Final = 20_000
 GREETING_REQUEST: Final = "Say exactly, and nothing else: "
 IDLE_REQUEST: Final = "The caller has been silent for a while. Ask briefly whether they are still there."
 IDLE_FAREWELL: Final = "The caller does not answer. Say a brief goodbye; the call ends after it."
-LIMIT_FAREWELL: Final = "The call has reached its time limit. Say so and say a brief goodbye; the call ends after it."
+LIMIT_FAREWELL: Final = (
+    "The call has reached its time limit. Say so and say a brief goodbye; the call ends after it."
+)
 
 
 @attrs.define(eq=False)
@@ -217,7 +223,9 @@ class Call:
         messages = [model.encode_session_update(self.house.session, conversation.next_event_id())]
         messages += conversation.replay()
         if not self.greeted and self.house.settings.greeting:
-            messages.append(conversation.request(Purpose.GREETING, GREETING_REQUEST + self.house.settings.greeting))
+            messages.append(
+                conversation.request(Purpose.GREETING, GREETING_REQUEST + self.house.settings.greeting)
+            )
         return messages
 
     def _model_event(self, event: model.ModelEvent) -> None:
@@ -249,7 +257,9 @@ class Call:
         if generation.purpose is Purpose.GREETING:
             self.greeted = True
         self.pacer.queue(generation)
-        self.nursery.start_soon(self._run_generation, generation, scope, chunks, name=f"generation {generation.id}")
+        self.nursery.start_soon(
+            self._run_generation, generation, scope, chunks, name=f"generation {generation.id}"
+        )
 
     def feed(self, generation: Generation, audio: bytes) -> None:
         """See Effects."""
@@ -523,8 +533,13 @@ class Call:
 
     async def _keep(self, record: CallRecord) -> None:
         """Make the record durable, then let post-call work hear of it (ST-4)."""
-        with trio.fail_after(ENDING_STEP_S):
-            await self.house.records.save(record)
+        try:
+            with trio.fail_after(ENDING_STEP_S):
+                await self.house.records.save(record)
+        except (OSError, trio.TooSlowError) as error:
+            # The log is then the only place that has it: all of it goes there, and nobody is told it is safe.
+            self.events.emit("RECORD_NOT_KEPT", "error", error=str(error), record=attrs.asdict(record))
+            return
         self.house.hand_over.send_nowait(record)
 
     def make_record(self) -> CallRecord:
@@ -600,3 +615,56 @@ async def run_call(
         events.telemetry.calls.labels(outcome=record.outcome.value).inc()
         events.emit("CALL_METRICS", outcome=record.outcome.value, **attrs.asdict(record.metrics))
     return record
+
+
+async def answer(socket: MessageSocket, house: CallHouse, admit: Callable[[carrier.Start], CallTicket]) -> None:
+    """Serve one carrier stream: admit it by its ``start`` message, then run its call.
+
+    ``admit`` raises AdmissionError for a stream that is not to be served. Raises nothing but Cancelled; the
+    socket is closed in every case.
+    """
+    try:
+        start = await receive_start(socket, house.events)
+        ticket = admit(start)
+        if ticket.call_sid in house.active:
+            raise AdmissionError("second_stream", "this call has a stream already")
+    except AdmissionError as error:
+        house.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
+        await socket.aclose(POLICY_VIOLATION, error.detail[:120])
+    except SocketClosedError as closed:
+        house.events.emit("STREAM_LEFT", code=closed.code)
+    else:
+        await run_call(socket, start, ticket, house)
+        await socket.aclose()
+
+
+async def receive_start(socket: MessageSocket, events: EventLog) -> carrier.Start:
+    """Read up to the ``start`` message.
+
+    Raises AdmissionError if it does not come within START_S or EARLY_MESSAGES, or for audio that is not 8 kHz
+    mono mu-law; SocketClosedError if the peer leaves.
+    """
+    early = 0
+    with trio.move_on_after(START_S):
+        while early < EARLY_MESSAGES:
+            raw = await socket.receive()
+            try:
+                message = carrier.decode_message(raw)
+            except MalformedMessageError as error:
+                events.emit_first(error.kind.upper(), detail=error.detail[:200])
+                early += 1
+                continue
+            if isinstance(message, carrier.Start):
+                return _checked(message)
+            if not isinstance(message, carrier.Connected):
+                events.emit_first("MESSAGE_BEFORE_START", message=type(message).__name__)
+                early += 1
+        raise AdmissionError("no_start", f"{EARLY_MESSAGES} messages and none of them a start")
+    raise AdmissionError("no_start", f"no start message within {START_S:.0f} s")
+
+
+def _checked(start: carrier.Start) -> carrier.Start:
+    if (start.encoding, start.sample_rate, start.channels) != ("audio/x-mulaw", 8000, 1):
+        audio = f"{start.encoding} at {start.sample_rate} Hz, {start.channels} channels"
+        raise AdmissionError("audio_format", f"{audio}; only mono audio/x-mulaw at 8000 Hz is served")
+    return start

@@ -51,6 +51,7 @@ class _Ledger:
 
     sent_ms: int = 0
     heard_ms: int = 0
+    proved_ms: int = 0
     stretches: list[_Stretch] = attrs.field(factory=list)
     frozen: bool = False
 
@@ -146,6 +147,7 @@ class PlayoutClock:
         if mark.cleared:
             return MarkOutcome.CLEARED
         ledger = self._ledger(mark.generation)
+        ledger.proved_ms = max(ledger.proved_ms, mark.position_ms)
         ledger.heard_ms = max(ledger.heard_ms, mark.position_ms)
         self._correct(now - mark.due)
         return MarkOutcome.PLAYED
@@ -192,6 +194,11 @@ class PlayoutClock:
                     ledger.heard_ms = max(ledger.heard_ms, reached)
                     break
         return ledger.heard_ms
+
+    def proved(self, generation: GenerationId, position_ms: int) -> bool:
+        """Whether a mark showed that ``position_ms`` of ``generation`` was played."""
+        ledger = self._ledgers.get(generation)
+        return ledger is not None and ledger.proved_ms >= position_ms
 
     def end_of(self, generation: GenerationId) -> float:
         """When what was handed over of ``generation`` will have been heard; the past if nothing was."""

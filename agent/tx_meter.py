@@ -35,20 +35,23 @@ class TxMeter:
     _paced: int = 0
     _speaking_s: float = 0.0
     _last: float | None = None
-    _starved_at: float | None = None
+    _starved: bool = False
 
     def tick(self, late_s: float) -> None:
         """A tick ran ``late_s`` after its deadline."""
         self.observe_lateness(late_s)
 
-    def frame(self, now: float, *, paced: bool) -> None:
-        """A frame was written; ``paced`` is false for the frames of a lead behind the first."""
+    def frame(self, now: float, *, paced: bool, dry_s: float = 0.0) -> None:
+        """A frame was written; ``paced`` is false for the frames of a lead behind the first.
+
+        ``dry_s``: for how long the carrier had nothing left to play in the middle of an answer.
+        """
         self.frames += 1
         last, self._last = self._last, now
         if last is None:
-            if self._starved_at is not None:
-                self.report("MODEL_STARVED", now - self._starved_at)
-                self._starved_at = None
+            if dry_s > 0 and self._starved:
+                self.report("MODEL_STARVED", dry_s)
+            self._starved = False
             return
         gap = now - last
         self._speaking_s += gap
@@ -61,10 +64,7 @@ class TxMeter:
 
     def pause(self, *, starved: bool) -> None:
         """Nothing more to send for now; ``starved``: in the middle of an answer."""
-        if starved and self._starved_at is None:
-            self._starved_at = self._last
-        if not starved:
-            self._starved_at = None
+        self._starved = starved
         self._last = None
 
     def write_took(self, seconds: float) -> None:

@@ -188,9 +188,10 @@ class TxScheduler:
         """A frame went to the operating system at ``now``."""
         if generation.cancelled_s is not None and generation.cancelled_s < now:
             self.observer.violation(generation)
+        dry_s = now - self.playout.buffer_end if generation.sent_frames else 0.0
         self.playout.frame_sent(generation.id, now, self.owed_frames)
         generation.sent_frames += 1
-        self.meter.frame(now, paced=paced)
+        self.meter.frame(now, paced=paced, dry_s=dry_s)
         if generation.first_frame_s is None:
             generation.first_frame_s = now
             self.observer.first_frame(generation, now)

@@ -1,0 +1,152 @@
+"""Whole calls in virtual time: the real nursery, the real WebSocket protocol, simulators at both ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from agent.call_house import CallHouse
+from agent.carrier_rest import CarrierRest
+from agent.eventlog import EventLog
+from agent.metronome import Metronome
+from agent.model_leg import Connector
+from agent.nursery_call import answer
+from agent.postcall import PostCallChannel
+from agent.records import CallRecord
+from agent.settings import Settings, load_settings
+from agent.sim.carrier import SimulatedStream, open_simulated_stream
+from agent.sim.memory import memory_realtime, open_memory_sockets
+from agent.sim.memory_rest import MemoryRest
+from agent.sim.realtime import ScriptedRealtime
+from agent.sim.script import Answer
+from agent.telemetry import Telemetry
+from agent.tickets import CallTicket
+from agent.twilio_stream import Start
+
+CALL_SID = "CA" + "1" * 32
+
+
+@attrs.define(eq=False)
+class MemoryRecords:
+    """A record store without a disk: keeps what it is given, after a moment."""
+
+    saved: list[CallRecord] = attrs.field(factory=list)
+    delay_s: float = 0.01
+    fails: bool = False
+
+    async def save(self, record: CallRecord) -> Path | None:
+        """See RecordStore."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.delay_s)
+        if self.fails:
+            raise OSError("the disk is full")
+        self.saved.append(record)
+        return None
+
+
+@attrs.define(eq=False)
+class House:
+    """A house with its simulators."""
+
+    calls: CallHouse
+    rest: MemoryRest
+    records: MemoryRecords
+    channel: PostCallChannel
+
+    @property
+    def record(self) -> CallRecord:
+        """The one record of a test with one call."""
+        [record] = self.records.saved
+        return record
+
+    def handed_over(self) -> list[CallRecord]:
+        """What arrived in the post-call channel."""
+        arrived = []
+        while self.channel.service_end.statistics().current_buffer_used:
+            arrived.append(self.channel.service_end.receive_nowait())
+        return arrived
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Settings for tests: no environment, no waiting for idle prompts."""
+    return load_settings(**{"openai_api_key": "test", "idle_prompt_s": 0.0, "greeting": "Hello.", **changes})
+
+
+@asynccontextmanager
+async def open_house(connect: Connector, **changes: Any) -> AsyncIterator[House]:
+    """A house whose metronome runs."""
+    records = MemoryRecords()
+    rest = MemoryRest()
+    channel = PostCallChannel.open()
+    events = EventLog(Telemetry())
+    metronome = Metronome()
+    calls = CallHouse(
+        settings=make_settings(**changes),
+        events=events,
+        metronome=metronome,
+        rest=rest,
+        connect_model=connect,
+        records=records,
+        hand_over=channel.calls_end,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        yield House(calls, rest, records, channel)
+        nursery.cancel_scope.cancel()
+
+
+def admit(start: Start) -> CallTicket:
+    """Every stream is welcome."""
+    return CallTicket(start.call_sid, "inbound", "+15551230001", "+15551230002")
+
+
+@asynccontextmanager
+async def open_call(
+    house: House, *, call_sid: str = CALL_SID, **stream: Any
+) -> AsyncIterator[SimulatedStream]:
+    """A carrier's stream, answered by the house; left when the agent's side is over."""
+    async with (
+        open_memory_sockets() as (carrier_end, agent_end),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(answer, agent_end, house.calls, admit)
+        async with open_simulated_stream(
+            carrier_end, call_sid=call_sid, stream_sid="MZ" + call_sid[2:], **stream
+        ) as simulated:
+            yield simulated
+
+
+@asynccontextmanager
+async def open_scripted_call(
+    answers: Sequence[Answer], *, settings: dict[str, Any] | None = None, **stream: Any
+) -> AsyncIterator[tuple[House, SimulatedStream, ScriptedRealtime]]:
+    """One call to one scripted model."""
+    model = ScriptedRealtime(answers)
+    async with open_house(memory_realtime(lambda: model), **(settings or {})) as house:
+        async with open_call(house, **stream) as simulated:
+            yield house, simulated, model
+
+
+def tx(stream: SimulatedStream, kind: str) -> list[Any]:
+    """The messages of one kind that the agent sent."""
+    return [entry for entry in stream.wire if entry.direction == "tx" and entry.kind == kind]
+
+
+def received(model: ScriptedRealtime, kind: str) -> list[dict[str, Any]]:
+    """The events of one type that the model received."""
+    return [event for _, event in model.received if event["type"] == kind]
+
+
+def counts(record: CallRecord) -> Counter[str]:
+    """The events counted during a call."""
+    return Counter(record.metrics.events)
+
+
+ConnectFactory = Callable[[], Connector]
+Rest = CarrierRest
