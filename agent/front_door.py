@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -31,10 +32,10 @@ LINGER_S: Final = 1.0
 """How long after an error answer we wait for the client to read it and go."""
 LINGER_BYTES: Final = 64 * 1024
 WRITE_S: Final = 10.0
-"""How long a web client may take to read what it asked for; hypercorn itself would wait for ever, shielded."""
+"""How long a web client may take to read what it asked for."""
 STREAM_PATHS: Final = ("/media-stream", "/media-stream/")
 
-ServeStream = Callable[[Handshake], Awaitable[None]]
+ServeStream = Callable[[Handshake, RequestHead], Awaitable[None]]
 ServeHttp = Callable[["PeekedStream"], Awaitable[None]]
 
 
@@ -42,12 +43,13 @@ ServeHttp = Callable[["PeekedStream"], Awaitable[None]]
 class PeekedStream(trio.abc.HalfCloseableStream):
     """A TCP stream whose first bytes, already read as ``head``, are read once more.
 
-    ``write_s`` bounds every write: a client that reads too slowly is a broken one.
+    With ``write_s`` every write is bounded, and ``on_broken`` is called when one fails or takes longer.
     """
 
     inner: trio.abc.HalfCloseableStream
     head: bytes
     write_s: float | None = None
+    on_broken: Callable[[], None] = lambda: None
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -69,10 +71,12 @@ class PeekedStream(trio.abc.HalfCloseableStream):
         if self.write_s is None:
             await self.inner.send_all(data)
             return
-        with trio.move_on_after(self.write_s) as writing:
-            await self.inner.send_all(data)
-        if writing.cancelled_caught:
-            raise trio.BrokenResourceError(f"the client did not read for {self.write_s} s")
+        try:
+            with trio.fail_after(self.write_s):
+                await self.inner.send_all(data)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.on_broken()
+            raise trio.BrokenResourceError("the client does not read its answer") from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
@@ -137,10 +141,10 @@ class FrontDoor:
                 await _answer(stream, bad.status, bad.reason)
                 return
             if not is_stream:
-                await self.serve_http(PeekedStream(stream, bytes(reader.raw), WRITE_S))
+                await self._serve_visitor(stream, bytes(reader.raw))
                 return
         async with open_server_handshake(PeekedStream(stream, bytes(reader.raw))) as handshake:
-            await self.serve_stream(handshake)
+            await self.serve_stream(handshake, head)
 
     @contextmanager
     def _place_in_lobby(self) -> Iterator[None]:
@@ -149,6 +153,16 @@ class FrontDoor:
             yield
         finally:
             self._lobby -= 1
+
+    async def _serve_visitor(self, stream: trio.abc.HalfCloseableStream, head: bytes) -> None:
+        """Serve web requests; a client that cannot be written to ends the visit.
+
+        Hypercorn itself would wait for ever, for the client to read (shielded) or, if it has sent the next
+        request already, for its own answer to be finished.
+        """
+        with trio.CancelScope() as visit:
+            gone = partial(visit.cancel, reason="the client does not read")
+            await self.serve_http(PeekedStream(stream, head, WRITE_S, gone))
 
     async def _refuse(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.events.count("CONNECTION_REFUSED")

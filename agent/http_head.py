@@ -6,6 +6,7 @@ both of them, judges the head, so that all three agree on what a request is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,6 +16,7 @@ import h11
 MAX_HEAD_BYTES: Final = 16 * 1024
 """Twilio's heads are under 2 KB; hypercorn takes 16 KB too."""
 WEBSOCKET_VERSION: Final = "13"
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 
 class BadHeadError(Exception):
@@ -52,8 +54,10 @@ class RequestHead:
             raise BadHeadError(400, "a WebSocket handshake needs the header Connection: Upgrade")
         if self.headers.get("sec-websocket-version") != WEBSOCKET_VERSION:
             raise BadHeadError(426, "this server speaks WebSocket version 13")
-        if not self.headers.get("sec-websocket-key"):
-            raise BadHeadError(400, "a WebSocket handshake needs the header Sec-WebSocket-Key")
+        if not _KEY.fullmatch(self.headers.get("sec-websocket-key", "")):
+            raise BadHeadError(
+                400, "a WebSocket handshake needs the header Sec-WebSocket-Key, base64 of 16 bytes"
+            )
 
 
 @attrs.define(eq=False)

@@ -11,6 +11,7 @@ import trio
 
 from agent.errors import AdmissionError
 from agent.eventlog import EventLog
+from agent.http_head import RequestHead
 from agent.signature import SignatureCheck
 from agent.tickets import CallTicket, TokenBook
 from agent.twilio_stream import Start
@@ -44,10 +45,10 @@ class StreamDesk:
         """Whether all lines are taken."""
         return self._open >= self.max_streams
 
-    async def serve(self, handshake: Handshake) -> None:
-        """Serve one handshake: an HTTP error, or the whole call."""
+    async def serve(self, handshake: Handshake, head: RequestHead) -> None:
+        """Serve one handshake: an HTTP error, or the whole call. ``head`` is all of what the peer asked."""
         try:
-            self.check.check_stream(handshake.target, handshake.headers)
+            self.check.check_stream(head.target, head.headers)
         except AdmissionError as error:
             self.events.emit("STREAM_REFUSED", "warning", kind=error.kind)
             await handshake.reject(FORBIDDEN, f"{error.detail}\n")

@@ -11,6 +11,7 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memor
 from agent.errors import SocketClosedError
 from agent.eventlog import EventLog
 from agent.front_door import HEAD_S, LINGER_S, REFUSALS, FrontDoor, PeekedStream
+from agent.http_head import RequestHead
 from agent.telemetry import Telemetry
 from agent.websocket import Handshake, open_client_over
 
@@ -29,8 +30,9 @@ class Building:
     def __attrs_post_init__(self) -> None:
         self.door = FrontDoor(self.echo_stream, self.answer_http, EventLog(Telemetry()), lobby_limit=3)
 
-    async def echo_stream(self, handshake: Handshake) -> None:
+    async def echo_stream(self, handshake: Handshake, head: RequestHead) -> None:
         """Echo messages; the message ``break`` is a programming mistake."""
+        assert head.path.startswith("/media-stream")
         socket = await handshake.accept()
         while True:
             message = await socket.receive()
