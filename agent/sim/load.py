@@ -17,6 +17,7 @@ from agent.sim.sounds import Utterance
 from agent.sim.ticker import Ticker
 from agent.units import BYTES_PER_MS
 
+_SHOWN: Final = (50, 99, 99.9)
 PHASES: Final = 10
 """Streams tick in ten groups, 2 ms apart: real calls are not in step."""
 Connect = Callable[[int, Ticker], AbstractAsyncContextManager[SimulatedStream]]
@@ -53,21 +54,12 @@ class LoadReport:
             ("calls ended by the agent", str(self.ended_early)),
             ("agent audio heard", f"{heard_s:.1f} s in {lateness.total} messages"),
             ("underruns", str(self.underruns)),
-            (
-                "longest gap in a talk spurt",
-                f"{gaps.max_s * 1000:.1f} ms ({long_gaps} over {GAP_LIMIT_S * 1000:.0f})",
-            ),
-            (
-                "lateness p50 / p99 / p99.9",
-                " / ".join(f"{lateness.percentile_s(p) * 1000:.1f}" for p in _P) + " ms",
-            ),
+            ("longest gap in a talk spurt", f"{_ms(gaps.max_s)} ms ({long_gaps} over {_ms(GAP_LIMIT_S)} ms)"),
+            ("lateness p50 / p99 / p99.9", " / ".join(_ms(lateness.percentile_s(p)) for p in _SHOWN) + " ms"),
             ("clears", str(clears)),
             ("protocol errors of the agent", str(errors)),
             ("our own worst tick", f"{_ms(self.ticker.max_late_s)} ms late"),
         ]
-
-
-_P: Final = (50, 99, 99.9)
 
 
 def _ms(value_s: float) -> str:

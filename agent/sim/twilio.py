@@ -27,7 +27,7 @@ from agent.sim.carrier import SimulatedStream
 from agent.sim.rest_api import ENDED, RestApi
 from agent.sim.tasks import open_crew
 
-STATUS_S: Final = 5.0
+STATUS_S: Final = 2.0
 """How long a status callback may take."""
 Callee = Callable[[SimulatedStream], Awaitable[None]]
 CallStatus = Literal["queued", "ringing", "in-progress", "completed", "busy", "no-answer", "failed"]
@@ -108,14 +108,15 @@ class SimulatedTwilio:
         )
         self.calls[call.sid] = call
         voice_url = self.numbers.get(to) or f"{self.caller.agent_url}/voice/incoming"
+        status: CallStatus = "failed"
         try:
             response = await self._post(self.caller.reachable(voice_url), call)
             async with self._connected(call, response, stream) as simulated:
+                status = "completed"
                 yield simulated
-        except (AgentError, httpx.HTTPError):
-            await self._end(call, "failed")
-            raise
-        await self._end(call, "completed")
+        finally:
+            with trio.move_on_after(STATUS_S, shield=True):
+                await self._end(call, status)
 
     # What the REST API asks.
 
@@ -166,24 +167,31 @@ class SimulatedTwilio:
 
     async def _ring(self, call: SimulatedCall) -> None:
         """An outbound call, from ringing to its end; what fails is noted in the call."""
+        status: CallStatus = "failed"
         try:
             await self._tell(call, "initiated")
             call.status = "ringing"
             await self._tell(call, "ringing")
             await trio.sleep(self.rings_s)
-            if self.callee_answers in ("busy", "no-answer"):
-                await self._end(call, self.callee_answers)
-                return
-            call.status = "in-progress"
-            await self._tell(call, "answered")
-            response = await self._post(self.caller.reachable(call.voice_url), call)
-            async with self._connected(call, response, {}) as stream:
-                await self.callee(stream)
+            match self.callee_answers:
+                case "busy" | "no-answer" as refusal:
+                    status = refusal
+                case _:
+                    await self._converse(call)
+                    status = "completed"
         except (AgentError, httpx.HTTPError, OSError, trio.TooSlowError) as error:
             call.error = str(error)
-            await self._end(call, "failed")
-        else:
-            await self._end(call, "completed")
+        finally:
+            with trio.move_on_after(STATUS_S, shield=True):
+                await self._end(call, status)
+
+    async def _converse(self, call: SimulatedCall) -> None:
+        """The callee picked up: ask the agent what to do, and be the callee of the stream it wants."""
+        call.status = "in-progress"
+        await self._tell(call, "answered")
+        response = await self._post(self.caller.reachable(call.voice_url), call)
+        async with self._connected(call, response, {}) as stream:
+            await self.callee(stream)
 
     @asynccontextmanager
     async def _connected(
