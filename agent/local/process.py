@@ -23,6 +23,8 @@ KILL_S: Final = 1.0
 """How long the system may take to bury a killed process."""
 RESTART_S: Final = 1.0
 """Pause before a model that died is started again."""
+MODULE: Final = "agent.local"
+"""What the process runs."""
 _INSTALL: Final = "pip install 'call-agent[local]'"
 _NEEDED: Final = {
     "ctranslate2": "ctranslate2",
@@ -85,7 +87,7 @@ async def serve(*, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED)
 async def _open_process(port: int) -> AsyncIterator[tuple[trio.Process, str]]:
     """A process that is ready, and its URL; it is ended when left. Raises ModelUnavailableError."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "agent.local", "--port", str(port)],
+        [sys.executable, "-m", MODULE, "--port", str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(os.environ),

@@ -32,12 +32,12 @@ _BEAMS: Final = 5
 _TOKENS: Final = 12
 _TOKENS_PER_S: Final = 8
 """Most tokens of a text: nobody speaks faster than this, but a network in a loop does."""
-_LOOP: Final = re.compile(r"\b(\w[\w' ,]*?\w|\w)\W+(?:\1\W+){3}", re.IGNORECASE)
+_LOOP: Final = re.compile(r"\b(\w+)(?:\W+\1\b){5}|\b(\w+\W[\w' ,.]*?\w)(?:\W+\2\b){3}", re.IGNORECASE)
 
 
 def is_looping(text: str) -> bool:
-    """Does a word or phrase follow itself four times or more?"""
-    return _LOOP.search(f"{text} ") is not None
+    """Does a word follow itself six times, or a phrase four times? People say "no, no, no, no", but not more."""
+    return _LOOP.search(text) is not None
 
 
 @attrs.define(eq=False)
