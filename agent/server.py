@@ -96,15 +96,23 @@ class _Server:
         return "the server is stopping" if self.stop.stop.is_set() else self.model.not_ready
 
     async def run(self, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]) -> None:
-        async with trio.open_nursery() as postcall:
-            postcall.start_soon(run_postcall, self.channel.service_end, self.events)
-            with self.channel.calls_end:
-                async with trio.open_nursery() as services:
-                    services.start_soon(self.metronome.run)
-                    services.start_soon(self.stop.watch, signals, postcall.cancel_scope)
-                    await self._serve_connections(services, task_status)
-                    services.cancel_scope.cancel(reason="the server stops")
-            postcall.cancel_scope.deadline = trio.current_time() + POSTCALL_S
+        postcall = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_postcall, postcall)
+            try:
+                with self.channel.calls_end:
+                    async with trio.open_nursery() as services:
+                        services.start_soon(self.metronome.run)
+                        services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
+                        await self._serve_connections(services, task_status)
+                        services.cancel_scope.cancel(reason="the server stops")
+            finally:
+                postcall.deadline = trio.current_time() + POSTCALL_S
+
+    async def _run_postcall(self, scope: trio.CancelScope) -> None:
+        """Shielded: also calls that end by a cancel of everything are handed over."""
+        with scope:
+            await run_postcall(self.channel.service_end, self.events)
 
     async def _serve_connections(self, services: trio.Nursery, task_status: trio.TaskStatus[str]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""

@@ -223,7 +223,7 @@ async def test_a_client_that_does_not_read_its_answer_is_dropped(monkeypatch: py
 
 
 async def test_a_client_that_resets_while_its_next_request_waits_leaves_nothing_behind() -> None:
-    """Found with hypercorn 0.18: the connection would wait for ever for an answer that cannot be finished."""
+    """The answers cannot be written any more; neither the reader nor the application may wait for them."""
     async with open_house() as house:
         for _ in range(10):
             stream = await trio.open_tcp_stream(*house.address)
