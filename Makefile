@@ -19,7 +19,7 @@ demo: setup
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8 --select ASYNC agent tests
+	$(BIN)/flake8 agent tests
 	$(BIN)/mypy
 
 test: check

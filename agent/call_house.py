@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -62,8 +61,3 @@ class CallHouse:
             noise_reduction=noise_reduction,
             tools=[END_CALL.declare()],
         )
-
-
-def silence_payload(length_ms: int) -> str:
-    """Base64 of so much mu-law silence."""
-    return b64encode(b"\xff" * (length_ms * 8)).decode()

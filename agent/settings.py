@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     idle_prompts: int = _named(
         2, "AGENT_IDLE_PROMPTS", description="Questions into silence before the agent hangs up", ge=1
     )
+    ping_s: float = _named(
+        20.0, "AGENT_PING_S", description="Seconds between pings of the carrier; 0: none", ge=0
+    )
     record_calls: bool = _named(
         True,
         "AGENT_RECORD",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import attrs
 import trio
 
 from agent.call_house import CallHouse
-from agent.carrier_rest import CarrierRest
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
 from agent.model_leg import Connector
@@ -107,9 +106,7 @@ def admit(start: Start) -> CallTicket:
 
 
 @asynccontextmanager
-async def open_call(
-    house: House, *, call_sid: str = CALL_SID, **stream: Any
-) -> AsyncIterator[SimulatedStream]:
+async def open_call(house: House, *, call_sid: str = CALL_SID, **stream: Any) -> AsyncIterator[SimulatedStream]:
     """A carrier's stream, answered by the house; left when the agent's side is over."""
     async with (
         open_memory_sockets() as (carrier_end, agent_end),
@@ -128,9 +125,11 @@ async def open_scripted_call(
 ) -> AsyncIterator[tuple[House, SimulatedStream, ScriptedRealtime]]:
     """One call to one scripted model."""
     model = ScriptedRealtime(answers)
-    async with open_house(memory_realtime(lambda: model), **(settings or {})) as house:
-        async with open_call(house, **stream) as simulated:
-            yield house, simulated, model
+    async with (
+        open_house(memory_realtime(lambda: model), **(settings or {})) as house,
+        open_call(house, **stream) as simulated,
+    ):
+        yield house, simulated, model
 
 
 def tx(stream: SimulatedStream, kind: str) -> list[Any]:
@@ -146,7 +145,3 @@ def received(model: ScriptedRealtime, kind: str) -> list[dict[str, Any]]:
 def counts(record: CallRecord) -> Counter[str]:
     """The events counted during a call."""
     return Counter(record.metrics.events)
-
-
-ConnectFactory = Callable[[], Connector]
-Rest = CarrierRest
