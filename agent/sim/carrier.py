@@ -291,7 +291,7 @@ class SimulatedStream:
                     self._take(now, raw)
                 else:
                     self._inbox.append((self._to_carrier.arrival_s(now), raw))
-                self._bell.ring()
+                    self._bell.ring()
         except SocketClosedError as closed:
             self.end(closed.code)
 
@@ -311,9 +311,11 @@ class SimulatedStream:
         elif message.event == "mark" and message.mark is not None:
             self._note(now, "mark", message.mark.name)
             self.playback.mark(message.mark.name, now)
+            self._bell.ring()
         elif message.event == "clear":
             self._note(now, "clear")
             self.playback.clear(now)
+            self._bell.ring()
         else:
             self._complain(now, f"a message with event {message.event!r} that makes no sense")
 
