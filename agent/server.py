@@ -88,7 +88,7 @@ class _Server:
             lambda socket, admit: answer(socket, self.house, admit),
             self.not_ready,
         )
-        app = make_app(Reception(check, tokens, events, self.not_ready, lambda: self.desk.is_full))
+        app = make_app(Reception(check, tokens, events, self.not_ready, lambda: self.desk.is_promised))
         self.door = FrontDoor(self.desk.serve, http_server(app), events)
 
     def not_ready(self) -> str:

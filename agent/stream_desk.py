@@ -42,8 +42,13 @@ class StreamDesk:
 
     @property
     def is_full(self) -> bool:
-        """Whether all lines are taken."""
+        """Whether all lines are taken by streams."""
         return self._open >= self.max_streams
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether all lines are taken, counting those of calls whose streams are on their way."""
+        return self._open + self.tokens.promised(time.time()) >= self.max_streams
 
     async def serve(self, handshake: Handshake, head: RequestHead) -> None:
         """Serve one handshake: an HTTP error, or the whole call. ``head`` is all of what the peer asked."""

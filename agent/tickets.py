@@ -23,6 +23,8 @@ from agent.units import CallSid
 
 TOKEN_LIFE_S: Final = 60.0
 """Twilio opens the stream within a second or two of reading the TwiML; a slow network gets a minute."""
+PROMISE_S: Final = 10.0
+"""How long a line is kept for a call whose stream has not come; its caller may have hung up meanwhile."""
 MAX_PARTY_BYTES: Final = 100
 """Longest caller or called kept in a token. Twilio allows 500 characters for a parameter's name and value;
 numbers are far shorter, SIP addresses can be longer and are cut."""
@@ -70,6 +72,12 @@ class TokenBook:
 
     _secret: bytes = attrs.field(repr=False)
     _used: dict[str, float] = attrs.field(factory=dict, repr=False)
+    _promised: dict[str, float] = attrs.field(factory=dict, repr=False)
+
+    def promised(self, now_s: float) -> int:
+        """How many calls were given a token lately whose streams have not come yet."""
+        self._promised = _after(now_s, self._promised)
+        return len(self._promised)
 
     def issue(self, ticket: CallTicket, now_s: float) -> str:
         """A token for the stream of this call, of URL-safe characters, at most 450 of them."""
@@ -81,6 +89,7 @@ class TokenBook:
             _cut(ticket.caller),
             _cut(ticket.called),
         )
+        self._promised[claims.nonce] = now_s + PROMISE_S
         body = urlsafe_b64encode(msgspec.msgpack.encode(claims)).rstrip(b"=")
         return f"{body.decode()}.{self._sign(body).decode()}"
 
@@ -102,17 +111,20 @@ class TokenBook:
             )
         if claims.call_sid != call_sid:
             raise AdmissionError("token_wrong_call", "the stream's token belongs to another call")
-        self._forget_expired(now_s)
+        self._used = _after(now_s, self._used)
         if claims.nonce in self._used:
             raise AdmissionError("token_reused", "the stream's token was used before")
         self._used[claims.nonce] = claims.expires_s
+        self._promised.pop(claims.nonce, None)
         return CallTicket(call_sid, claims.direction, claims.caller, claims.called)
 
     def _sign(self, body: bytes) -> bytes:
         return urlsafe_b64encode(hmac.digest(self._secret, body, "sha256")).rstrip(b"=")
 
-    def _forget_expired(self, now_s: float) -> None:
-        self._used = {nonce: expires_s for nonce, expires_s in self._used.items() if expires_s > now_s}
+
+def _after(now_s: float, times: dict[str, float]) -> dict[str, float]:
+    """What of ``times`` lies in the future."""
+    return {nonce: time_s for nonce, time_s in times.items() if time_s > now_s}
 
 
 def _cut(party: str) -> str:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,6 +61,21 @@ def test_every_command_explains_itself(command: str) -> None:
     status, text = run(command, "--help")
     assert status == 0
     assert len(text) > 300
+
+
+@pytest.mark.parametrize("name", ["demo", "bench"])
+def test_the_big_commands_live_in_their_own_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their options are declared there, their help comes from there, and their errors are told as all others."""
+
+    def command(calls: int = 80) -> None:
+        """Do what nobody else does."""
+        raise SettingsError(f"{calls} calls are too many")
+
+    monkeypatch.setitem(sys.modules, f"agent.{name}", types.SimpleNamespace(command=command))
+    status, text = run(name, "--help")
+    assert (status, "Do what nobody else does." in text, "--calls" in text) == (0, True, True)
+    assert run(name, "--calls", "81") == (2, "call-agent: 81 calls are too many\n")
+    assert run(name, "--calls", "many")[0] == 2
 
 
 @pytest.mark.parametrize(

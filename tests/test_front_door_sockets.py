@@ -92,7 +92,7 @@ async def open_house(
     house, tokens, check = House(), TokenBook(b"secret"), SignatureCheck(auth, "", allow_unsigned)
     events = house.events
     house.desk = desk = StreamDesk(check, tokens, events, max_streams, house.answer, lambda: house.stopping)
-    app = make_app(Reception(check, tokens, events, lambda: house.stopping, lambda: desk.is_full))
+    app = make_app(Reception(check, tokens, events, lambda: house.stopping, lambda: desk.is_promised))
     house.door = door = FrontDoor(desk.serve, http_server(app), events, lobby_limit=lobby)
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -244,6 +244,18 @@ async def test_lines_are_limited_and_given_back() -> None:
         await house.desk.wait_empty()
         async with open_client(house.stream_url) as socket:
             await socket.send(start_message())
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+
+
+async def test_a_line_is_kept_for_a_caller_who_was_connected() -> None:
+    """Two calls for one line: the second is told at the webhook, not cut off when its stream is refused."""
+    async with open_house(max_streams=1) as house, httpx.AsyncClient(base_url=house.url) as client:
+        answers = [(await client.post("/voice/incoming", data={"CallSid": sid})).text for sid in (CALL, "CA2")]
+        assert ["<Connect>" in answer for answer in answers] == [True, False]
+        token = answers[0].partition('value="')[2].partition('"')[0]
+        async with open_client(house.stream_url) as socket:
+            await socket.send(start_message(token))
             await socket.send("hello")
             assert await socket.receive() == "hello"
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import AdmissionError
-from agent.tickets import TOKEN_LIFE_S, CallTicket, TokenBook, stream_secret
+from agent.tickets import PROMISE_S, TOKEN_LIFE_S, CallTicket, TokenBook, stream_secret
 from agent.units import CallSid
 
 NOW_S = 1_700_000_000.0
@@ -86,6 +86,16 @@ def test_used_tokens_are_forgotten_when_they_have_expired() -> None:
         now_s = NOW_S + second
         book.admit(book.issue(TICKET, now_s), TICKET.call_sid, now_s)
     assert len(book._used) <= TOKEN_LIFE_S + 1
+
+
+def test_a_promise_ends_with_the_stream_or_after_a_while() -> None:
+    book = TokenBook(stream_secret(None))
+    tokens = [book.issue(TICKET, NOW_S) for _ in range(3)]
+    assert book.promised(NOW_S) == 3
+    book.admit(tokens[0], TICKET.call_sid, NOW_S)
+    assert book.promised(NOW_S) == 2
+    assert book.promised(NOW_S + PROMISE_S) == 0
+    assert book.admit(tokens[1], TICKET.call_sid, NOW_S + PROMISE_S) == TICKET
 
 
 def test_a_token_fits_into_a_twiml_parameter_whatever_the_caller_is_called() -> None:
