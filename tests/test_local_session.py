@@ -20,11 +20,12 @@ from pydantic import BaseModel
 from trio.testing import MockClock
 
 from agent import realtime_events as ours
-from agent.local.session import run_session
+from agent.local.outbox import Outbox
+from agent.local.session import Session, run_session
 from agent.sim.memory import open_memory_sockets
 from agent.tools import END_CALL
 from agent.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
-from agent.websocket import MessageSocket
+from agent.websocket import MessageSocket, Wanted
 
 SHAPES: dict[str, type[BaseModel]] = {
     get_args(shape.model_fields["type"].annotation)[0]: shape
@@ -569,3 +570,57 @@ async def test_a_client_that_leaves_ends_the_session(autojump_clock: MockClock) 
         with trio.fail_after(5):
             await ended.wait()
     assert engines.abandoned["speak"] == 1
+
+
+async def test_a_cancel_in_the_same_moment_as_the_next_sentence_wins(autojump_clock: MockClock) -> None:
+    """The synthesis is done and its task due to run when the cancel is read: the sentence is not sent."""
+    gate = trio.Event()
+
+    @attrs.define(eq=False)
+    class Gated(FakeEngines):
+        async def speak(self, sentence: str, voice: str) -> bytes:  # noqa: ARG002  (the seam's signature)
+            """The first sentence waits for the gate."""
+            await gate.wait()
+            return b"\x10" * 800
+
+    letters, arrived = trio.open_memory_channel[str](100)
+    async with trio.open_nursery() as nursery:
+        session = Session.open(Gated(TEXTS), Outbox(letters), nursery)
+        create = {"type": "response.create", "response": {"instructions": "Say exactly: One. Two."}}
+        await session.handle(json.dumps(create))
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+        session._answering.cancel("", "client_cancelled")
+        await trio.testing.wait_all_tasks_blocked()
+    letters.close()
+    kinds = [json.loads(letter)["type"] async for letter in arrived]
+    assert kinds == ["session.created", "response.created", "response.done"]
+
+
+async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock) -> None:
+    """Its events are not hoarded for ever: the session ends by itself."""
+
+    @attrs.define(eq=False)
+    class Stuck:
+        """Sends requests without end and lets nothing through the other way."""
+
+        async def receive(self) -> str:
+            """The same request for ever."""
+            await trio.lowlevel.checkpoint()
+            return '{"type": "no.such"}'
+
+        async def send(self, message: str, wanted: Wanted | None = None) -> bool:  # noqa: ARG002  (the seam's signature)
+            """Never done."""
+            await trio.sleep_forever()
+            return True
+
+        async def ping(self) -> None:
+            """Never asked."""
+            await trio.lowlevel.checkpoint()
+
+        async def aclose(self, code: int = 1000, reason: str = "") -> None:  # noqa: ARG002  (the seam's signature)
+            """Not the session's business."""
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(60):
+        await run_session(Stuck(), FakeEngines(TEXTS))

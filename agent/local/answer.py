@@ -29,11 +29,6 @@ class Answer:
     _open: Item | None = None
     _status: str = "in_progress"
 
-    @property
-    def done(self) -> bool:
-        """Was ``response.done`` said?"""
-        return self._status != "in_progress"
-
     def begin(self) -> list[Event]:
         """The response exists."""
         return [{"type": "response.created", "response": self._response(None)}]

@@ -19,7 +19,7 @@ import trio
 from agent.errors import SocketClosedError
 from agent.local.engines import Engines, LoadedEngines
 from agent.local.session import run_session
-from agent.websocket import open_server_handshake
+from agent.websocket import CLOSE_GRACE_S, MessageSocket, open_server_handshake
 
 PATH: Final = "/v1/realtime"
 MAX_SESSIONS: Final = 32
@@ -56,15 +56,24 @@ async def _run_connection(engines: Engines, sessions: trio.CapacityLimiter, stre
                 await handshake.reject(503, f"All {MAX_SESSIONS} sessions are in use.")
                 return
             try:
-                socket = await handshake.accept()
-                await run_session(socket, engines)
-                await socket.aclose()
+                await _run_accepted(engines, await handshake.accept())
             finally:
                 sessions.release()
     except* (SocketClosedError, trio.BrokenResourceError, trio.TooSlowError):
         _log.debug("a client left during the handshake")
     except* Exception:  # noqa: BLE001  (the boundary of a session; the error is logged with its trace)
         _log.exception("a session failed")
+
+
+async def _run_accepted(engines: Engines, socket: MessageSocket) -> None:
+    """A session, and the close code that tells the client how it ended: 1000, or 1011 for our error."""
+    code = 1011
+    try:
+        await run_session(socket, engines)
+        code = 1000
+    finally:
+        with trio.move_on_after(2 * CLOSE_GRACE_S, shield=True):
+            await socket.aclose(code)
 
 
 async def run(port: int) -> int:
