@@ -7,7 +7,7 @@ them the connections with their calls.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
@@ -36,7 +36,9 @@ POSTCALL_S: Final = 5.0
 """How long post-call work may go on after the last call; what is left is durable."""
 
 
-async def serve(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+async def serve(  # noqa: ASYNC128 - it is called in _keep_model
+    settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Serve calls until SIGTERM or SIGINT; started, with our own URL, when calls can be taken.
 
     Runs in the main thread (signals). Raises OSError when the port is taken, LocalModelMissingError; both come
@@ -48,7 +50,7 @@ async def serve(settings: Settings, *, task_status: trio.TaskStatus[str] = trio.
         open_twilio_rest(settings) as rest,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
-        await _Server(settings, EventLog(telemetry), rest).run(signals, task_status)
+        await _Server(settings, EventLog(telemetry), rest).run(signals, task_status.started)
 
 
 @attrs.define(eq=False)
@@ -95,7 +97,7 @@ class _Server:
         """Why no call can be taken now; empty when one can."""
         return "the server is stopping" if self.stop.stop.is_set() else self.model.not_ready
 
-    async def run(self, signals: AsyncIterator[int], task_status: trio.TaskStatus[str]) -> None:
+    async def run(self, signals: AsyncIterator[int], started: Callable[[str], None]) -> None:
         postcall = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_postcall, postcall)
@@ -104,7 +106,7 @@ class _Server:
                     async with trio.open_nursery() as services:
                         services.start_soon(self.metronome.run)
                         services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
-                        await self._serve_connections(services, task_status)
+                        await self._serve_connections(services, started)
                         services.cancel_scope.cancel(reason="the server stops")
             finally:
                 postcall.deadline = trio.current_time() + POSTCALL_S
@@ -114,7 +116,7 @@ class _Server:
         with scope:
             await run_postcall(self.channel.service_end, self.events)
 
-    async def _serve_connections(self, services: trio.Nursery, task_status: trio.TaskStatus[str]) -> None:
+    async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
         settings = self.settings
         listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
@@ -123,7 +125,7 @@ class _Server:
             await connections.start(serve_listeners, self.door.serve_connection, listeners)
             url = _url_of(listeners[0])
             self._say_where(url)
-            services.start_soon(self._keep_model, url, task_status)
+            services.start_soon(self._keep_model, url, started)
             await self.stop.stop.wait()
             await drain(
                 self.house.active,
@@ -134,11 +136,11 @@ class _Server:
             )
             connections.cancel_scope.cancel(reason="the server stops")
 
-    async def _keep_model(self, url: str, task_status: trio.TaskStatus[str]) -> None:
+    async def _keep_model(self, url: str, started: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.model.run)
             self.events.emit("READY", url=url)
-            task_status.started(url)
+            started(url)
 
     def _say_where(self, url: str) -> None:
         """One line on standard output, for people and for programs that asked for port 0."""
