@@ -70,7 +70,7 @@ async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIter
     door = FrontDoor(desk.serve, http_server(app), events)
     async with trio.open_nursery() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, door.serve_connection, [listener])
+        await nursery.start(trio.serve_listeners, door.serve_connection, [listener])
         yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 

@@ -33,6 +33,7 @@ import trio
 
 from agent.errors import SocketClosedError
 from agent.sim.arrivals import Arrivals
+from agent.sim.caller_voice import CallerVoice
 from agent.sim.link import HeldStream
 from agent.sim.network import Network, OneWay
 from agent.sim.playback import PlaybackBuffer
@@ -41,7 +42,7 @@ from agent.sim.stream_messages import MessageWriter, agent_message_decoder
 from agent.sim.tape import Tape
 from agent.sim.tasks import Bell, open_crew
 from agent.sim.ticker import Ticker
-from agent.units import BYTES_PER_MS, FRAME_BYTES, FRAME_S, CallSid, StreamSid
+from agent.units import BYTES_PER_MS, FRAME_S, CallSid, StreamSid
 from agent.websocket import CLOSE_GRACE_S, MessageSocket
 
 
@@ -82,8 +83,7 @@ class SimulatedStream:
     record: bool
     wire: list[WireEntry] = attrs.field(factory=list)
     """Every message both ways in the order of time; stays empty without ``record``."""
-    said: Tape = attrs.field(factory=Tape)
-    """What the caller said; stays empty without ``record``."""
+    voice: CallerVoice
     counts: Counter[str] = attrs.field(factory=Counter)
     """Messages by direction and kind, ``tx media`` for example; always counted."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
@@ -102,7 +102,6 @@ class SimulatedStream:
     """Messages on their way to the agent, each with the time it is to be written."""
     _inbox: deque[tuple[float, str | bytes]] = attrs.field(factory=deque)
     """Messages of the agent on their way to the carrier, each with the time it arrives."""
-    _speech: deque[tuple[Utterance, int]] = attrs.field(factory=deque)
     _to_lose: int = 0
     _stopped: bool = False
     _read_again: trio.Event | None = None
@@ -124,9 +123,9 @@ class SimulatedStream:
         """Speak ``speech`` (mu-law) after what is being said, from the next 20 ms tick on; never waits."""
         utterance = speech if isinstance(speech, Utterance) else Utterance(speech)
         if utterance.payloads and not self._stopped:
-            if not self._speech:
+            if not self.voice:
                 self._all_said = trio.Event()
-            self._speech.append((utterance, 0))
+            self.voice.add(utterance)
             self._ticker.join(self._tick)
 
     def press(self, digit: str) -> None:
@@ -212,6 +211,11 @@ class SimulatedStream:
         return self.playback.played_bytes // BYTES_PER_MS
 
     @property
+    def said(self) -> Tape:
+        """What the caller said, and when; stays empty without ``record``."""
+        return self.voice.tape
+
+    @property
     def is_closed(self) -> bool:
         """Whether the stream has ended."""
         return self._closed.is_set()
@@ -220,8 +224,10 @@ class SimulatedStream:
 
     def _tick(self, due_s: float) -> None:
         payload = SILENCE_PAYLOAD
-        if self._speech:
-            payload = self._next_payload(due_s)
+        if self.voice:
+            payload = self.voice.next_payload(due_s)
+            if not self.voice:
+                self._all_said.set()
         elif not self.network.silence:
             self._ticker.leave(self._tick)
             return
@@ -231,18 +237,6 @@ class SimulatedStream:
             self.counts["rx lost"] += 1
             return
         self._post(self._writer.media(payload, round((due_s - self.started_s) * 1000)), "media", payload=payload)
-
-    def _next_payload(self, due_s: float) -> str:
-        utterance, index = self._speech.popleft()
-        if self.record:
-            at = index * FRAME_BYTES
-            joined = bool(self.said.spans) and due_s - self.said.spans[-1].end_s < FRAME_S / 2
-            self.said.write(due_s, utterance.audio[at : at + FRAME_BYTES], joined=joined)
-        if index + 1 < len(utterance.payloads):
-            self._speech.appendleft((utterance, index + 1))
-        elif not self._speech:
-            self._all_said.set()
-        return utterance.payloads[index]
 
     def _post(self, message: str, kind: str, detail: str = "", *, payload: str = "") -> None:
         now = trio.current_time()
@@ -255,7 +249,7 @@ class SimulatedStream:
     def _end_of_media(self) -> None:
         self._stopped = True
         self._ticker.leave(self._tick)
-        self._speech.clear()
+        self.voice.hush()
         self._all_said.set()
 
     async def _run_writer(self) -> None:
@@ -369,6 +363,7 @@ async def open_simulated_stream(
         network=network,
         playback=playback if playback is not None else PlaybackBuffer(record=record),
         record=record,
+        voice=CallerVoice(record),
         started_s=now,
         socket=socket,
         link=link,

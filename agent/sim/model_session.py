@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count
 from math import inf
@@ -22,33 +22,13 @@ from agent.sim.energy_vad import EnergyVad, SpeechEnd, SpeechStart
 from agent.sim.model_answering import Answering
 from agent.sim.model_conversation import Conversation
 from agent.sim.model_response import SimulatedResponse
+from agent.sim.model_settings import SessionSettings
 from agent.sim.model_wire import Outbox
-from agent.sim.script import Answer, Faults, Stage
+from agent.sim.script import Faults, Script, Stage
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _APPEND_TAIL: Final = '"}'
-_DEFAULT_DETECTION: Final = {"type": "server_vad", "create_response": True, "interrupt_response": True}
 _BUSY: Final = "Conversation already has an active response"
-
-
-@attrs.define(eq=False)
-class Script:
-    """What is left to be said: by the model, and (as transcripts) by the caller. Sessions may share one."""
-
-    answers: deque[Answer] = attrs.field(factory=deque)
-    default: Answer = attrs.field(factory=lambda: Answer("I see."))
-    transcripts: deque[str] = attrs.field(factory=deque)
-    default_transcript: str = "Hello."
-    answered: int = 0
-
-    def next_answer(self) -> tuple[int, Answer]:
-        """The next answer and its number; the default one when the script is at its end."""
-        self.answered += 1
-        return self.answered - 1, self.answers.popleft() if self.answers else self.default
-
-    def next_transcript(self) -> str:
-        """What the caller is taken to have said."""
-        return self.transcripts.popleft() if self.transcripts else self.default_transcript
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -70,8 +50,7 @@ class ModelSession:
     responses: list[SimulatedResponse] = attrs.field(factory=list)
     appended: bytearray = attrs.field(factory=bytearray)
     """Caller audio; stays empty without ``record_audio``."""
-    settings: dict[str, Any] = attrs.field(factory=dict)
-    """The session object as the client has updated it."""
+    settings: SessionSettings = attrs.field(factory=SessionSettings)
     outbox: Outbox = attrs.field(factory=Outbox)
     conversation: Conversation = attrs.field(init=False)
     active: SimulatedResponse | None = None
@@ -99,7 +78,7 @@ class ModelSession:
     def open(self, now: float) -> None:
         """Begin: the client has connected."""
         self._reach(Stage.CONNECTED, now)
-        self._later(now, lambda _: self.outbox.send("session.created", session=self._session()))
+        self._later(now, lambda _: self.outbox.send("session.created", session=self.settings.resource()))
 
     def receive(self, raw: str | bytes, now: float) -> None:
         """Take one message of the client."""
@@ -190,23 +169,14 @@ class ModelSession:
                 self.outbox.refuse(event, "invalid_value", f"Invalid value: '{kind}'.", param="type")
 
     def _update(self, event: Mapping[str, Any], now: float) -> None:
-        session = event.get("session")
-        if not isinstance(session, dict) or session.get("type") != "realtime":
-            self.outbox.refuse(
-                event, "missing_required_parameter", "Missing 'session.type'.", param="session.type"
-            )
+        refusal = self.settings.update(event.get("session"))
+        if refusal is not None:
+            self.outbox.error(refusal[0], event, refusal[1])
             return
-        audio = session.get("audio", {})
-        formats = {audio.get(way, {}).get("format", {}).get("type") for way in ("input", "output")}
-        if formats - {None, "audio/pcmu"}:
-            message = "This simulated model hears and speaks audio/pcmu only."
-            self.outbox.refuse(event, "invalid_value", message, param="session.audio")
-            return
-        self.settings = _merged(self.settings, session)
-        detection = self._detection or {}
+        detection = self.settings.detection or {}
         self.vad.prefix_padding_ms = detection.get("prefix_padding_ms", self.vad.prefix_padding_ms)
         self.vad.silence_duration_ms = detection.get("silence_duration_ms", self.vad.silence_duration_ms)
-        self.outbox.send("session.updated", session=self._session())
+        self.outbox.send("session.updated", session=self.settings.resource())
         self._later(now, lambda at_s: self._reach(Stage.UPDATED, at_s))
 
     def _create(self, event: Mapping[str, Any], now: float) -> None:
@@ -267,7 +237,7 @@ class ModelSession:
             self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
             self._reach(Stage.APPENDED, now)
-        if detected and self._detection is not None:
+        if detected and self.settings.detection is not None:
             for sign in detected:
                 self._detect(sign, now)
 
@@ -284,14 +254,14 @@ class ModelSession:
         self._speech_item = self.outbox.new_id("item")
         fields = {"item_id": self._speech_item, "audio_start_ms": start_ms}
         self.outbox.send("input_audio_buffer.speech_started", **fields)
-        if (self._detection or {}).get("interrupt_response", True) and self.active and not self.active.is_cut:
+        if self.settings.interrupts and self.active and not self.active.is_cut:
             self.active.cut(at_s, "turn_detected")
 
     def _stop_speech(self, end_ms: int, at_s: float) -> None:
         fields = {"item_id": self._speech_item, "audio_end_ms": end_ms}
         self.outbox.send("input_audio_buffer.speech_stopped", **fields)
         self._commit(self._speech_item, at_s)
-        if not (self._detection or {}).get("create_response", True):
+        if not self.settings.answers_turns:
             return
         if self.active is None:
             self._begin(at_s, {})
@@ -302,7 +272,7 @@ class ModelSession:
         previous = self.conversation.last_id
         self.outbox.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
         self.conversation.add_user_audio(item_id)
-        if self._input.get("transcription"):
+        if self.settings.transcribes:
             transcript = self.script.next_transcript()
             after_s = at_s + self.transcription_delay_ms / 1000
             self._later(after_s, lambda _: self._transcribed(item_id, transcript))
@@ -311,26 +281,3 @@ class ModelSession:
         kind = "conversation.item.input_audio_transcription.completed"
         usage = {"type": "duration", "seconds": 1.0}
         self.outbox.send(kind, item_id=item_id, content_index=0, transcript=transcript, usage=usage)
-
-    @property
-    def _input(self) -> Mapping[str, Any]:
-        given: Mapping[str, Any] = self.settings.get("audio", {}).get("input", {})
-        return given
-
-    @property
-    def _detection(self) -> Mapping[str, Any] | None:
-        given: Mapping[str, Any] | None = self._input.get("turn_detection", _DEFAULT_DETECTION)
-        return given
-
-    def _session(self) -> dict[str, Any]:
-        defaults = {"type": "realtime", "id": "sess_simulated", "object": "realtime.session"}
-        return {**defaults, "model": "scripted", "output_modalities": ["audio"], **self.settings}
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``old`` with what ``new`` gives; objects are merged, all else replaced."""
-    merged = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged

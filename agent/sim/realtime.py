@@ -31,8 +31,8 @@ import trio
 from agent.errors import SocketClosedError
 from agent.sim.energy_vad import EnergyVad
 from agent.sim.link import HeldStream
-from agent.sim.model_session import ModelSession, Script
-from agent.sim.script import Answer, Faults
+from agent.sim.model_session import ModelSession
+from agent.sim.script import Answer, Faults, Script
 from agent.sim.tasks import Bell, open_crew
 from agent.websocket import CLOSE_GRACE_S, TrioWebSocket, open_server_handshake
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from base64 import b64encode
+from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import cycle
@@ -72,6 +73,26 @@ def plan(answer: Answer, number: int) -> tuple[Step, ...]:
     word_s = steps[-1].after_s / _TEXT_HEAD_START / len(words)
     texts = [Step(index * word_s, "text", word if index == 0 else f" {word}") for index, word in enumerate(words)]
     return tuple(sorted(texts + steps, key=lambda step: step.after_s))
+
+
+@attrs.define(eq=False)
+class Script:
+    """What is left to be said: by the model, and (as transcripts) by the caller. Sessions may share one."""
+
+    answers: deque[Answer] = attrs.field(factory=deque)
+    default: Answer = attrs.field(factory=lambda: Answer("I see."))
+    transcripts: deque[str] = attrs.field(factory=deque)
+    default_transcript: str = "Hello."
+    answered: int = 0
+
+    def next_answer(self) -> tuple[int, Answer]:
+        """The next answer and its number; the default one when the script is at its end."""
+        self.answered += 1
+        return self.answered - 1, self.answers.popleft() if self.answers else self.default
+
+    def next_transcript(self) -> str:
+        """What the caller is taken to have said."""
+        return self.transcripts.popleft() if self.transcripts else self.default_transcript
 
 
 class Stage(enum.StrEnum):
