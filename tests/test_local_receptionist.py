@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from agent.call_watch import IDLE_FAREWELL, IDLE_REQUEST, LIMIT_FAREWELL
 from agent.local.facts import EXAMPLE_INSTRUCTIONS, read_facts
 from agent.local.receptionist import Receptionist, Reply, State
 from agent.local.tools import read_tools
@@ -143,15 +144,25 @@ def test_a_person_is_asked_for() -> None:
     assert list(talk.calls) == ["transfer_to_human"]
 
 
+def said(result: tuple[State, Reply] | None) -> str:
+    assert result is not None
+    assert not result[1].calls
+    return result[1].text
+
+
 def test_instructions_for_one_answer() -> None:
+    """The requests our agent makes; a goodbye it orders calls no tool, since it ends the call itself."""
     talk = Talk(END_CALL.declare())
     receptionist = talk.receptionist
-    assert receptionist.follow(State(), "")[1].text == "Hello! This is Harbour Dental. How can I help you?"
-    assert receptionist.follow(talk.state, "")[1].text == "May I have your name, please?"
-    assert receptionist.follow(talk.state, "The caller is silent; ask.")[1].text == "Are you still there?"
-    goodbye = receptionist.follow(talk.state, "The time is up: say goodbye.")[1]
-    assert goodbye.text == "Thank you for calling. Goodbye!"
-    assert [call.name for call in goodbye.calls] == ["end_call"]
+    assert said(receptionist.follow(talk.state, IDLE_REQUEST)) == "Are you still there?"
+    assert said(receptionist.follow(talk.state, IDLE_FAREWELL)) == "Thank you for calling. Goodbye!"
+    up = "I am sorry, our time is up. Thank you for calling. Goodbye!"
+    assert said(receptionist.follow(talk.state, LIMIT_FAREWELL)) == up
+    hello = "Hello! This is Harbour Dental. How can I help you?"
+    assert said(receptionist.follow(State(), "Greet the caller.")) == hello
+    assert receptionist.follow(State(), "Speak like a pirate.") is None
+    assert said(receptionist.carry_on(State())) == hello
+    assert said(receptionist.carry_on(talk.state)) == "May I have your name, please?"
 
 
 def test_the_old_state_is_untouched() -> None:

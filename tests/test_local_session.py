@@ -22,6 +22,7 @@ from trio.testing import MockClock
 from agent import realtime_events as ours
 from agent.local.outbox import Outbox
 from agent.local.session import Session, run_session
+from agent.nursery_call import GREETING_REQUEST
 from agent.sim.memory import open_memory_sockets
 from agent.tools import END_CALL
 from agent.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
@@ -151,7 +152,7 @@ class Client:
 
     async def say_exactly(self, text: str) -> None:
         """Ask for the greeting as our agent does."""
-        await self.send("response.create", response={"instructions": f"Say exactly, and nothing else: {text}"})
+        await self.send("response.create", response={"instructions": f"{GREETING_REQUEST}{text}"})
 
     def spoken(self) -> list[str]:
         """The final transcripts of all answers so far."""
@@ -279,9 +280,7 @@ async def test_wb_5_one_detector_a_session(autojump_clock: MockClock) -> None:
 async def test_the_greeting_is_said_word_for_word(autojump_clock: MockClock) -> None:
     async with talking() as (client, engines):
         await client.configure()
-        await client.socket.send(
-            ours.encode_response_create("e1", "greeting", "Say exactly, and nothing else: Hello. שלום.")
-        )
+        await client.socket.send(ours.encode_response_create("e1", "greeting", f"{GREETING_REQUEST}Hello. שלום."))
         done = await client.until("response.done")
         assert client.spoken() == ["Hello. שלום."]
         assert done["response"]["metadata"] == {"purpose": "greeting"}
@@ -410,6 +409,18 @@ async def test_goodbye_calls_end_call_after_its_words(autojump_clock: MockClock)
         await client.send("response.create")
         await client.until("response.done", 2)
         assert client.spoken()[1].startswith("I have noted everything.")
+
+
+async def test_an_ordered_goodbye_comes_before_unanswered_words(autojump_clock: MockClock) -> None:
+    """At the time limit the call ends, whatever the caller was just saying."""
+    async with talking() as (client, _):
+        await client.configure(create_response=False)
+        await client.audio(SECOND_MS, HOURS)
+        await client.audio(SECOND_MS)
+        await client.until("input_audio_buffer.committed")
+        await client.send("response.create", response={"instructions": "Say a brief goodbye."})
+        await client.until("response.done")
+        assert client.spoken() == ["Thank you for calling. Goodbye!."]
 
 
 async def test_a_replayed_history_is_not_answered_again(autojump_clock: MockClock) -> None:
@@ -578,7 +589,7 @@ async def test_a_cancel_in_the_same_moment_as_the_next_sentence_wins(autojump_cl
 
     @attrs.define(eq=False)
     class Gated(FakeEngines):
-        async def speak(self, sentence: str, voice: str) -> bytes:  # noqa: ARG002  (the seam's signature)
+        async def speak(self, sentence: str, voice: str) -> bytes:
             """The first sentence waits for the gate."""
             await gate.wait()
             return b"\x10" * 800
@@ -609,7 +620,7 @@ async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock
             await trio.lowlevel.checkpoint()
             return '{"type": "no.such"}'
 
-        async def send(self, message: str, wanted: Wanted | None = None) -> bool:  # noqa: ARG002  (the seam's signature)
+        async def send(self, message: str, wanted: Wanted | None = None) -> bool:
             """Never done."""
             await trio.sleep_forever()
             return True
@@ -618,7 +629,7 @@ async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock
             """Never asked."""
             await trio.lowlevel.checkpoint()
 
-        async def aclose(self, code: int = 1000, reason: str = "") -> None:  # noqa: ARG002  (the seam's signature)
+        async def aclose(self, code: int = 1000, reason: str = "") -> None:
             """Not the session's business."""
             await trio.lowlevel.checkpoint()
 

@@ -161,7 +161,10 @@ class Answering:
         return _Thought(*self.receptionist.say(self._state, words))
 
     def _think(self, instructions: str, turns: Sequence[Turn]) -> _Thought:
+        """What to say: what the request orders, else to the caller's words, else to a tool's result."""
         state, receptionist, outputs = self._state, self.receptionist, tuple(self._outputs)
+        if (ordered := receptionist.follow(state, instructions)) is not None:
+            return _Thought(*ordered)
         text = " ".join(turn.heard.text for turn in turns if turn.heard.text)
         if text or (turns and self.cut):
             return _Thought(*receptionist.respond(state, text), turns, outputs)
@@ -169,7 +172,7 @@ class Answering:
             return _Thought(*receptionist.after_tools(state, outputs), turns, outputs)
         if turns:
             return _Thought(state, Reply(""), turns)
-        return _Thought(*receptionist.follow(state, instructions))
+        return _Thought(*receptionist.carry_on(state))
 
     @property
     def _last_id(self) -> str | None:

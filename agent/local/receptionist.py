@@ -29,6 +29,7 @@ _ANYTHING_ELSE: Final = "Is there anything else I can do for you?"
 _HELP: Final = "How can I help you?"
 _UNHEARD: Final = "Sorry, I did not catch that."
 _UNKNOWN: Final = "I am afraid I cannot answer that, but I will make a note of it."
+_TIME_IS_UP: Final = "I am sorry, our time is up."
 _STILL_THERE: Final = "Are you still there?"
 
 
@@ -87,17 +88,28 @@ class Receptionist:
         """Say exactly ``text``, as a greeting is said."""
         return attrs.evolve(state, last_said=text), Reply(text)
 
-    def follow(self, state: State, instructions: str) -> tuple[State, Reply]:
-        """What instructions for one answer ask for when they give no words: a greeting, a goodbye, a check."""
+    def follow(self, state: State, instructions: str) -> tuple[State, Reply] | None:
+        """What instructions for one answer ask for: a goodbye, a check, a greeting. None: nothing known here.
+
+        A goodbye that was ordered calls no tool to end the call: whoever ordered it ends it.
+        """
         wish = instructions.lower()
         if "goodbye" in wish or "good-bye" in wish or "farewell" in wish:
-            return self._goodbye(state, [])
+            return self._spoken(state, [_TIME_IS_UP if "limit" in wish else "", _farewell(state)])
         if "still there" in wish or "silent" in wish or "silence" in wish:
             return self.say(state, _STILL_THERE)
-        if "greet" in wish or "welcome" in wish or not (wish or state.last_said):
-            name = f" This is {self.facts.business}." if self.facts.business else ""
-            return self.say(state, f"Hello!{name} {_HELP}")
-        return self._end_turn(state, [])
+        if "greet" in wish or "welcome" in wish:
+            return self.greet(state)
+        return None
+
+    def greet(self, state: State) -> tuple[State, Reply]:
+        """Open the call."""
+        name = f" This is {self.facts.business}." if self.facts.business else ""
+        return self.say(state, f"Hello!{name} {_HELP}")
+
+    def carry_on(self, state: State) -> tuple[State, Reply]:
+        """An answer was asked for and there is nothing to answer: begin, or ask the next question."""
+        return self._end_turn(state, []) if state.last_said else self.greet(state)
 
     def after_tools(self, state: State, outputs: Sequence[str]) -> tuple[State, Reply]:
         """What to say when the tools called last have answered with ``outputs`` (JSON by convention)."""
@@ -123,10 +135,10 @@ class Receptionist:
         return self._spoken(attrs.evolve(state, asked=ask, times_asked=times), [*parts, _QUESTIONS[ask]])
 
     def _goodbye(self, state: State, parts: list[str]) -> tuple[State, Reply]:
-        name = state.slots.get(Slot.NAME)
-        words = f"Thank you for calling{f', {name}' if name else ''}. Goodbye!"
         calls = (*self._due(state, asking=False), *self._closing(Purpose.END, "The caller said goodbye."))
-        return self._spoken(attrs.evolve(state, asked=None, made=state.made | {*calls}), [*parts, words], calls)
+        return self._spoken(
+            attrs.evolve(state, asked=None, made=state.made | {*calls}), [*parts, _farewell(state)], calls
+        )
 
     def _transfer(self, state: State, parts: list[str]) -> tuple[State, Reply]:
         calls = self._closing(Purpose.TRANSFER, "The caller asked for a person.")
@@ -161,6 +173,11 @@ class Receptionist:
     def _closing(self, purpose: Purpose, reason: str) -> tuple[ToolCall, ...]:
         calls = (closing_call(tool, reason) for tool in self.tools if tool.purpose is purpose)
         return tuple(call for call in calls if call is not None)[:1]
+
+
+def _farewell(state: State) -> str:
+    name = state.slots.get(Slot.NAME)
+    return f"Thank you for calling{f', {name}' if name else ''}. Goodbye!"
 
 
 def _acknowledge(meaning: Meaning) -> list[str]:
