@@ -6,18 +6,16 @@ caller is transcribed while the silence after it is still being waited for; if s
 
 from __future__ import annotations
 
-from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
 import attrs
-import msgspec
 import trio
 
 from agent.errors import SocketClosedError
 from agent.local.answering import Answering, Transcription, Turn
+from agent.local.client_events import audio_field, count_field, decode, mapping_field, text_field
 from agent.local.config import RefusedError, SessionConfig
 from agent.local.conversation import Conversation, Item, read_item
 from agent.local.endpointing import EndpointEvent, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped
@@ -97,10 +95,10 @@ class Session:
         await trio.lowlevel.checkpoint()
         event_id = None
         try:
-            event = _decode(raw)
-            event_id = _text(event, "event_id") or None
+            event = decode(raw)
+            event_id = text_field(event, "event_id") or None
             if event["type"] == "input_audio_buffer.append":
-                await self._append(_audio(event))
+                await self._append(audio_field(event))
             else:
                 self._obey(event)
         except RefusedError as refused:
@@ -128,7 +126,7 @@ class Session:
                 raise RefusedError("invalid_value", f"Unknown event type {unknown!r}.", "type")
 
     def _update(self, event: Mapping[str, Any]) -> None:
-        config = self._config.updated(_mapping(event, "session"))
+        config = self._config.updated(mapping_field(event, "session"))
         if config.instructions != self._config.instructions or config.tools != self._config.tools:
             self._answering.receptionist = Receptionist(read_facts(config.instructions), read_tools(config.tools))
         self._config = config
@@ -235,7 +233,7 @@ class Session:
             self._outbox.send({"type": f"conversation.item.{verb}", **shown})
 
     def _create_item(self, event: Mapping[str, Any]) -> None:
-        item = read_item(_mapping(event, "item"), self._outbox.new_id("item"))
+        item = read_item(mapping_field(event, "item"), self._outbox.new_id("item"))
         self._add(item)
         if item.kind == "function_call_output":
             self._answering.add_output(item.text)
@@ -247,64 +245,22 @@ class Session:
             self._answering.add_turn(Turn(item, heard))
 
     def _truncate_item(self, event: Mapping[str, Any]) -> None:
-        item_id, index = _text(event, "item_id"), _count(event, "content_index")
-        audio_end_ms = _count(event, "audio_end_ms")
+        item_id, index = text_field(event, "item_id"), count_field(event, "content_index")
+        audio_end_ms = count_field(event, "audio_end_ms")
         self._conversation.truncate(item_id, index, audio_end_ms)
         self._answering.cut = True
         where = {"item_id": item_id, "content_index": index, "audio_end_ms": audio_end_ms}
         self._outbox.send({"type": "conversation.item.truncated", **where})
 
     def _delete_item(self, event: Mapping[str, Any]) -> None:
-        item_id = _text(event, "item_id")
+        item_id = text_field(event, "item_id")
         self._conversation.delete(item_id)
         self._answering.cut = True
         self._outbox.send({"type": "conversation.item.deleted", "item_id": item_id})
 
     def _create_response(self, event: Mapping[str, Any]) -> None:
-        response = _mapping(event, "response")
-        self._answering.start(_text(response, "instructions"), _mapping(response, "metadata") or None)
+        response = mapping_field(event, "response")
+        self._answering.start(text_field(response, "instructions"), mapping_field(response, "metadata") or None)
 
     def _cancel_response(self, event: Mapping[str, Any]) -> None:
-        self._answering.cancel(_text(event, "response_id"), "client_cancelled")
-
-
-def _decode(raw: str | bytes) -> Mapping[str, Any]:
-    try:
-        event = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RefusedError("invalid_json", f"Not a JSON object: {error}") from None
-    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise RefusedError("missing_required_parameter", "An event is an object with a type.", "type")
-    return event
-
-
-def _audio(event: Mapping[str, Any]) -> bytes:
-    try:
-        return a2b_base64(_text(event, "audio"), strict_mode=True)
-    except (Base64Error, ValueError) as error:
-        raise RefusedError("invalid_value", f"The audio is not base64: {error}", "audio") from None
-
-
-def _mapping(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = event.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise RefusedError("invalid_type", f"'{key}' is an object.", key)
-    return value
-
-
-def _text(event: Mapping[str, Any], key: str) -> str:
-    value = event.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RefusedError("invalid_type", f"'{key}' is a string.", key)
-    return value
-
-
-def _count(event: Mapping[str, Any], key: str) -> int:
-    value = event.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise RefusedError("invalid_type", f"'{key}' is an integer.", key)
-    return value
+        self._answering.cancel(text_field(event, "response_id"), "client_cancelled")

@@ -1,0 +1,59 @@
+"""Client events of the Realtime API, read field by field: what is not as it should be is refused. Pure."""
+
+from __future__ import annotations
+
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agent.local.config import RefusedError
+
+
+def decode(raw: str | bytes) -> Mapping[str, Any]:
+    """The event as an object with a type. Raises RefusedError."""
+    try:
+        event = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise RefusedError("invalid_json", f"Not a JSON object: {error}") from None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise RefusedError("missing_required_parameter", "An event is an object with a type.", "type")
+    return event
+
+
+def audio_field(event: Mapping[str, Any]) -> bytes:
+    """The bytes of an append. Raises RefusedError."""
+    try:
+        return a2b_base64(text_field(event, "audio"), strict_mode=True)
+    except (Base64Error, ValueError) as error:
+        raise RefusedError("invalid_value", f"The audio is not base64: {error}", "audio") from None
+
+
+def mapping_field(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object; empty if it is absent or null. Raises RefusedError."""
+    value = event.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RefusedError("invalid_type", f"'{key}' is an object.", key)
+    return value
+
+
+def text_field(event: Mapping[str, Any], key: str) -> str:
+    """A string; empty if it is absent or null. Raises RefusedError."""
+    value = event.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise RefusedError("invalid_type", f"'{key}' is a string.", key)
+    return value
+
+
+def count_field(event: Mapping[str, Any], key: str) -> int:
+    """An integer. Raises RefusedError."""
+    value = event.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RefusedError("invalid_type", f"'{key}' is an integer.", key)
+    return value
