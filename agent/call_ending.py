@@ -97,8 +97,9 @@ class CallEnding:
 
     async def finish(self) -> CallRecord:
         """Hang up, keep the record and hand it over. Run it shielded: it bounds itself."""
-        self.conversation.end(trio.current_time())
-        record = self.make_record()
+        ended_s = self.state.ended_s if self.state.ended_s is not None else trio.current_time()
+        self.conversation.end(ended_s)
+        record = self.make_record(ended_s)
         async with trio.open_nursery() as steps:
             steps.start_soon(run_guest, self.state.events, "hang up", self._hang_up)
             steps.start_soon(run_guest, self.state.events, "record", partial(self._keep, record))
@@ -122,10 +123,10 @@ class CallEnding:
             return
         self.state.house.hand_over.send_nowait(record)
 
-    def make_record(self) -> CallRecord:
-        """The record of the call as it is now."""
+    def make_record(self, ended_s: float) -> CallRecord:
+        """The record of the call as it was at ``ended_s``."""
         state, ticket, conversation = self.state, self.state.ticket, self.conversation
-        duration_s = trio.current_time() - state.answered_s
+        duration_s = ended_s - state.answered_s
         return CallRecord(
             call_sid=ticket.call_sid,
             stream_sid=state.start.stream_sid,

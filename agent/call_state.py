@@ -38,6 +38,7 @@ class CallState:
     """Around everything the call does; cancelled by ``end``, or by a server that stops."""
     outcome: Outcome | None = None
     reason: str = ""
+    ended_s: float | None = None
     turned: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     """Where tasks wait for the conversation to move on: woken by all that can change what is due."""
     playout: PlayoutClock = attrs.field(factory=PlayoutClock)
@@ -59,7 +60,7 @@ class CallState:
     def end(self, outcome: Outcome, reason: str) -> None:
         """The call is over; only the first reason counts. Cancels everything the call does."""
         if self.outcome is None:
-            self.outcome, self.reason = outcome, reason
+            self.outcome, self.reason, self.ended_s = outcome, reason, trio.current_time()
             self.scope.cancel(reason=f"{outcome.value}: {reason}")
 
     def _note(self, event: str, fields: dict[str, Any]) -> None:

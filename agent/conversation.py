@@ -67,6 +67,8 @@ class Conversation:
     transcript: Transcript
     meter: CallerMeter
     max_answer_ms: int
+    endpoint_ms: int = 0
+    """Silence the model waits for at the end of a turn: the ``audio_end_ms`` it reports includes it."""
     turns: TurnTaking = attrs.field(factory=TurnTaking)
     barge_in_events: int = 0
     frames_dropped: int = 0
@@ -215,7 +217,8 @@ class Conversation:
             self.playout.forget(generation.id)
 
     def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
-        if generation.response_id == "" or (generation.response_done and heard_ms >= part.length_ms):
+        whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
+        if whole or not generation.response_id:
             return
         event_id = self.next_event_id()
         if heard_ms == 0:
@@ -224,8 +227,8 @@ class Conversation:
 
     def _speech_stopped(self, event: model.SpeechStopped, now: float) -> None:
         self.policy.speech_stopped()
-        spoken_ago_s = max(self.appended_ms - event.audio_end_ms, 0) / 1000
-        self.caller_quiet_since = now - min(spoken_ago_s, 5.0)
+        spoken_ago_ms = max(self.appended_ms - event.audio_end_ms, 0) + self.endpoint_ms
+        self.caller_quiet_since = now - min(spoken_ago_ms / 1000, 5.0)
         self.transcript.caller_stopped(event.item_id, self.caller_quiet_since)
 
     def _committed(self, event: model.InputCommitted, now: float) -> None:

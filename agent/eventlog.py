@@ -97,6 +97,7 @@ def open_logging(level: Level, style: Literal["auto", "console", "json"], teleme
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if console else "iso", utc=not console),
     ]
+    configured = structlog.get_config()
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -126,4 +127,4 @@ def open_logging(level: Level, style: Literal["auto", "console", "json"], teleme
         listener.stop()
         root.removeHandler(handler)
         root.setLevel(before)
-        structlog.reset_defaults()
+        structlog.configure(**configured)

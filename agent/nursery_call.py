@@ -85,6 +85,7 @@ class Call:
             transcript=Transcript(state.answered_s),
             meter=state.meter,
             max_answer_ms=int(settings.max_answer_s * 1000),
+            endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
         )
         self.pacer = TxScheduler(
             socket=self.socket,

@@ -11,6 +11,8 @@ from typing import Final
 
 import attrs
 
+from agent.units import FRAME_MS
+
 STALL_S: Final = 0.300
 """A gap over this is a TX_STALL (TX-5)."""
 SEND_SLOW_S: Final = 0.050
@@ -32,7 +34,8 @@ class TxMeter:
     max_gap_s: float = 0.0
     recent_gap_s: float = 0.0
     stalls: int = 0
-    _paced: int = 0
+    _played_ms: float = 0.0
+    _held_ms: float = 0.0
     _speaking_s: float = 0.0
     _last: float | None = None
     _starved: bool = False
@@ -41,13 +44,14 @@ class TxMeter:
         """A tick ran ``late_s`` after its deadline."""
         self.observe_lateness(late_s)
 
-    def frame(self, now: float, *, paced: bool, dry_s: float = 0.0) -> None:
-        """A frame was written; ``paced`` is false for the frames of a lead behind the first.
+    def frame(self, now: float, *, held_ms: float, dry_s: float = 0.0) -> None:
+        """A frame was written while the carrier held ``held_ms``.
 
         ``dry_s``: for how long the carrier had nothing left to play in the middle of an answer.
         """
         self.frames += 1
         last, self._last = self._last, now
+        held_before_ms, self._held_ms = self._held_ms, held_ms + FRAME_MS
         if last is None:
             if dry_s > 0 and self._starved:
                 self.report("MODEL_STARVED", dry_s)
@@ -55,7 +59,7 @@ class TxMeter:
             return
         gap = now - last
         self._speaking_s += gap
-        self._paced += paced
+        self._played_ms += held_before_ms - held_ms
         self.recent_gap_s = max(self.recent_gap_s, gap)
         self.max_gap_s = max(self.max_gap_s, gap)
         if gap > STALL_S:
@@ -74,8 +78,11 @@ class TxMeter:
 
     @property
     def fps(self) -> float | None:
-        """Frames per second while speaking, the lead's burst apart; None before there is a second of it."""
-        return self._paced / self._speaking_s if self._speaking_s >= 1.0 else None
+        """Frames the carrier played per second while speaking; None before there is a second of it.
+
+        Frames handed over, less what the carrier holds more than before: the lead is not counted as speed.
+        """
+        return self._played_ms / FRAME_MS / self._speaking_s if self._speaking_s >= 1.0 else None
 
     def take_recent_gap_s(self) -> float:
         """The largest gap since this was asked last."""

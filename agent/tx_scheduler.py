@@ -157,10 +157,10 @@ class TxScheduler:
             self.meter.tick(now - deadline)
         elif self.lead_ms <= FRAME_MS:
             return
-        for count in range(frames_due(held_ms, self.lead_ms, spurt_begins=begins)):
+        for _ in range(frames_due(held_ms, self.lead_ms, spurt_begins=begins)):
             if self._clear_asked or self._stopping or not self._speakable():
                 return
-            await self._send_frame(self._queue[0], paced=not begins or count == 0)
+            await self._send_frame(self._queue[0])
 
     async def _pause(self, deadline: float | None) -> None:
         if self._spurt:
@@ -170,12 +170,12 @@ class TxScheduler:
             await self._write(self._silence, None)
             self.playout.silence_sent(self.last_look)
 
-    async def _send_frame(self, generation: Generation, *, paced: bool) -> None:
+    async def _send_frame(self, generation: Generation) -> None:
         frame = generation.slicer.pop()
         if frame is not None:
             if not await self._write(self.encoder.media(frame), generation):
                 return
-            self._account(generation, self.last_look, paced=paced)
+            self._account(generation, self.last_look)
         ended = generation.slicer.exhausted
         sent = generation.sent_frames
         if sent and generation.live and (ended or sent % MARK_EVERY_FRAMES == 0):
@@ -184,14 +184,14 @@ class TxScheduler:
             self.withdraw(generation)
             self.observer.all_sent(generation)
 
-    def _account(self, generation: Generation, now: float, *, paced: bool) -> None:
+    def _account(self, generation: Generation, now: float) -> None:
         """A frame went to the operating system at ``now``."""
         if generation.cancelled_s is not None and generation.cancelled_s < now:
             self.observer.violation(generation)
         dry_s = now - self.playout.buffer_end if generation.sent_frames else 0.0
+        self.meter.frame(now, held_ms=self.playout.held_ms(now), dry_s=dry_s)
         self.playout.frame_sent(generation.id, now, self.owed_frames)
         generation.sent_frames += 1
-        self.meter.frame(now, paced=paced, dry_s=dry_s)
         if generation.first_frame_s is None:
             generation.first_frame_s = now
             self.observer.first_frame(generation, now)

@@ -106,8 +106,20 @@ def admit(start: Start) -> CallTicket:
 
 
 @asynccontextmanager
-async def open_call(house: House, *, call_sid: str = CALL_SID, **stream: Any) -> AsyncIterator[SimulatedStream]:
-    """A carrier's stream, answered by the house; left when the agent's side is over."""
+async def open_call(
+    house: House, *, call_sid: str = CALL_SID, at_most_s: float = 120.0, **stream: Any
+) -> AsyncIterator[SimulatedStream]:
+    """A carrier's stream, answered by the house; left when the agent's side is over.
+
+    Raises trio.TooSlowError when the call is not over after ``at_most_s`` of virtual time.
+    """
+    with trio.fail_after(at_most_s):
+        async with _open_call(house, call_sid, stream) as simulated:
+            yield simulated
+
+
+@asynccontextmanager
+async def _open_call(house: House, call_sid: str, stream: dict[str, Any]) -> AsyncIterator[SimulatedStream]:
     async with (
         open_memory_sockets() as (carrier_end, agent_end),
         trio.open_nursery() as nursery,
@@ -121,13 +133,17 @@ async def open_call(house: House, *, call_sid: str = CALL_SID, **stream: Any) ->
 
 @asynccontextmanager
 async def open_scripted_call(
-    answers: Sequence[Answer], *, settings: dict[str, Any] | None = None, **stream: Any
+    answers: Sequence[Answer],
+    *,
+    settings: dict[str, Any] | None = None,
+    at_most_s: float = 120.0,
+    **stream: Any,
 ) -> AsyncIterator[tuple[House, SimulatedStream, ScriptedRealtime]]:
     """One call to one scripted model."""
     model = ScriptedRealtime(answers)
     async with (
         open_house(memory_realtime(lambda: model), **(settings or {})) as house,
-        open_call(house, **stream) as simulated,
+        open_call(house, at_most_s=at_most_s, **stream) as simulated,
     ):
         yield house, simulated, model
 

@@ -77,9 +77,7 @@ def make_model() -> ScriptedRealtime:
 async def run_script(instrument: CancelAt) -> tuple[House, Any, float]:
     """The scripted call; returns the house, the carrier's stream, and when the call was over."""
     model = make_model()
-    async with open_house(
-        memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100
-    ) as house:
+    async with open_house(memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100) as house:
         instrument.house = house
         async with open_call(house) as stream, trio.open_nursery() as nursery:
             house.rest.streams[CALL_SID] = stream

@@ -34,7 +34,7 @@ from agent.sim.link import HeldStream
 from agent.sim.model_session import ModelSession
 from agent.sim.script import Answer, Faults, Script
 from agent.sim.tasks import Bell, open_crew
-from agent.websocket import CLOSE_GRACE_S, TrioWebSocket, open_server_handshake
+from agent.websocket import TrioWebSocket, open_server_handshake
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -123,10 +123,10 @@ class ScriptedRealtime:
             if link is not None and faults.never_answer_close and session.faults.close_at is None:
                 await link.until_peer_gone()
         finally:
-            with trio.CancelScope(deadline=trio.current_time() + 2 * CLOSE_GRACE_S, shield=True):
-                if session.closing == "drop":
-                    await socket.abort()
-                await socket.aclose(_close_code(session))
+            # Both shield and bound themselves.
+            if session.closing == "drop":
+                await socket.abort()  # noqa: ASYNC102
+            await socket.aclose(_close_code(session))  # noqa: ASYNC102
 
 
 def _close_code(session: ModelSession) -> int:
