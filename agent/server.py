@@ -18,6 +18,7 @@ from agent.call_house import CallHouse
 from agent.carrier_rest import CarrierRest, open_twilio_rest
 from agent.eventlog import EventLog, open_logging
 from agent.front_door import FrontDoor
+from agent.loop_probe import LoopProbe
 from agent.metronome import Metronome
 from agent.model_side import ModelSide
 from agent.nursery_call import answer
@@ -105,6 +106,7 @@ class _Server:
                 with self.channel.calls_end:
                     async with trio.open_nursery() as services:
                         services.start_soon(self.metronome.run)
+                        services.start_soon(LoopProbe(self.events).run)
                         services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
                         await self._serve_connections(services, started)
                         services.cancel_scope.cancel(reason="the server stops")

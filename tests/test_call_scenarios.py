@@ -7,6 +7,7 @@ import math
 import pytest
 import trio
 from calls import CALL_SID, House, counts, open_call, open_house, open_scripted_call, received, tx
+from trio.testing import MockClock
 
 from agent.records import Outcome
 from agent.sim.carrier import SimulatedStream

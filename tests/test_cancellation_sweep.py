@@ -1,8 +1,8 @@
 """A scripted call, cancelled at every single checkpoint it has: nothing is ever left half-done.
 
-The call has a greeting, a barge-in, an answer, a tool and a hang-up. It is run once under the autojump clock while a
-``trio.abc.Instrument`` counts the steps of the call's own tasks; then once per step with the call cancelled
-exactly there.
+The call has a greeting, a barge-in, an answer, a tool and a hang-up. It is run once under the autojump clock
+while a ``trio.abc.Instrument`` counts the steps of the call's own tasks; then once per step with the call
+cancelled exactly there.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from calls import CALL_SID, House, open_call, open_house
 
 from agent.records import Outcome
 from agent.sim.memory import memory_realtime
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer, ToolCall
 from agent.sim.sounds import tone
-from calls import CALL_SID, House, open_call, open_house
 
 GRACE_S = 8.0
 """Bound of a call's ending: writers 0.5, closing 1, hang-up and record 6 at most, side by side."""
@@ -91,15 +91,15 @@ async def run_script(instrument: CancelAt) -> tuple[House, Any, float]:
                 await stream.until_closed()
             nursery.cancel_scope.cancel()
         with trio.fail_after(GRACE_S):
-            while house.calls.active:
+            while house.calls.active:  # noqa: ASYNC110 - the end of a call is not an event of the house
                 await trio.sleep(0.01)
         return house, stream, trio.current_time()
 
 
 def run_virtually(instrument: CancelAt) -> tuple[House, Any, float]:
-    # As Hypothesis does it: without this Trio shuffles the tasks of each batch, and a step's number means nothing.
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
-    trio._core._run._r.seed(0)  # type: ignore[attr-defined]
+    # As Hypothesis does it: else Trio shuffles the tasks of each batch, and a step's number means nothing.
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio._core._run._r.seed(0)
     clock = trio.testing.MockClock(autojump_threshold=0)
     result: tuple[House, Any, float] = trio.run(run_script, instrument, clock=clock, instruments=[instrument])
     return result
