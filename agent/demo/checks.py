@@ -1,0 +1,108 @@
+"""What a demo call must have been: each requirement, whether it held, and the figures. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+
+from agent.demo.script import CITY, NAME
+from agent.demo.sight import CarrierSight
+from agent.records import CallRecord, Outcome
+
+MAX_GAP_MS: Final = 60
+"""TX-3."""
+BARGE_INS: Final = 2
+"""The greeting and one answer."""
+TARGET_LATENCY_MS: Final = 900
+"""Median from the end of the caller's speech to the answer, on the embedded model."""
+
+
+@attrs.frozen
+class Check:
+    """One requirement: ``said`` tells in one sentence what was found, whether it held or not."""
+
+    name: str
+    held: bool
+    said: str
+
+
+def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
+    """What must hold of every call: gapless audio, nothing stale, all of it as the carrier's protocol wants."""
+    longest_ms = max(sight.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
+    violations = record.metrics.events.get("POST_CANCEL_AUDIO_VIOLATION", 0)
+    errors = sight.protocol_errors
+    return [
+        Check("the agent spoke", sight.heard_ms > 0, f"{sight.heard_ms / 1000:.1f} s of the agent were heard"),
+        Check("no underrun", not sight.underruns, f"playback ran dry {len(sight.underruns)} times"),
+        Check(
+            f"gaps under {MAX_GAP_MS} ms",
+            longest_ms < MAX_GAP_MS,
+            f"the longest gap between two frames of an answer was {longest_ms:.0f} ms",
+        ),
+        Check(
+            "no stale frame",
+            not sight.frames.stale,
+            f"{sight.frames.stale} frames of a cancelled answer came after the clear",
+        ),
+        Check(
+            "nothing sent after a cancel",
+            not violations,
+            f"POST_CANCEL_AUDIO_VIOLATION was logged {violations} times",
+        ),
+        Check(
+            "the carrier understood everything",
+            not errors,
+            f"the carrier could not take {len(errors)} messages"
+            + (f", the first: {errors[0]}" if errors else ""),
+        ),
+    ]
+
+
+def check_script(record: CallRecord, sight: CarrierSight) -> list[Check]:
+    """What must also hold of the scripted call: interrupted, understood, and ended by the agent after its goodbye."""
+    said = " ".join(turn.text for turn in record.turns if turn.role == "caller")
+    missing = [fact for fact in (NAME, CITY) if not contains(said, fact)]
+    barge_ins = record.metrics.barge_in_events
+    last = next((turn for turn in reversed(record.turns) if turn.role == "agent"), None)
+    heard_out = last is not None and not last.interrupted and not sight.unplayed_ms
+    return [
+        Check(
+            "interrupted twice",
+            barge_ins >= BARGE_INS and len(sight.clears_s) >= BARGE_INS,
+            f"the caller interrupted {barge_ins} times, the carrier was told to clear {len(sight.clears_s)} times",
+        ),
+        Check(
+            "name and city understood",
+            not missing,
+            f"the transcript lacks {' and '.join(missing)}" if missing else f"{NAME}, {CITY}",
+        ),
+        Check(
+            "ended by the agent",
+            record.outcome is Outcome.AGENT_HUNG_UP,
+            f"the call ended as {record.outcome.value}: {record.reason or 'no reason given'}",
+        ),
+        Check(
+            "last word heard",
+            heard_out,
+            "the agent's last answer was heard to its end"
+            if heard_out
+            else "the agent's last answer was cut off",
+        ),
+    ]
+
+
+def broken(checks: Sequence[Check]) -> str:
+    """What was broken, in one sentence; empty if nothing was."""
+    return "; ".join(f"{check.said} ({check.name} is required)" for check in checks if not check.held)
+
+
+def contains(text: str, words: str) -> bool:
+    """Whether ``words`` follow each other in ``text``, whatever the case and punctuation."""
+    return f" {_plain(words)} " in f" {_plain(text)} "
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
