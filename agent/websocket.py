@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 import trio_websocket as tws
+from wsproto.utilities import LocalProtocolError
 
 from agent.errors import HandshakeRejectedError, SocketClosedError
 
@@ -192,10 +193,10 @@ async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handsh
     Raises trio.TooSlowError after HANDSHAKE_S.
     """
     looked = _LastLook(stream)
-    async with _reader_nursery(looked) as nursery:
+    async with _reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
             request = await tws.wrap_server_stream(
-                nursery,
+                cast("trio.Nursery", readers),
                 looked,
                 message_queue_size=QUEUED_MESSAGES,
                 max_message_size=MAX_MESSAGE_BYTES,
@@ -247,11 +248,11 @@ async def open_client_over(
 ) -> AsyncIterator[TrioWebSocket]:
     """Shake hands as the client over a connected stream, dropped when left. Errors as open_client."""
     looked = _LastLook(stream)
-    async with _reader_nursery(looked) as nursery:
+    async with _reader_nursery(looked) as readers:
         with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
             looked.on_end = hung_up.cancel
             connection = await tws.wrap_client_stream(
-                nursery,
+                cast("trio.Nursery", readers),
                 cast("trio.SocketStream", looked),  # any trio Stream works; the annotation is too narrow
                 host,
                 resource,
@@ -271,8 +272,23 @@ async def open_client_over(
             await socket.aclose()
 
 
+@attrs.frozen
+class _ReaderHome:
+    """Where the engine starts its reader; all it asks of a nursery is ``start_soon``."""
+
+    nursery: trio.Nursery
+
+    def start_soon(self, reader: Callable[[], Awaitable[None]]) -> None:
+        self.nursery.start_soon(self._run, reader)
+
+    async def _run(self, reader: Callable[[], Awaitable[None]]) -> None:
+        # A ping that arrives when our close frame is out: the engine tries to answer, and may not any more.
+        with suppress(LocalProtocolError):
+            await reader()
+
+
 @asynccontextmanager
-async def _reader_nursery(stream: _LastLook) -> AsyncIterator[trio.Nursery]:
+async def _reader_nursery(stream: _LastLook) -> AsyncIterator[_ReaderHome]:
     """A home for the engine's reader task: ended, and the stream dropped, however the body ends.
 
     The reader itself only fails during the handshake, so a group of one is the body's own error, or the
@@ -281,7 +297,7 @@ async def _reader_nursery(stream: _LastLook) -> AsyncIterator[trio.Nursery]:
     try:
         async with trio.open_nursery() as nursery:
             try:
-                yield nursery
+                yield _ReaderHome(nursery)
             finally:
                 nursery.cancel_scope.cancel(reason="the socket is left")
     except BaseExceptionGroup as group:
