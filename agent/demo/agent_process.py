@@ -76,7 +76,7 @@ async def open_agent(account: Account, folder: Path) -> AsyncIterator[str]:
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd=folder,
-            env=environment(os.environ, account, folder.resolve() / "data"),
+            env=environment(os.environ, account, Path("data")),
             start_new_session=True,
         )
         try:

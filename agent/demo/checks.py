@@ -34,6 +34,7 @@ def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
     longest_ms = max(sight.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
     violations = record.metrics.events.get("POST_CANCEL_AUDIO_VIOLATION", 0)
     errors = sight.protocol_errors
+    first = f", the first: {errors[0]}" if errors else ""
     return [
         Check("the agent spoke", sight.heard_ms > 0, f"{sight.heard_ms / 1000:.1f} s of the agent were heard"),
         Check("no underrun", not sight.underruns, f"playback ran dry {len(sight.underruns)} times"),
@@ -50,29 +51,30 @@ def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
         Check(
             "nothing sent after a cancel",
             not violations,
-            f"POST_CANCEL_AUDIO_VIOLATION was logged {violations} times",
+            f"the agent logged POST_CANCEL_AUDIO_VIOLATION {violations} times",
         ),
         Check(
             "the carrier understood everything",
             not errors,
-            f"the carrier could not take {len(errors)} messages"
-            + (f", the first: {errors[0]}" if errors else ""),
+            f"the carrier could not take {len(errors)} messages{first}",
         ),
     ]
 
 
 def check_script(record: CallRecord, sight: CarrierSight) -> list[Check]:
-    """What must also hold of the scripted call: interrupted, understood, and ended by the agent after its goodbye."""
+    """What must also hold of the scripted call: interrupted, understood, ended by the agent after its goodbye."""
     said = " ".join(turn.text for turn in record.turns if turn.role == "caller")
     missing = [fact for fact in (NAME, CITY) if not contains(said, fact)]
     barge_ins = record.metrics.barge_in_events
     last = next((turn for turn in reversed(record.turns) if turn.role == "agent"), None)
     heard_out = last is not None and not last.interrupted and not sight.unplayed_ms
+    ending = "heard to its end" if heard_out else "cut off"
+    clears = len(sight.clears_s)
     return [
         Check(
             "interrupted twice",
-            barge_ins >= BARGE_INS and len(sight.clears_s) >= BARGE_INS,
-            f"the caller interrupted {barge_ins} times, the carrier was told to clear {len(sight.clears_s)} times",
+            barge_ins >= BARGE_INS and clears >= BARGE_INS,
+            f"the caller interrupted {barge_ins} times, the carrier was told to clear {clears} times",
         ),
         Check(
             "name and city understood",
@@ -87,9 +89,7 @@ def check_script(record: CallRecord, sight: CarrierSight) -> list[Check]:
         Check(
             "last word heard",
             heard_out,
-            "the agent's last answer was heard to its end"
-            if heard_out
-            else "the agent's last answer was cut off",
+            f"the agent's last answer was {ending}",
         ),
     ]
 

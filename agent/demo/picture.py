@@ -42,8 +42,10 @@ def draw(timeline: Timeline, path: Path) -> None:
         _words(axes, timeline.said, _SAID_Y + _HALF + 0.04, inch_s, timeline.duration_s)
         heard = [Words(answer.begin_s, answer.heard_s, _heard(answer)) for answer in timeline.answers]
         _words(axes, heard, _HEARD_Y - _HALF - 0.06, inch_s, timeline.duration_s, below=True)
+        lost = [Words(answer.heard_s + 0.1, answer.end_s, answer.unheard_text) for answer in timeline.answers]
+        _words(axes, lost, _SENT_Y - 0.22, inch_s, timeline.duration_s, below=True, lost=True)
         _events(axes, timeline)
-        _legend(axes)
+        _legend(figure)
         figure.savefig(path, format="png", dpi=_DPI)
 
 
@@ -117,20 +119,34 @@ def _answers(axes: Any, timeline: Timeline) -> None:
 
 
 def _words(
-    axes: Any, words: Sequence[Words], y: float, inch_s: float, duration_s: float, *, below: bool = False
+    axes: Any,
+    words: Sequence[Words],
+    y: float,
+    inch_s: float,
+    duration_s: float,
+    *,
+    below: bool = False,
+    lost: bool = False,
 ) -> None:
     """Words where they fit: as wide as the room until the next ones, in a few lines."""
     begins_s = [*(word.begin_s for word in words[1:]), duration_s]
     for word, next_s in zip(words, begins_s, strict=True):
         room_s = max(min(next_s - 0.2, max(word.end_s + 1.0, word.begin_s + 2.0)) - word.begin_s, 0.5)
         width = max(int(room_s / inch_s * _LETTERS_PER_INCH), 6)
-        shown = textwrap.wrap(word.text, width, max_lines=_MOST_LINES, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+        shown = textwrap.wrap(
+            word.text,
+            width,
+            max_lines=_MOST_LINES,
+            placeholder=" \N{HORIZONTAL ELLIPSIS}",
+            break_on_hyphens=False,
+        )
         axes.text(
             word.begin_s,
             y,
             "\n".join(shown),
             fontsize=8,
-            color=_INK,
+            color=_SOFT if lost else _INK,
+            style="italic" if lost else "normal",
             va="top" if below else "bottom",
             linespacing=1.15,
             zorder=6,
@@ -138,16 +154,24 @@ def _words(
 
 
 def _heard(answer: Answer) -> str:
-    return f"{answer.heard_text} \N{HORIZONTAL ELLIPSIS}" if answer.interrupted else answer.heard_text
+    return f"{answer.heard_text}\N{HORIZONTAL ELLIPSIS}" if answer.interrupted else answer.heard_text
 
 
 def _events(axes: Any, timeline: Timeline) -> None:
     for at_s in timeline.barge_ins_s:
-        axes.axvline(at_s, 0.14, 0.83, color=_BARGE, linewidth=1.6, linestyle=(0, (4, 2)), zorder=4)
+        axes.plot(
+            (at_s, at_s),
+            (_HEARD_Y - _HALF - 0.03, _SAID_Y + _HALF + 0.03),
+            color=_BARGE,
+            linewidth=1.6,
+            linestyle=(0, (4, 2)),
+            zorder=4,
+        )
         axes.text(at_s + 0.08, 1.48, "barge-in", fontsize=8.5, color=_BARGE, fontweight="bold", zorder=6)
     for gap in timeline.gaps:
         axes.axvspan(gap.at_s, gap.at_s + gap.gap_s, 0.1, 0.45, color=_BARGE, alpha=0.5, zorder=5)
         axes.text(gap.at_s, 0.42, f"gap {gap.gap_s * 1000:.0f} ms", fontsize=8, color=_BARGE, zorder=6)
+    small = {"fontsize": 8, "color": _SOFT, "ha": "center", "va": "top", "zorder": 6}
     for latency in timeline.latencies:
         y = 1.66
         axes.annotate(
@@ -158,12 +182,10 @@ def _events(axes: Any, timeline: Timeline) -> None:
             zorder=5,
         )
         middle_s = (latency.caller_s + latency.agent_s) / 2
-        axes.text(
-            middle_s, y - 0.06, f"{latency.ms} ms", fontsize=8, color=_SOFT, ha="center", va="top", zorder=6
-        )
+        axes.text(middle_s, y - 0.06, f"{latency.ms} ms", **small)
 
 
-def _legend(axes: Any) -> None:
+def _legend(figure: Any) -> None:
     from matplotlib.lines import Line2D  # noqa: PLC0415  (see draw)
     from matplotlib.patches import Patch  # noqa: PLC0415  (see draw)
 
@@ -175,11 +197,6 @@ def _legend(axes: Any) -> None:
         Line2D([], [], color=_BARGE, linestyle=(0, (4, 2)), label="barge-in"),
         Line2D([], [], color=_SOFT, marker="|", label="end of speech to answer"),
     ]
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=8.5,
+    figure.legend(
+        handles=handles, loc="upper right", bbox_to_anchor=(0.99, 0.995), ncols=3, frameon=False, fontsize=9
     )

@@ -29,7 +29,7 @@ class Progress:
     def step(self, text: str) -> None:
         """Something happened."""
         passed_s = trio.current_time() - self.began_s
-        self.console.print(Text(f"{passed_s:6.1f} s  ", "dim").append(Text(text)))
+        self.console.print(Text(f"{passed_s:6.1f} s  ", "dim").append(Text(text)), soft_wrap=True)
 
     def now(self, text: str) -> None:
         """Something goes on; shown on terminals only."""

@@ -18,7 +18,7 @@ CITY: Final = "Boston"
 class Line:
     """One turn of the caller.
 
-    ``after_heard_ms``: it interrupts, when this much of the answer was heard; None: it waits for the answer's end.
+    ``after_heard_ms``: it interrupts when this much of the answer was heard; None: it waits for its end.
     """
 
     text: str
@@ -37,7 +37,7 @@ SCRIPT: Final = (
     # Each is one sentence: a pause between two is long enough to end a turn.
     Line("Hello, what are your opening hours, please?", after_heard_ms=1100),
     Line("And how much is a cleaning?"),
-    Line(f"My name is {NAME}, and I live in {CITY}.", after_heard_ms=3200),
+    Line(f"Okay, my name is {NAME}, and I live in {CITY}.", after_heard_ms=3200),
     Line("No thank you, goodbye!"),
 )
 """Interrupts the greeting and one answer, asks two questions, gives a name and a city, says goodbye."""

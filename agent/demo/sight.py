@@ -1,7 +1,7 @@
 """What the carrier saw of a call: times, gaps, latencies, and whose every frame was. Pure.
 
 Times are seconds since the media stream began. A mark of the agent is named after its generation and how many
-milliseconds of it went before (``3:200``), so counting the frames between marks and clears proves whose they were.
+milliseconds of it went before (``3:200``): counting frames between marks and clears proves whose they were.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class _Ledger:
         self._forget()
 
     def clear(self) -> None:
-        """Frames behind the last mark go on where it was, unless something lies in between: a clear, a silence."""
+        """Frames behind the last mark belong with it, unless a clear or a silence lies in between."""
         last = self._last
         if last and self._waiting and not self._cleared and self._waiting[0] - last[0] < SPURT_GAP_S:
             self._measure(last[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -43,7 +44,7 @@ def _words(turn: Turn) -> Text:
 
 def tell_metrics(metrics: CallMetrics, sight: CarrierSight) -> RenderableType:
     """CALL_METRICS as the agent counted them, beside what the carrier saw."""
-    table = Table(title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim")
+    table = Table(title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE)
     table.add_column("")
     table.add_column("agent", justify="right")
     table.add_column("carrier", justify="right")
@@ -52,7 +53,7 @@ def tell_metrics(metrics: CallMetrics, sight: CarrierSight) -> RenderableType:
     rows: list[tuple[str, str, str]] = [
         ("duration", f"{metrics.duration_ms / 1000:.1f} s", f"{sight.duration_s:.1f} s"),
         ("barge-ins", str(metrics.barge_in_events), f"{len(sight.clears_s)} clears"),
-        ("frames per second while speaking", _shown(metrics.fps, ".2f"), ""),
+        ("frames a second, speaking", _shown(metrics.fps, ".2f"), ""),
         (
             "longest gap",
             _shown(metrics.max_gap_ms, ".1f", " ms"),
@@ -64,11 +65,11 @@ def tell_metrics(metrics: CallMetrics, sight: CarrierSight) -> RenderableType:
             _shown(None if sight.first_audio_s is None else round(sight.first_audio_s * 1000), "d", " ms"),
         ),
         (
-            f"end of speech to answer, median (target {TARGET_LATENCY_MS} ms)",
+            f"speech end to answer, median (goal {TARGET_LATENCY_MS} ms)",
             _shown(round(median(own_ms)) if own_ms else None, "d", " ms"),
             _shown(latency_ms, "d", " ms"),
         ),
-        ("   each", _list(own_ms), _list([latency.ms for latency in sight.latencies])),
+        ("speech end to answer, each", _list(own_ms), _list([latency.ms for latency in sight.latencies])),
         ("frames from the caller", str(metrics.frames_in), ""),
         ("frames to the caller", str(metrics.frames_out), f"{sight.sent_ms / 1000:.1f} s of audio"),
         (

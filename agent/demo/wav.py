@@ -11,7 +11,7 @@ import struct
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -21,10 +21,9 @@ from agent.ulaw import pcm16_to_ulaw, ulaw_to_pcm16
 from agent.units import SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
-_PCM, _FLOAT, _MULAW, _EXTENSIBLE = 1, 3, 7, 0xFFFE
+_EXTENSIBLE: Final = 0xFFFE
 _RATES: Final = range(4000, 384_001)
 _MAX_CHANNELS: Final = 32
 _FMT_BYTES: Final = 16
@@ -110,32 +109,35 @@ def _mono(form: _Format, data: bytes) -> Wave:
     width = form.bits // 8
     usable = len(data) - len(data) % max(width * form.channels, 1)
     samples = _samples(form, data[:usable]).reshape(-1, form.channels)
-    return np.nan_to_num(samples.mean(axis=1, dtype=np.float32))
+    mono: Wave = np.nan_to_num(samples.mean(axis=1, dtype=np.float32))
+    return mono
 
 
-def _samples(form: _Format, data: bytes) -> npt.NDArray[np.float32]:
+def _samples(form: _Format, data: bytes) -> Wave:
     """All samples, channels interleaved, full scale being 1."""
     import numpy as np  # noqa: PLC0415  (as above)
 
-    match form.tag, form.bits:
+    whole: npt.NDArray[Any]
+    match form.tag, form.bits:  # 1 is PCM, 3 IEEE float, 7 mu-law
         case (1, 8):
-            return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+            whole, scale = np.frombuffer(data, np.uint8).astype(np.float32) - 128, 2**7
         case (1, 16):
-            return np.frombuffer(data, "<i2").astype(np.float32) / 2**15
+            whole, scale = np.frombuffer(data, "<i2"), 2**15
         case (1, 24):
             three = np.frombuffer(data, np.uint8).reshape(-1, 3)
-            four = np.pad(three, ((0, 0), (1, 0)))  # the lowest byte is zero, the sign stays where it is
-            return four.reshape(-1).view("<i4").astype(np.float32) / 2**31
+            # A lowest byte of zero keeps the sign where it belongs.
+            whole, scale = np.pad(three, ((0, 0), (1, 0))).reshape(-1).view("<i4"), 2**31
         case (1, 32):
-            return np.frombuffer(data, "<i4").astype(np.float32) / 2**31
+            whole, scale = np.frombuffer(data, "<i4"), 2**31
         case (3, 32 | 64):
-            return np.frombuffer(data, f"<f{form.bits // 8}").astype(np.float32)
+            whole, scale = np.frombuffer(data, f"<f{form.bits // 8}"), 1
         case (7, 8):
-            return ulaw_to_pcm16(data).astype(np.float32) / 2**15
+            whole, scale = ulaw_to_pcm16(data), 2**15
         case _:
             raise RecordingError(
                 f"its encoding (format {form.tag}, {form.bits} bits) is not supported; save it as 16-bit PCM"
             )
+    return (whole / scale).astype(np.float32)
 
 
 def _ulaw(mono: Wave) -> bytes:
