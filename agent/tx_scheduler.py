@@ -157,7 +157,12 @@ class TxScheduler:
             self.meter.tick(now - deadline)
         elif self.lead_ms <= FRAME_MS:
             return
-        for _ in range(frames_due(held_ms, self.lead_ms, spurt_begins=begins)):
+        due = frames_due(held_ms, self.lead_ms, spurt_begins=begins)
+        if begins and deadline is None:
+            # Between two ticks: the next one is less than a frame away and brings the lead's last frame. Sent
+            # now, it would leave that tick without room, and a gap of up to 40 ms behind the burst.
+            due = max(due - 1, 1)
+        for _ in range(due):
             if self._clear_asked or self._stopping or not self._speakable():
                 return
             await self._send_frame(self._queue[0])
