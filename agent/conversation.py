@@ -211,6 +211,8 @@ class Conversation:
         cut, self._cut = self._cut, []
         for generation in cut:
             heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
+            # Spoken into after its last word: a barge-in, but nothing of it was cut off.
+            generation.interrupted = heard_ms < generation.received_ms or not generation.response_done
             self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
             for part in generation.parts:
                 self._truncate(generation, part, part.heard_of(heard_ms))
