@@ -1,0 +1,65 @@
+"""What a load run does: how many callers, for how long, who speaks when. Values only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from agent.units import ULAW_SILENCE
+
+SIGNATURE_BITS: Final = 16
+_ONE: Final = ULAW_SILENCE
+_ZERO: Final = 0xFE
+"""The quietest sound mu-law has: a signature is far below any speech detection."""
+
+
+@attrs.frozen(kw_only=True)
+class LoadPlan:
+    """Everyone talks: each caller speaks ``speech_ms`` every ``every_s``, into an answer that is longer."""
+
+    calls: int = 80
+    seconds: float = 60.0
+    """Measured, after the warm-up."""
+    every_s: float = 7.5
+    """Twice in 15 s."""
+    speech_ms: int = 800
+    answer_ms: int = 20_000
+    answer_speeds: tuple[float, ...] = (4.0, 2.5)
+    """Answers come so many times faster than they play: some are generated to the end before they are
+    interrupted (truncate alone), some are not (cancel, too)."""
+    first_delta_ms: int = 200
+    lead_ms: int = 100
+
+    @property
+    def ramp_s(self) -> float:
+        """Over which the calls begin."""
+        return max(1.0, 0.05 * self.calls)
+
+    @property
+    def warm_up_s(self) -> float:
+        """From the last call's begin to the first measurement: everyone was interrupted once."""
+        return min(self.every_s, self.seconds) + 2.0
+
+
+@attrs.frozen(kw_only=True)
+class SimulatorOrder:
+    """What a simulator's process is told: on its command line, as JSON. ``result`` is the path of its report."""
+
+    plan: LoadPlan
+    result: str
+    url: str = ""
+
+
+def signature(call: int) -> bytes:
+    """One frame of near-silence that says which call it is, so that model and carrier can be compared."""
+    bits = [_ONE if call >> bit & 1 else _ZERO for bit in range(SIGNATURE_BITS)]
+    return bytes(bits).ljust(160, bytes([ULAW_SILENCE]))
+
+
+def read_signature(audio: bytes) -> int | None:
+    """The call whose signature ``audio`` is; None if it is none."""
+    head = audio[:SIGNATURE_BITS]
+    if len(head) < SIGNATURE_BITS or set(head) - {_ONE, _ZERO} or _ZERO not in head:
+        return None
+    return sum((code == _ONE) << bit for bit, code in enumerate(head))

@@ -1,0 +1,125 @@
+"""Processes of a load run: started on a core of their own, asked to end, killed if they do not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import psutil
+import trio
+
+import agent
+from agent.errors import AgentError
+
+STOP_S: Final = 10.0
+KILL_S: Final = 1.0
+_OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX")
+_LAST_WORDS: Final = 300
+
+
+class BenchError(AgentError):
+    """A part of the benchmark did not do its work; the message says which and why."""
+
+
+def cores() -> tuple[int, int] | None:
+    """The core for the agent and the core for the simulators; None where processes cannot be pinned.
+
+    They are the same on a machine with one.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+@attrs.define(eq=False)
+class Child:
+    """A running process. Made by ``open_child``."""
+
+    name: str
+    log: Path
+    process: trio.Process
+    _rest: bytes = b""
+
+    async def line(self) -> bytes:
+        """The next line it prints. Raises BenchError when it ends instead."""
+        stdout = self.process.stdout
+        while b"\n" not in self._rest:
+            some = await stdout.receive_some() if stdout is not None else b""
+            if not some:
+                await self.process.wait()
+                raise BenchError(f"{self.name} ended early: {self.last_words()}")
+            self._rest += some
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    async def until_done(self) -> None:
+        """Wait for its end. Raises BenchError if it failed."""
+        if await self.process.wait():
+            raise BenchError(f"{self.name} failed: {self.last_words()}")
+
+    async def stop(self) -> None:
+        """Ask it to end, and wait. Raises BenchError if it failed."""
+        self.process.terminate()
+        with trio.move_on_after(STOP_S) as waiting:
+            await self.until_done()
+        if waiting.cancelled_caught:
+            raise BenchError(f"{self.name} did not end within {STOP_S:.0f} s")
+
+    def cpu_s(self) -> float:
+        """CPU seconds it has used, in user and system mode together."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def rss_bytes(self) -> int:
+        """Memory it holds."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip()[:_LAST_WORDS] if lines else "it said nothing"
+
+
+@asynccontextmanager
+async def open_child(
+    name: str, arguments: Sequence[str], *, core: int | None, folder: Path, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Child]:
+    """Run ``python *arguments`` in ``folder`` on ``core``, with nothing of the user's settings but ``settings``.
+
+    It is killed when left, also by a cancel. Its standard error goes to ``<name>.log``.
+    """
+    log = folder / f"{name}.log"
+    with log.open("wb") as log_file:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            cwd=folder,
+            env=_environment(settings or {}),
+            start_new_session=True,
+        )
+    try:
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
+        yield Child(name, log, process)
+    finally:
+        with trio.move_on_after(KILL_S, shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            if process.stdout is not None:
+                await process.stdout.aclose()
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)}
+    source = str(Path(agent.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
+    return {**kept, "PYTHONPATH": path, **settings}
