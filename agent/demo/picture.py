@@ -30,7 +30,8 @@ def draw(timeline: Timeline, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (as above)
     from matplotlib.figure import Figure  # noqa: PLC0415  (as above)
 
-    with rc_context({"font.size": 9, "hatch.linewidth": 0.6, "font.family": "DejaVu Sans"}):
+    style: Any = {"font.size": 9, "font.family": "DejaVu Sans", "hatch.linewidth": 0.6, "text.parse_math": False}
+    with rc_context(style):
         figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.075, 0.115, 0.91, 0.76))
@@ -87,7 +88,7 @@ def _answers(axes: Any, timeline: Timeline) -> None:
     """The lane of what was made: heard parts full, cut parts hatched, up to where the next answer begins."""
     height = 0.2
     limits_s = [*(answer.begin_s for answer in timeline.answers[1:]), timeline.duration_s]
-    for answer, limit_s in zip(timeline.answers, limits_s, strict=True):
+    for answer, limit_s in zip(timeline.answers, limits_s, strict=False):
         axes.barh(
             _SENT_Y, answer.heard_s - answer.begin_s, height, answer.begin_s, color=_AGENT, alpha=0.55, zorder=2
         )
@@ -130,7 +131,7 @@ def _words(
 ) -> None:
     """Words where they fit: as wide as the room until the next ones, in a few lines."""
     begins_s = [*(word.begin_s for word in words[1:]), duration_s]
-    for word, next_s in zip(words, begins_s, strict=True):
+    for word, next_s in zip(words, begins_s, strict=False):
         room_s = max(min(next_s - 0.2, max(word.end_s + 1.0, word.begin_s + 2.0)) - word.begin_s, 0.5)
         width = max(int(room_s / inch_s * _LETTERS_PER_INCH), 6)
         shown = textwrap.wrap(

@@ -1,0 +1,156 @@
+"""What the demo says of a call: its checks, its transcript, its figures, its picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import pytest
+from demo_calls import METRICS, RECORD, SIGHT, turn
+from rich.console import Console, RenderableType
+
+from agent.demo.checks import Check, broken, check_audio, check_script, contains
+from agent.demo.picture import draw
+from agent.demo.sight import CarrierSight, Frames, Gap
+from agent.demo.telling import tell_checks, tell_metrics, tell_transcript
+from agent.demo.timeline import Words, make_timeline
+from agent.records import CallRecord, Outcome
+from agent.sim.sounds import tone
+from agent.sim.tape import Tape
+
+
+def checks(record: CallRecord = RECORD, sight: CarrierSight = SIGHT) -> list[Check]:
+    return check_audio(record, sight) + check_script(record, sight)
+
+
+def test_a_good_call_breaks_nothing() -> None:
+    assert broken(checks()) == ""
+
+
+@pytest.mark.parametrize(
+    ("sight", "reason"),
+    [
+        (attrs.evolve(SIGHT, heard_ms=0), "0.0 s of the agent"),
+        (attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)), "playback ran dry 1 times"),
+        (attrs.evolve(SIGHT, frames=Frames(max_gap_ms=60.0)), "longest gap .* was 60 ms"),
+        (attrs.evolve(SIGHT, frames=Frames(stale=1)), "1 frames of a cancelled answer"),
+        (attrs.evolve(SIGHT, clears_s=(1.0,)), "told to clear 1 times"),
+        (attrs.evolve(SIGHT, unplayed_ms=20), "last answer was cut off"),
+        (attrs.evolve(SIGHT, protocol_errors=("media for stream 'x'",)), "media for stream 'x'"),
+    ],
+)
+def test_what_the_carrier_saw_breaks_the_call(sight: CarrierSight, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        assert not broken(checks(sight=sight)), broken(checks(sight=sight))
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (attrs.evolve(RECORD, outcome=Outcome.IDLE), "ended as idle"),
+        (attrs.evolve(RECORD, turns=RECORD.turns[:3]), "lacks Anna Miller and Boston"),
+        (attrs.evolve(RECORD, turns=()), "cut off"),
+        (attrs.evolve(RECORD, turns=(*RECORD.turns, turn("agent", "Bye now", 9, heard="Bye"))), "cut off"),
+        (attrs.evolve(RECORD, metrics=attrs.evolve(METRICS, barge_in_events=1)), "interrupted 1 times"),
+        (attrs.evolve(RECORD, metrics=attrs.evolve(METRICS, max_gap_ms=61.0)), "61 ms"),
+        (
+            attrs.evolve(RECORD, metrics=attrs.evolve(METRICS, events={"POST_CANCEL_AUDIO_VIOLATION": 1})),
+            "POST_CANCEL_AUDIO_VIOLATION 1 times",
+        ),
+    ],
+)
+def test_what_the_agent_recorded_breaks_the_call(record: CallRecord, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        assert not broken(checks(record)), broken(checks(record))
+
+
+def test_words_are_found_whatever_their_case_and_punctuation() -> None:
+    assert contains("I'm anna MILLER, from boston.", "Anna Miller")
+    assert not contains("I'm Anna Millerson.", "Anna Miller")
+
+
+def shown(what: RenderableType, *, colour: bool = False) -> str:
+    file = io.StringIO()
+    colours: Literal["standard"] | None = "standard" if colour else None
+    Console(file=file, width=100, force_terminal=colour, color_system=colours).print(what)
+    return file.getvalue()
+
+
+def test_the_transcript_marks_what_was_not_heard() -> None:
+    """PL-8, for people: in words, and struck out where there are colours."""
+    text = shown(tell_transcript(RECORD))
+    assert "Hello, this [not heard: is the assistant.]" in text
+    assert "1.3 s  caller  When are you open?" in text
+    assert text.count("[not heard") == 2
+    assert "\x1b[2;9mis the assistant." in shown(tell_transcript(RECORD), colour=True)
+    assert "(no words)" in shown(tell_transcript(attrs.evolve(RECORD, turns=(turn("caller", "", 10),))))
+
+
+def test_other_scripts_and_markup_survive() -> None:
+    said = attrs.evolve(RECORD, turns=(turn("agent", "שלום [bold]עולם", 0, heard="שלום"),))
+    assert "שלום [not heard: [bold]עולם]" in shown(tell_transcript(said))
+
+
+def test_the_figures_of_both_sides_stand_beside_each_other() -> None:
+    """NB-3; the latency is the carrier's: from the caller's last sound to the answer's first frame."""
+    lines = shown(tell_metrics(METRICS, SIGHT)).splitlines()
+    [latency] = [line.split() for line in lines if "goal 900" in line]
+    assert latency[-4:] == ["450", "ms", "500", "ms"]
+    assert any("38.2 ms, 0 underruns" in line for line in lines)
+    nothing = attrs.evolve(SIGHT, latencies=(), first_audio_s=None)
+    silent = attrs.evolve(METRICS, fps=None, max_gap_ms=None, first_audio_ms=None, turn_latencies_ms=())
+    assert "None" not in shown(tell_metrics(silent, nothing))
+
+
+def test_checks_say_what_was_found() -> None:
+    text = shown(tell_checks([Check("a", True, "fine"), Check("b", False, "it was cut")]))
+    assert "ok" in text
+    assert "BROKEN  b  it was cut" in text
+
+
+def tapes() -> tuple[Tape, Tape]:
+    """Caller and agent of SIGHT, on a clock that began at 100."""
+    said, heard = Tape(), Tape()
+    for tape, intervals in ((said, SIGHT.caller), (heard, SIGHT.heard)):
+        for interval in intervals:
+            length_ms = round((interval.end_s - interval.begin_s) * 1000)
+            tape.write(100 + interval.begin_s, tone(length_ms), joined=False)
+    return said, heard
+
+
+def test_the_timeline_lays_the_record_over_what_the_carrier_saw() -> None:
+    """The first frame, timed by both sides, is the same moment: here the agent's clock runs 20 ms behind."""
+    timeline = make_timeline(RECORD, SIGHT, *tapes(), 100.0)
+    assert list(timeline.barge_ins_s) == pytest.approx([1.12, 5.02])
+    first, second, last = timeline.answers
+    assert [first.begin_s, first.heard_s, first.end_s] == pytest.approx([0.1, 1.1, 2.1])
+    assert (second.heard_text, second.unheard_text) == ("From nine", "to five, all week.")
+    assert (last.interrupted, last.unheard_text) == (False, "")
+    assert timeline.said[0] == Words(1.0, 3.5, "When are you open?")
+    assert timeline.said[1].begin_s == 4.9
+    assert [envelope.begin_s for envelope in timeline.caller] == [pytest.approx(1.0), pytest.approx(4.9)]
+    assert max(timeline.heard[0].peaks) == pytest.approx(0.355, abs=0.01)
+    assert "agent hung up" in timeline.title
+    assert "500 ms" in timeline.subtitle
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    width, height = struct.unpack_from(">II", path.read_bytes(), 16)
+    return width, height
+
+
+def test_the_picture_is_drawn_whatever_happened(tmp_path: Path) -> None:
+    """Also of a call in which nobody spoke, and one with gaps, Hebrew and what looks like a formula."""
+    odd = attrs.evolve(RECORD, turns=(*RECORD.turns, turn("agent", "שלום $x^$ עולם", 10_000, heard="שלום")))
+    gaps = attrs.evolve(SIGHT, underruns=(Gap(4.5, 0.2),), latencies=())
+    silent = attrs.evolve(SIGHT, caller=(), sent=(), heard=(), latencies=(), clears_s=(), first_audio_s=None)
+    empty = attrs.evolve(RECORD, turns=(), timeline=(), metrics=attrs.evolve(METRICS, first_audio_ms=None))
+    for number, (record, sight, recorded) in enumerate(
+        [(RECORD, SIGHT, tapes()), (odd, gaps, tapes()), (empty, silent, (Tape(), Tape()))]
+    ):
+        path = tmp_path / f"{number}.png"
+        draw(make_timeline(record, sight, *recorded, 100.0), path)
+        assert png_size(path) == (1600, 700)
