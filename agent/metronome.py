@@ -69,10 +69,12 @@ class Seat:
         self._task = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def ring(self, deadline: float) -> None:
-        """The metronome's tick: wakes the pacer if it waits for one."""
-        if self._task is not None and self._wants_tick:
-            self._wake(deadline)
+    def ring(self, deadline: float) -> bool:
+        """The metronome's tick: wakes the pacer if it waits for one, and says whether it did."""
+        if not self.expects_tick:
+            return False
+        self._wake(deadline)
+        return True
 
     def _wake(self, deadline: float | None) -> None:
         task, self._task = self._task, None
@@ -116,20 +118,22 @@ class Metronome:
     async def run(self) -> None:
         """Tick until cancelled. A cancel leaves waiting pacers asleep: end them first."""
         step_s = self.period_s / self.phases
-        phase, deadline = 0, trio.current_time()
+        phase, deadline, rang = 0, trio.current_time(), False
         while True:
-            if phase == 0 and not self._anyone_waits():
+            if phase == 0 and not rang and not self._anyone_waits():
                 self._expected = trio.Event()
                 await self._expected.wait()
                 missed = ceil((trio.current_time() - deadline) / self.period_s)
                 deadline += max(missed, 0) * self.period_s
+            if phase == 0:
+                rang = False
             if self._seats[phase]:
                 await trio.sleep_until(deadline)
                 now = trio.current_time()
                 if now - deadline > self.period_s:
                     deadline = now
                 for seat in self._seats[phase]:
-                    seat.ring(deadline)
+                    rang = seat.ring(deadline) or rang
             phase = (phase + 1) % self.phases
             deadline += step_s
 

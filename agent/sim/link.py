@@ -10,7 +10,6 @@ from typing import Final
 
 import attrs
 import trio
-from trio.testing import memory_stream_pair
 
 _OPCODE: Final = 0x0F
 _CLOSE: Final = 0x8
@@ -77,52 +76,116 @@ class HeldStream(trio.abc.Stream):
 
 @attrs.define(eq=False)
 class _Pipe:
-    """How much is on its way in one direction; a full pipe makes the sender wait, as TCP does."""
+    """One direction of a memory connection: a buffer that holds so much, as a socket's does."""
 
     capacity_bytes: int
-    on_the_way_bytes: int = 0
-    closed: bool = False
-    _lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _data: bytearray = attrs.field(factory=bytearray)
+    _ended: bool = False
+    _broken: bool = False
+    _reader: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    def write(self, data: memoryview) -> int:
+        """Take what there is room for; returns how much. Raises BrokenResourceError if nobody reads any more."""
+        if self._broken:
+            raise trio.BrokenResourceError("the peer closed the connection")
+        taken = min(len(data), max(self.capacity_bytes - len(self._data), 0))
+        self._data += data[:taken]
+        self._reader.unpark_all()
+        return taken
+
+    def read(self, max_bytes: int) -> bytes | None:
+        """What has arrived; empty at the end, None if nothing is there yet."""
+        if not self._data:
+            return b"" if self._ended else None
+        data = bytes(self._data[:max_bytes])
+        del self._data[:max_bytes]
+        self._writer.unpark_all()
+        return data
 
     async def until_room(self) -> None:
-        while self.on_the_way_bytes >= self.capacity_bytes and not self.closed:
-            await self._lot.park()
+        while len(self._data) >= self.capacity_bytes and not self._broken:
+            await self._writer.park()
 
-    def taken(self, length: int) -> None:
-        self.on_the_way_bytes -= length
-        self._lot.unpark_all()
+    async def until_data(self) -> None:
+        while not self._data and not self._ended:
+            await self._reader.park()
 
-    def close(self) -> None:
-        self.closed = True
-        self._lot.unpark_all()
+    def end(self) -> None:
+        """The sender closed: what is on its way still arrives."""
+        self._ended = True
+        self._reader.unpark_all()
+
+    def break_off(self) -> None:
+        """The reader closed: what is on its way is lost, and writing fails."""
+        self._broken = self._ended = True
+        self._data.clear()
+        self._writer.unpark_all()
+        self._reader.unpark_all()
 
 
 @attrs.define(eq=False)
-class _BoundedStream(trio.abc.Stream):
-    """One end of a memory connection whose pipes hold only so much."""
+class _MemoryStream(trio.abc.Stream):
+    """One end of a memory connection, with a socket's manners.
 
-    inner: trio.abc.Stream
+    A write hands over what fits before it gives way to the scheduler, so a cancel in a full pipe leaves half
+    a message on the wire, as it would on TCP. (Trio's own memory streams write all or nothing, and only after
+    two checkpoints.) Raises what a SocketStream raises.
+    """
+
     outgoing: _Pipe
     incoming: _Pipe
+    _closed: bool = False
+    _sending: bool = False
+    _receiving: bool = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.outgoing.until_room()
-        await self.inner.send_all(data)
-        self.outgoing.on_the_way_bytes += len(data)
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending")
+        self._sending = True
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            left = memoryview(data)
+            while left:
+                self._check_open()
+                left = left[self.outgoing.write(left) :]
+                if left:
+                    await self.outgoing.until_room()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._sending = False
 
     async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._check_open()
         await self.outgoing.until_room()
-        await self.inner.wait_send_all_might_not_block()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.inner.receive_some(max_bytes)
-        self.incoming.taken(len(data))
-        return data
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving")
+        self._receiving = True
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._check_open()
+            data = self.incoming.read(max_bytes or PIPE_BYTES)
+            if data is not None:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return data
+            await self.incoming.until_data()
+            self._check_open()
+            return self.incoming.read(max_bytes or PIPE_BYTES) or b""
+        finally:
+            self._receiving = False
 
     async def aclose(self) -> None:
-        self.outgoing.close()
-        self.incoming.close()
-        await self.inner.aclose()
+        self._closed = True
+        self.outgoing.end()
+        self.incoming.break_off()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this end is closed")
 
 
 PIPE_BYTES: Final = 64 * 1024
@@ -131,6 +194,5 @@ PIPE_BYTES: Final = 64 * 1024
 
 def memory_link(capacity_bytes: int = PIPE_BYTES) -> tuple[HeldStream, HeldStream]:
     """Two ends of a connection in memory; a sender waits while ``capacity_bytes`` are unread."""
-    one, other = memory_stream_pair()
     there, back = _Pipe(capacity_bytes), _Pipe(capacity_bytes)
-    return HeldStream(_BoundedStream(one, there, back)), HeldStream(_BoundedStream(other, back, there))
+    return HeldStream(_MemoryStream(there, back)), HeldStream(_MemoryStream(back, there))
