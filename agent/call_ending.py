@@ -64,6 +64,8 @@ class CallEnding:
     async def say_farewell(self, instructions: str, outcome: Outcome) -> None:
         """Have the model say goodbye, then end the call, heard or not, within FAREWELL_BOUND_S."""
         with trio.move_on_after(FAREWELL_BOUND_S):
+            while self.conversation.turns.busy:
+                await self.state.turned.park()
             self.conversation.ask(Purpose.FAREWELL, instructions)
             await self._drain()
         self.state.end(outcome, "the agent said goodbye")
@@ -117,11 +119,16 @@ class CallEnding:
         try:
             with trio.fail_after(STEP_S):
                 await self.state.house.records.save(record)
-        except (OSError, trio.TooSlowError) as error:
-            # The log is then the only place that has it: all of it goes there, and nobody is told it is safe.
-            self.state.events.emit("RECORD_NOT_KEPT", "error", error=str(error), record=attrs.asdict(record))
+        # Whatever the store raises: the log is then the only place that has the record. All of it goes there,
+        # and nobody is told it is safe.
+        except Exception as error:  # noqa: BLE001
+            self.state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
             return
-        self.state.house.hand_over.send_nowait(record)
+        try:
+            self.state.house.hand_over.send_nowait(record)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # It is durable: whoever looks through the records later finds it.
+            self.state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))
 
     def make_record(self, ended_s: float) -> CallRecord:
         """The record of the call as it was at ``ended_s``."""

@@ -19,6 +19,7 @@ from agent.eventlog import EventLog
 from agent.generation import Generation, Part, Purpose
 from agent.model_errors import Severity, severity
 from agent.playout import PlayoutClock
+from agent.records import Turn
 from agent.transcript import Transcript
 from agent.turn_taking import TurnTaking
 from agent.units import GenerationId, ItemId, ResponseId
@@ -26,6 +27,10 @@ from agent.units import GenerationId, ItemId, ResponseId
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 ANSWER_ATTEMPTS: Final = 3
 """Answers in a row that may fail at the provider before the call is given up."""
+_OPTIONAL: Final = (Purpose.IDLE, Purpose.FAREWELL)
+"""Answers that nobody waits for: one that fails is not asked for again."""
+WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
+"""Stands for a caller's turn that was not transcribed when its session ended."""
 
 
 class Effects(Protocol):
@@ -82,6 +87,9 @@ class Conversation:
     _live: list[Generation] = attrs.field(factory=list)
     _cut: list[Generation] = attrs.field(factory=list)
     _deletable: dict[str, ItemId] = attrs.field(factory=dict)
+    _requests: dict[str, Purpose] = attrs.field(factory=dict)
+    """Our requests for answers in this session, by the event id that a refusal names."""
+    _given_up: bool = False
     _last_id: int = 0
     _event_count: int = 0
     _failed_answers: int = 0
@@ -114,16 +122,31 @@ class Conversation:
     def request(self, purpose: Purpose, instructions: str | None = None) -> str:
         """The event that requests an answer; whoever takes it sends it."""
         self.turns.asked(purpose)
-        return model.encode_response_create(self.next_event_id(), purpose.value, instructions)
+        event_id = self.next_event_id()
+        self._requests[event_id] = purpose
+        return model.encode_response_create(event_id, purpose.value, instructions)
 
     def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
         """Request an answer."""
         self.effects.to_model(self.request(purpose, instructions))
 
+    def _ask_when_free(self, purpose: Purpose) -> None:
+        """Request an answer, once the one under way is over: the provider would refuse it before."""
+        if self.turns.busy:
+            self.turns.owe()
+        else:
+            self.ask(purpose)
+
+    def give_up(self, reason: str) -> None:
+        """The model is of no use any more: nothing is asked of it, and the call is given up, once."""
+        if not self._given_up:
+            self._given_up = True
+            self.effects.give_up(reason)
+
     def tell(self, text: str) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
         self.effects.to_model(model.encode_text_item("user", text, self.next_event_id()))
-        self.ask(Purpose.TURN)
+        self._ask_when_free(Purpose.TURN)
 
     def say(self, audio: bytes, now: float) -> Generation:
         """Speak bundled audio ourselves, without the model."""
@@ -138,7 +161,7 @@ class Conversation:
         """Give a tool's output to the model, and ask it to go on unless nothing is to be said."""
         self.effects.to_model(model.encode_tool_output(call_id, output, self.next_event_id()))
         if answer:
-            self.ask(Purpose.TOOL)
+            self._ask_when_free(Purpose.TOOL)
 
     # What the model says
 
@@ -172,6 +195,8 @@ class Conversation:
                 self._interrupt(now, audible=True)
             if self.policy.protecting:
                 return now + PROTECT_CHECK_S
+        if self._given_up:
+            return None
         if self.turns.answer_due(now, caller_speaking=self.policy.caller_speaking):
             self.events.emit("TURN_RECOVERED")
             self.ask(Purpose.TURN)
@@ -313,20 +338,20 @@ class Conversation:
             if generation.live:
                 self._complete(generation)
         if event.status == "failed":
-            self._answer_failed(event, now)
+            purpose = generation.purpose if generation is not None else Purpose.ANSWER
+            self._answer_failed(purpose, event.reason, event.message, now)
         elif event.status == "completed":
             self._failed_answers = 0
 
-    def _answer_failed(self, event: model.ResponseDone, now: float) -> None:
+    def _answer_failed(self, purpose: Purpose, reason: str, message: str, now: float) -> None:
         self._failed_answers += 1
-        self.events.emit("ANSWER_FAILED", "error", reason=event.reason, message=event.message)
-        if self._failed_answers >= ANSWER_ATTEMPTS or severity("", event.reason) is Severity.FATAL:
-            self.effects.give_up(f"the model failed to answer: {event.reason or 'no reason given'}")
-        else:
+        self.events.emit("ANSWER_FAILED", "error", reason=reason, message=message)
+        if self._failed_answers >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
+            self.give_up(f"the model failed to answer: {reason or 'no reason given'}")
+        elif purpose not in _OPTIONAL:
             self.turns.committed(now)
 
     def _error(self, event: model.ErrorEvent, now: float) -> None:
-        del now
         unheard = self._deletable.pop(event.event_id, None)
         if unheard is not None:
             self.effects.to_model(model.encode_item_delete(unheard, self.next_event_id()))
@@ -336,12 +361,16 @@ class Conversation:
         self.events.emit(
             "MODEL_ERROR", level, severity=grade.value, code=event.code or event.kind, message=event.message
         )
-        if event.code == "conversation_already_has_active_response":
-            self.turns.refused()
         if grade is Severity.FATAL:
-            self.effects.give_up(event.message)
+            self.give_up(event.message)
         elif grade is Severity.RECONNECT:
             self.effects.renew_session(event.code)
+        elif event.event_id in self._requests:
+            purpose = self._requests.pop(event.event_id)
+            self.turns.refused(purpose)
+            # Refused for an answer of the provider's own, the request is met by that answer.
+            if grade is not Severity.IGNORABLE:
+                self._answer_failed(purpose, event.code or event.kind, event.message, now)
 
     # What playback and the session say
 
@@ -366,21 +395,29 @@ class Conversation:
 
     def session_lost(self) -> None:
         """The model's socket is gone: its answers end where they are; what the caller is owed stays owed."""
+        for generation in self.live:
+            if generation.purpose is Purpose.GREETING and not generation.received_bytes:
+                self.turns.withdraw(generation.response_id)
+            self._complete(generation)
+        for generation in (*self._live, *self._cut):
+            # Its items went with the session: there is nothing left to truncate.
+            generation.response_id = ResponseId("")
         self.turns.session_lost()
         self.policy.speech_stopped()
         self._deletable.clear()
+        self._requests.clear()
         self.appended_ms = 0
-        for generation in self.live:
-            self._complete(generation)
         self._generations.clear()
 
     def replay(self) -> list[str]:
-        """What tells a new session all that was said and heard so far."""
-        spoken = [
-            ("user", turn.text) if turn.role == "caller" else ("assistant", turn.heard_text)
-            for turn in self.transcript.turns()
-        ]
-        return [model.encode_text_item(role, text, self.next_event_id()) for role, text in spoken if text]
+        """What tells a new session all that was said and heard so far, and what is still to be heard."""
+        spoken = [(turn.started_ms, *_retold(turn)) for turn in self.transcript.turns()]
+        for generation in self._live:
+            began_s = generation.first_frame_s or generation.created_s
+            began_ms = round((began_s - self.transcript.answered_s) * 1000)
+            spoken.append((began_ms, "assistant", generation.received_text))
+        spoken.sort(key=lambda entry: entry[0])
+        return [model.encode_text_item(role, text, self.next_event_id()) for _, role, text in spoken if text]
 
     def end(self, now: float) -> None:
         """The call is over: what was still live ends as heard up to now."""
@@ -391,6 +428,13 @@ class Conversation:
             self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
         self._live.clear()
         self.cleared(now)
+
+
+def _retold(turn: Turn) -> tuple[str, str]:
+    """Who said a turn, and the words of it that were heard."""
+    if turn.role == "agent":
+        return "assistant", turn.heard_text
+    return "user", turn.text or ("" if turn.complete else WORDS_LOST)
 
 
 _HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {

@@ -88,6 +88,12 @@ class Generation:
         """All text of the answer so far."""
         return " ".join(part.text for part in self.parts if part.text)
 
+    @property
+    def received_text(self) -> str:
+        """The words whose audio was received; text may have run ahead of it."""
+        words = [heard_text(part, part.length_ms, complete=self.response_done) for part in self.parts]
+        return " ".join(text for text in words if text)
+
     def cancel(self, now: float) -> int:
         """Never to be sent again; returns the frames it still owned. Only the first call counts."""
         if not self.live:

@@ -25,7 +25,7 @@ from agent.eventlog import EventLog
 from agent.finishing import run_until_asked
 from agent.model_errors import handshake_is_fatal
 from agent.model_outbox import ModelOutbox
-from agent.realtime_events import ModelEvent, decode_event
+from agent.realtime_events import ModelEvent, SessionCreated, decode_event
 from agent.websocket import MessageSocket
 
 Connector = Callable[[], AbstractAsyncContextManager[MessageSocket]]
@@ -33,8 +33,13 @@ Connector = Callable[[], AbstractAsyncContextManager[MessageSocket]]
 
 RETRY_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Pauses before the tries to reach the model again; after the last the call is given up."""
-FIRST_CONTACT_S: Final = 6.0
-"""At the start of a call no try begins later than this: a caller waits in silence meanwhile."""
+OUTAGE_S: Final = 6.0
+"""No try begins when the model was away for longer than this: a caller waits in silence meanwhile."""
+CREATED_S: Final = 5.0
+"""How long a session may take to begin with ``session.created`` once its socket is open."""
+SILENT_S: Final = 10.0
+"""A session from which nothing comes for this long while an answer is due is lost, whatever its socket says."""
+WATCH_S: Final = 1.0
 STABLE_AFTER_S: Final = 10.0
 """A session that lasted this long was a good one: the pauses begin anew."""
 PING_EVERY_S: Final = 15.0
@@ -60,7 +65,13 @@ class ModelLeg:
     """The session is gone; called before any pause and before the next one opens."""
     quiet: Callable[[], bool]
     """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
+    answer_due: Callable[[], bool] = lambda: False
+    """Whether an answer is asked for or being generated: then silence means that something is wrong."""
     sessions: int = 0
+    """Sessions that began; a socket that was opened is not one yet."""
+    _created: bool = False
+    _heard_s: float = 0.0
+    """When the model was last heard from, or had nothing to say."""
     _session_scope: trio.CancelScope | None = None
 
     @property
@@ -74,18 +85,20 @@ class ModelLeg:
         Raises ModelUnavailableError when the provider refuses for good or the tries are used up. A cancel ends
         the writer between two messages and closes the socket, both within a second.
         """
-        began = trio.current_time()
+        there_s = trio.current_time()
         pauses = iter(RETRY_PAUSES_S)
         while True:
             tried = trio.current_time()
             reason = await self._one_session()
             self.outbox.lose_session()
             self.on_lost()
-            if trio.current_time() - tried > STABLE_AFTER_S:
-                pauses = iter(RETRY_PAUSES_S)
+            now = trio.current_time()
+            if self._created:
+                there_s = now
+                if now - tried > STABLE_AFTER_S:
+                    pauses = iter(RETRY_PAUSES_S)
             pause_s = next(pauses, None)
-            first_contact_over = not self.sessions and trio.current_time() - began > FIRST_CONTACT_S
-            if pause_s is None or first_contact_over:
+            if pause_s is None or now - there_s > OUTAGE_S:
                 raise ModelUnavailableError(reason)
             self.events.emit("MODEL_SESSION_LOST", "warning", reason=reason, next_try_in_s=pause_s)
             await trio.sleep(pause_s)
@@ -97,9 +110,9 @@ class ModelLeg:
 
     async def _one_session(self) -> str:
         """Open a session and run it to its end; returns why it ended."""
+        self._created = False
         try:
             async with self.connect() as socket:
-                self.sessions += 1
                 self.outbox.open_session(self.opening())
                 return await self._converse(socket)
         except HandshakeRejectedError as error:
@@ -113,12 +126,14 @@ class ModelLeg:
 
     async def _converse(self, socket: MessageSocket) -> str:
         reason = "renewed"
+        self._heard_s = trio.current_time()
         try:
             with trio.CancelScope() as self._session_scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, socket)
                     nursery.start_soon(self._write, socket)
                     nursery.start_soon(self._keep_alive, socket)
+                    nursery.start_soon(self._watch)
                     nursery.start_soon(self._renew_in_time)
         except* SocketClosedError as closed:
             reason = str(closed.exceptions[0])
@@ -129,11 +144,15 @@ class ModelLeg:
     async def _read(self, socket: MessageSocket) -> None:
         while True:
             raw = await socket.receive()
+            self._heard_s = trio.current_time()
             try:
                 event = decode_event(raw)
             except MalformedMessageError as error:
                 self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
                 continue
+            if isinstance(event, SessionCreated) and not self._created:
+                self._created = True
+                self.sessions += 1
             self.on_event(event)
 
     async def _write(self, socket: MessageSocket) -> None:
@@ -146,6 +165,16 @@ class ModelLeg:
                 await socket.ping()
             if waiting.cancelled_caught:
                 raise SocketClosedError(1006, "no answer to a ping")
+
+    async def _watch(self) -> None:
+        """Raise SocketClosedError for a session that does not begin, or falls silent when it should speak."""
+        while True:
+            await trio.sleep(WATCH_S)
+            now = trio.current_time()
+            if self._created and not self.answer_due():
+                self._heard_s = now
+            if now - self._heard_s > (SILENT_S if self._created else CREATED_S):
+                raise SocketClosedError(1006, "the model is silent")
 
     async def _renew_in_time(self) -> None:
         await trio.sleep(RENEW_AFTER_S)

@@ -105,6 +105,7 @@ class Call:
             on_event=self._model_event,
             on_lost=self._session_lost,
             quiet=lambda: self.conversation.idle,
+            answer_due=lambda: self.conversation.turns.busy,
         )
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
         self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
@@ -130,7 +131,7 @@ class Call:
         try:
             await self.leg.run()
         except ModelUnavailableError as error:
-            self.give_up(str(error))
+            self.conversation.give_up(str(error))
 
     async def _run_monitor(self) -> None:
         """Do what is due; sleep until the next thing is, or until an event changes it."""
@@ -184,9 +185,10 @@ class Call:
         """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
         conversation, house = self.conversation, self.state.house
         messages = [model.encode_session_update(house.session, conversation.next_event_id())]
-        messages += conversation.replay()
+        said = conversation.replay()
+        messages += said
         greeting = house.settings.greeting
-        if greeting and not self._greeted:
+        if greeting and not self._greeted and not said:
             messages.append(conversation.request(Purpose.GREETING, GREETING_REQUEST + greeting))
         return messages
 
@@ -209,13 +211,13 @@ class Call:
         feed, chunks = trio.open_memory_channel[bytes](math.inf)
         speech = Speech(trio.CancelScope(), feed, trio.Event())
         self._speeches[generation.id] = speech
-        self._greeted = self._greeted or generation.purpose is Purpose.GREETING
         self.pacer.queue(generation)
         name = f"generation {generation.id}"
         self.nursery.start_soon(self._run_generation, generation, speech, chunks, name=name)
 
     def feed(self, generation: Generation, audio: bytes) -> None:
         """Hand audio to the generation's task."""
+        self._greeted = self._greeted or generation.purpose is Purpose.GREETING
         self._speeches[generation.id].feed.send_nowait(audio)
 
     def complete(self, generation: Generation) -> None:
@@ -264,8 +266,10 @@ class Call:
             state.events.emit("FIRST_FRAME_SENT", after_ms=state.first_audio_ms)
 
     def all_sent(self, generation: Generation) -> None:
-        """Let the generation's task wait for the ear."""
-        self._speeches[generation.id].all_sent.set()
+        """Let the generation's task wait for the ear; at the end of the call it may be gone before the pacer."""
+        speech = self._speeches.get(generation.id)
+        if speech is not None:
+            speech.all_sent.set()
 
     def cleared(self, now: float) -> None:
         """The old audio is gone from the carrier: tell the model what was heard of it."""
@@ -315,10 +319,12 @@ async def run_call(socket: MessageSocket, start: Start, ticket: CallTicket, hous
                 events.exception("CALL_ERROR", group)
     finally:
         call.pacer.seat.leave()
-        with trio.CancelScope(shield=True):
-            record = await call.ending.finish()
-        del house.active[ticket.call_sid]
-        events.telemetry.active_calls.dec()
+        try:
+            with trio.CancelScope(shield=True):
+                record = await call.ending.finish()
+        finally:
+            del house.active[ticket.call_sid]
+            events.telemetry.active_calls.dec()
         events.telemetry.calls.labels(outcome=record.outcome.value).inc()
         events.emit("CALL_METRICS", outcome=record.outcome.value, **attrs.asdict(record.metrics))
     return record

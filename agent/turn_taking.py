@@ -8,6 +8,7 @@ provider does not answer a turn that was committed while an answer was active: w
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Final
 
 import attrs
@@ -34,6 +35,8 @@ class TurnTaking:
     """Responses asked for, active, and owed, in one session with the model."""
 
     _asked: deque[Purpose] = attrs.field(factory=deque)
+    _known: set[ResponseId] = attrs.field(factory=set)
+    """Every response of this session: one that was done is not born again."""
     _active: set[ResponseId] = attrs.field(factory=set)
     _cancelled: set[ResponseId] = attrs.field(factory=set)
     _cancel_unborn: bool = False
@@ -43,35 +46,45 @@ class TurnTaking:
         """A ``response.create`` was sent."""
         self._asked.append(purpose)
 
-    def refused(self) -> None:
-        """The provider refused our last ``response.create``; a turn that is owed an answer stays owed."""
-        if self._asked:
-            self._asked.popleft()
+    def refused(self, purpose: Purpose) -> None:
+        """The provider refused a ``response.create`` of ours."""
+        if purpose in self._asked:
+            self._asked.remove(purpose)
+        if not self._asked:
+            self._cancel_unborn = False
+
+    def owe(self) -> None:
+        """An answer is wanted as soon as the one under way is over: the provider gives but one at a time."""
+        if self._owed_at is None:
+            self._owed_at = inf
 
     def committed(self, now: float) -> None:
         """The caller's turn is over and is owed an answer."""
         self._owed_at = now + ANSWER_GRACE_S
 
     def created(self, response_id: ResponseId, purpose: Purpose | None, *, caller_speaking: bool) -> Birth | None:
-        """A response began; ``purpose`` is what its metadata says, if any. None for one already known.
+        """A response began; ``purpose`` is what its metadata says, if any. None for one known, or done, already.
 
         It is unwanted if a barge-in came while it was underway, or if the caller speaks on: then it answers half
         a turn, and the whole one will be answered. A greeting is not: protection decides on it later.
         """
-        if response_id in self._active or response_id in self._cancelled:
+        if response_id in self._known:
             return None
+        self._known.add(response_id)
         if purpose is None:
             purpose = self._asked.popleft() if self._asked and self._owed_at is None else Purpose.ANSWER
         elif purpose in self._asked:
             self._asked.remove(purpose)
         self._active.add(response_id)
-        self._owed_at = None
+        if self._owed_at != inf:
+            self._owed_at = None
         unwanted = self._cancel_unborn or (caller_speaking and purpose is not Purpose.GREETING)
         self._cancel_unborn = False
         return Birth(purpose, unwanted)
 
     def done(self, response_id: ResponseId, now: float) -> None:
         """A response generates no more."""
+        self._known.add(response_id)
         self._active.discard(response_id)
         if self._owed_at is not None and not self._active:
             self._owed_at = min(self._owed_at, now + FREED_GRACE_S)
@@ -117,11 +130,16 @@ class TurnTaking:
         """Whether the response is between its ``created`` and its ``done``."""
         return response_id in self._active
 
+    def withdraw(self, response_id: ResponseId) -> None:
+        """Nobody is owed this response any more, should its session be lost."""
+        self._active.discard(response_id)
+
     def session_lost(self) -> None:
         """The session is gone with all its responses: whoever was being answered is owed an answer again."""
         interrupted = bool(self._active - self._cancelled)
         unborn = any(purpose in (Purpose.TURN, Purpose.TOOL) for purpose in self._asked)
         self._active.clear()
+        self._known.clear()
         self._asked.clear()
         self._cancel_unborn = False
         if self._owed_at is not None or interrupted or unborn:
