@@ -69,7 +69,8 @@ class ModelLeg:
     """Whether an answer is asked for or being generated: then silence means that something is wrong."""
     sessions: int = 0
     """Sessions that began; a socket that was opened is not one yet."""
-    _created: bool = False
+    _created: trio.Event = attrs.field(factory=trio.Event)
+    """The present session began: not before is anything written, so that nothing is lost with one that does not."""
     _heard_s: float = 0.0
     """When the model was last heard from, or had nothing to say."""
     _session_scope: trio.CancelScope | None = None
@@ -93,7 +94,7 @@ class ModelLeg:
             self.outbox.lose_session()
             self.on_lost()
             now = trio.current_time()
-            if self._created:
+            if self._created.is_set():
                 there_s = now
                 if now - tried > STABLE_AFTER_S:
                     pauses = iter(RETRY_PAUSES_S)
@@ -110,10 +111,9 @@ class ModelLeg:
 
     async def _one_session(self) -> str:
         """Open a session and run it to its end; returns why it ended."""
-        self._created = False
+        self._created = trio.Event()
         try:
             async with self.connect() as socket:
-                self.outbox.open_session(self.opening())
                 return await self._converse(socket)
         except HandshakeRejectedError as error:
             if handshake_is_fatal(error.status):
@@ -150,12 +150,17 @@ class ModelLeg:
             except MalformedMessageError as error:
                 self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
                 continue
-            if isinstance(event, SessionCreated) and not self._created:
-                self._created = True
-                self.sessions += 1
+            if isinstance(event, SessionCreated) and not self._created.is_set():
+                self._begin_session()
             self.on_event(event)
 
+    def _begin_session(self) -> None:
+        self.sessions += 1
+        self._created.set()
+        self.outbox.open_session(self.opening())
+
     async def _write(self, socket: MessageSocket) -> None:
+        await self._created.wait()
         await run_until_asked(partial(self.outbox.run, socket), self.outbox.stop, grace_s=WRITER_GRACE_S)
 
     async def _keep_alive(self, socket: MessageSocket) -> None:
@@ -171,9 +176,10 @@ class ModelLeg:
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
-            if self._created and not self.answer_due():
+            created = self._created.is_set()
+            if created and not self.answer_due():
                 self._heard_s = now
-            if now - self._heard_s > (SILENT_S if self._created else CREATED_S):
+            if now - self._heard_s > (SILENT_S if created else CREATED_S):
                 raise SocketClosedError(1006, "the model is silent")
 
     async def _renew_in_time(self) -> None:

@@ -139,7 +139,7 @@ async def _read(socket: TrioWebSocket, session: ModelSession, bell: Bell) -> Non
         while True:
             message = await socket.receive()
             session.receive(message, trio.current_time())
-            if session.outbox.ready or session.next_due() < inf:
+            if session.outbox.ready or session.next_due() < inf or session.closing or session.deaf:
                 bell.ring()
     except SocketClosedError:
         session.closing = session.closing or "close"
