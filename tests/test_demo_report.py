@@ -9,11 +9,14 @@ from typing import Literal
 
 import attrs
 import pytest
+import typer
 from demo_calls import METRICS, RECORD, SIGHT, turn
 from rich.console import Console, RenderableType
 
 from agent.demo.checks import Check, broken, check_audio, check_script, contains
+from agent.demo.command import tell
 from agent.demo.picture import draw
+from agent.demo.run import Demo, Files
 from agent.demo.sight import CarrierSight, Frames, Gap
 from agent.demo.telling import tell_checks, tell_metrics, tell_transcript
 from agent.demo.timeline import Words, make_timeline
@@ -35,7 +38,10 @@ def test_a_good_call_breaks_nothing() -> None:
     [
         (attrs.evolve(SIGHT, heard_ms=0), "0.0 s of the agent"),
         (attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)), "playback ran dry 1 times"),
-        (attrs.evolve(SIGHT, frames=Frames(max_gap_ms=60.0)), "longest gap .* was 60 ms"),
+        (
+            attrs.evolve(SIGHT, frames=Frames(max_gap_ms=60.0, long_gaps=(Gap(4.5, 0.06),))),
+            r"longest gap .* was 60 ms, at 4\.5 s",
+        ),
         (attrs.evolve(SIGHT, frames=Frames(stale=1)), "1 frames of a cancelled answer"),
         (attrs.evolve(SIGHT, clears_s=(1.0,)), "told to clear 1 times"),
         (attrs.evolve(SIGHT, unplayed_ms=20), "last answer was cut off"),
@@ -109,6 +115,22 @@ def test_checks_say_what_was_found() -> None:
     text = shown(tell_checks([Check("a", True, "fine"), Check("b", False, "it was cut")]))
     assert "ok" in text
     assert "BROKEN  b  it was cut" in text
+
+
+def test_a_broken_call_is_told_whole_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """The report comes first, the reason last, in one sentence on standard error."""
+    files = Files(Path("call.wav"), Path("timeline.png"), Path("call.json"))
+    good = Demo(RECORD, SIGHT, tuple(checks()), files)
+    tell(Console(), good)
+    assert "call.wav  stereo" in capsys.readouterr().out
+    gapped = attrs.evolve(good, checks=tuple(checks(sight=attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)))))
+    with pytest.raises(typer.Exit) as left:
+        tell(Console(), gapped)
+    assert left.value.exit_code == 1
+    out, err = capsys.readouterr()
+    assert "timeline.png" in out
+    reason = "playback ran dry 1 times (no underrun is required)"
+    assert err == f"call-agent: the call broke a requirement: {reason}\n"
 
 
 def tapes() -> tuple[Tape, Tape]:

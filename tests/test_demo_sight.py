@@ -61,7 +61,10 @@ def test_frames_no_mark_stands_behind_are_not_called_proven() -> None:
 def test_a_gap_is_inside_an_answer_and_a_pause_is_between_two() -> None:
     """TX-3 is about talk spurts: what lies between two answers is no gap, however short."""
     inside = [*frames(5, 0.0), *frames(5, 0.18), mark("1:200")]
-    assert whose_frames(inside).max_gap_ms == pytest.approx(100)
+    seen = whose_frames(inside, -1.0)
+    assert seen.max_gap_ms == pytest.approx(100)
+    [gap] = seen.long_gaps
+    assert [gap.at_s, gap.gap_s] == pytest.approx([1.08, 0.1])
     between = [*frames(10, 0.0), mark("1:200"), *frames(10, 0.28), mark("2:200")]
     assert whose_frames(between).max_gap_ms == pytest.approx(20)
 

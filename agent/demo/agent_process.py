@@ -18,6 +18,7 @@ import agent
 from agent.demo.script import GREETING, INSTRUCTIONS
 from agent.errors import AgentError
 
+LOG: Final = "server.log"
 READY_S: Final = 75.0
 """How long the server may take to be ready: the embedded model loads in two seconds, on a cold disk in more."""
 STOP_S: Final = 8.0
@@ -69,7 +70,7 @@ async def open_agent(account: Account, folder: Path) -> AsyncIterator[str]:
     that it reads no ``.env`` of the user's. Leaving takes at most STOP_S + KILL_S, also when cancelled. Raises
     ServerError.
     """
-    log = folder / "server.log"
+    log = folder / LOG
     with log.open("wb") as log_file:
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "agent", "serve", "--port", "0"],

@@ -9,10 +9,11 @@ from typing import Final
 import attrs
 
 from agent.demo.script import CITY, NAME
-from agent.demo.sight import CarrierSight
+from agent.demo.sight import CarrierSight, Gap
 from agent.records import CallRecord, Outcome
+from agent.sim.arrivals import GAP_LIMIT_S
 
-MAX_GAP_MS: Final = 60
+MAX_GAP_MS: Final = round(GAP_LIMIT_S * 1000)
 """TX-3."""
 BARGE_INS: Final = 2
 """The greeting and one answer."""
@@ -32,6 +33,7 @@ class Check:
 def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
     """What must hold of every call: gapless audio, nothing stale, all of it as the carrier's protocol wants."""
     longest_ms = max(sight.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
+    where = _where(sight.frames.long_gaps)
     violations = record.metrics.events.get("POST_CANCEL_AUDIO_VIOLATION", 0)
     errors = sight.protocol_errors
     first = f", the first: {errors[0]}" if errors else ""
@@ -41,7 +43,7 @@ def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
         Check(
             f"gaps under {MAX_GAP_MS} ms",
             longest_ms < MAX_GAP_MS,
-            f"the longest gap between two frames of an answer was {longest_ms:.0f} ms",
+            f"the longest gap between two frames of an answer was {longest_ms:.0f} ms{where}",
         ),
         Check(
             "no stale frame",
@@ -106,3 +108,7 @@ def contains(text: str, words: str) -> bool:
 
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+
+
+def _where(gaps: Sequence[Gap]) -> str:
+    return f", at {' and '.join(f'{gap.at_s:.1f} s' for gap in gaps)}" if gaps else ""

@@ -49,7 +49,7 @@ def command(
     if run.signal:
         raise typer.Exit(_SIGNALLED + run.signal)
     if run.demo is not None:
-        _tell(console, run.demo)
+        tell(console, run.demo)
 
 
 async def _run(caller: Path | None, out: Path, console: Console) -> _Run:
@@ -70,7 +70,8 @@ async def _run(caller: Path | None, out: Path, console: Console) -> _Run:
     return run
 
 
-def _tell(console: Console, demo: Demo) -> None:
+def tell(console: Console, demo: Demo) -> None:
+    """Print the report of a call. Raises typer.Exit(1), the reason told, if the call broke a requirement."""
     console.print()
     console.print(tell_transcript(demo.record))
     console.print()

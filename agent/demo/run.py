@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from agent.demo.agent_process import Account, open_agent
+from agent.demo.agent_process import LOG, Account, open_agent
 from agent.demo.checks import Check, check_audio, check_script
 from agent.demo.levels import stretches, trimmed
 from agent.demo.phoning import ANSWER_S, LONGEST_ANSWER_S, Say, follow_script, play_recording
@@ -99,7 +99,7 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
     await trio.Path(out).mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(16)
     async with open_simulated_twilio(agent_url="", auth_token=token, account_sid=ACCOUNT_SID) as twilio:
-        progress.step("starting the agent and the embedded model")
+        progress.step(f"starting the agent and the embedded model; the log is {out / LOG}")
         progress.now("loading the embedded model")
         account = Account(ACCOUNT_SID, token, twilio.api_url, NUMBER)
         async with open_agent(account, out) as url:

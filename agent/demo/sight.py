@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from agent.demo.levels import stretches
+from agent.sim.arrivals import GAP_LIMIT_S
 from agent.sim.carrier import SimulatedStream, WireEntry
 from agent.sim.tape import Tape
 from agent.units import BYTES_PER_MS, FRAME_BYTES, SAMPLE_RATE_HZ
@@ -45,7 +46,7 @@ class Latency:
 
 @attrs.frozen
 class Gap:
-    """Playback ran dry at ``at_s`` and went on ``gap_s`` later."""
+    """Nothing from ``at_s`` on for ``gap_s``."""
 
     at_s: float
     gap_s: float
@@ -57,6 +58,8 @@ class Frames:
 
     max_gap_ms: float = 0.0
     """Longest time between two messages of one generation."""
+    long_gaps: tuple[Gap, ...] = ()
+    """Those over the limit (TX-3), whether or not the carrier's buffer hid them."""
     stale: int = 0
     """Frames of a generation that had been cut off by a clear."""
     unproven: int = 0
@@ -76,6 +79,7 @@ class CarrierSight:
     """The agent's audio as it was played."""
     clears_s: tuple[float, ...]
     underruns: tuple[Gap, ...]
+    """Where playback ran dry in the middle of an answer."""
     latencies: tuple[Latency, ...]
     frames: Frames
     first_audio_s: float | None
@@ -109,7 +113,7 @@ def see(stream: SimulatedStream, ended_s: float) -> CarrierSight:
         ),
         underruns=tuple(Gap(dry.at_s - start_s, dry.gap_s) for dry in playback.underruns),
         latencies=latencies(caller, heard),
-        frames=whose_frames(stream.wire),
+        frames=whose_frames(stream.wire, start_s),
         first_audio_s=None if first_s is None else first_s - start_s,
         heard_ms=playback.played_bytes // BYTES_PER_MS,
         sent_ms=playback.received_bytes // BYTES_PER_MS,
@@ -167,7 +171,7 @@ def latencies(caller: Sequence[Interval], heard: Sequence[Interval]) -> tuple[La
     return tuple(found)
 
 
-def whose_frames(wire: Sequence[WireEntry]) -> Frames:
+def whose_frames(wire: Sequence[WireEntry], start_s: float = 0.0) -> Frames:
     """Count the agent's frames against its marks: gaps inside a generation, frames of one that was cut off."""
     ledger = _Ledger()
     for entry in wire:
@@ -180,12 +184,18 @@ def whose_frames(wire: Sequence[WireEntry]) -> Frames:
         elif entry.kind == "clear":
             ledger.clear()
     ledger.clear()
-    return Frames(round(ledger.max_gap_s * 1000, 1), ledger.stale, ledger.unproven)
+    gaps = ledger.gaps
+    return Frames(
+        max_gap_ms=round(max((gap.gap_s for gap in gaps), default=0.0) * 1000, 1),
+        long_gaps=tuple(Gap(gap.at_s - start_s, gap.gap_s) for gap in gaps if gap.gap_s >= GAP_LIMIT_S),
+        stale=ledger.stale,
+        unproven=ledger.unproven,
+    )
 
 
 @attrs.define(eq=False)
 class _Ledger:
-    max_gap_s: float = 0.0
+    gaps: list[Gap] = attrs.field(factory=list)
     stale: int = 0
     unproven: int = 0
     _last: tuple[float, int] | None = None
@@ -230,7 +240,7 @@ class _Ledger:
     def _measure(self, generation: int) -> None:
         for t_s in self._waiting:
             if self._last is not None and self._last[1] == generation:
-                self.max_gap_s = max(self.max_gap_s, t_s - self._last[0])
+                self.gaps.append(Gap(self._last[0], t_s - self._last[0]))
             self._last = (t_s, generation)
         if self._waiting:
             self._cleared = False

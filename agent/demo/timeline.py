@@ -90,7 +90,7 @@ def make_timeline(record: CallRecord, sight: CarrierSight, said: Tape, heard: Ta
         said=tuple(_said(record.turns, sight.caller, origin_s)),
         answers=tuple(_answer(turn, origin_s) for turn in record.turns if turn.role == "agent"),
         barge_ins_s=tuple(event.t_ms / 1000 + origin_s for event in record.timeline if event.kind == "BARGE_IN"),
-        gaps=sight.underruns,
+        gaps=(*sight.underruns, *sight.frames.long_gaps),
         latencies=sight.latencies,
     )
 
