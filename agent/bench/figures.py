@@ -62,7 +62,9 @@ def evaluate(carrier: CarrierReport, model: ModelReport, *, lead_ms: int) -> Loa
     failures = [f"call {seen.call}: {seen.failure}" for seen in carrier.calls if seen.failure]
     failures += [f"call {seen.call}: {error}" for seen in carrier.calls for error in seen.protocol_errors]
     failures += [f"call {seen.call}: {error}" for seen in model.calls for error in seen.errors]
-    failures += [f"call {seen.call}: the model never heard it" for seen in carrier.calls if seen.call not in sessions]
+    failures += [
+        f"call {seen.call}: the model never heard it" for seen in carrier.calls if seen.call not in sessions
+    ]
     reactions = [
         reaction
         for seen in carrier.calls
@@ -152,9 +154,7 @@ def _told(seen: CarrierCall, session: ModelCall) -> Iterator[tuple[Clear, int, i
             yield clears[-1], told.number % 12, told.audio_end_ms
 
 
-def _truncate_errors_ms(
-    seen: CarrierCall, session: ModelCall, begin_s: float, end_s: float
-) -> Iterator[float]:
+def _truncate_errors_ms(seen: CarrierCall, session: ModelCall, begin_s: float, end_s: float) -> Iterator[float]:
     for clear, number, audio_end_ms in _told(seen, session):
         if begin_s <= clear.t_s < end_s:
             heard = clear.spell >= 0 and seen.spells[clear.spell].number == number

@@ -62,15 +62,13 @@ async def run_load(plan: LoadPlan, folder: Path, say: Say) -> LoadResult:
                 model_url = msgspec.json.decode(await model.line(), type=str)
             settings = _settings(plan, model_url, folder / "data")
             arguments = ["-m", "agent", "serve", "--port", "0"]
-            async with open_child(
-                "agent", arguments, core=agent_core, folder=folder, settings=settings
-            ) as agent:
-                result = await _measure(plan, folder, agent, model, simulator_core, say)
+            async with open_child("agent", arguments, core=agent_core, folder=folder, settings=settings) as agent:
+                result = await _measure(plan, folder, say, agent=agent, model=model, core=simulator_core)
     return result
 
 
 async def _measure(
-    plan: LoadPlan, folder: Path, agent: Child, model: Child, core: int | None, say: Say
+    plan: LoadPlan, folder: Path, say: Say, *, agent: Child, model: Child, core: int | None
 ) -> LoadResult:
     base = await _ready(agent)
     say("the agent is ready; one call, so that everything is loaded")
@@ -115,9 +113,7 @@ async def _phone(plan: LoadPlan, base: str, result: Path, core: int | None) -> N
         await carriers.until_done()
 
 
-def _carriers(
-    plan: LoadPlan, base: str, result: Path, core: int | None
-) -> AbstractAsyncContextManager[Child]:
+def _carriers(plan: LoadPlan, base: str, result: Path, core: int | None) -> AbstractAsyncContextManager[Child]:
     url = f"ws://{base.removeprefix('http://')}/media-stream"
     arguments = ["-m", "agent.bench.carriers", _order(plan, result, url)]
     return open_child("carrier", arguments, core=core, folder=result.parent)
@@ -134,7 +130,8 @@ async def _ready(agent: Child) -> str:
         line = (await agent.line()).decode()
         base = next((word for word in line.split() if word.startswith("http://")), "")
         async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
-            while (await client.get("/readyz")).status_code != httpx.codes.OK:
+            # A server in another process has no event to wait for.
+            while (await client.get("/readyz")).status_code != httpx.codes.OK:  # noqa: ASYNC110
                 await trio.sleep(0.1)
     return base
 

@@ -1,4 +1,4 @@
-"""The model of a load run: one process with a scripted Realtime session for each call, and a note of what it said.
+"""The model of a load run: one process, a scripted session for each call, and notes of what it said.
 
 Started by ``agent.bench.load`` as ``python -m agent.bench.models``; prints its URL as a line of JSON, ends at
 SIGTERM, and leaves its report in a file.
@@ -128,8 +128,14 @@ class Models:
 
 def _answers(plan: LoadPlan) -> list[Answer]:
     kinds = [
-        Answer("This is a simulated answer.", plan.answer_ms, speed=speed, first_delta_ms=plan.first_delta_ms)
-        for speed in plan.answer_speeds
+        Answer(
+            "This is a simulated answer.",
+            length_ms,
+            speed=speed,
+            chunk_bytes=plan.chunk_bytes,
+            first_delta_ms=plan.first_delta_ms,
+        )
+        for length_ms, speed in plan.answers
     ]
     return [kinds[number % len(kinds)] for number in range(_ANSWERS)]
 

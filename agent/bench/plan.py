@@ -24,10 +24,11 @@ class LoadPlan:
     every_s: float = 7.5
     """Twice in 15 s."""
     speech_ms: int = 800
-    answer_ms: int = 20_000
-    answer_speeds: tuple[float, ...] = (4.0, 2.5)
-    """Answers come so many times faster than they play: some are generated to the end before they are
-    interrupted (truncate alone), some are not (cancel, too)."""
+    answers: tuple[tuple[int, float], ...] = ((9_000, 4.0), (12_000, 1.8))
+    """Lengths in milliseconds, and how many times faster they come than they play, in turn: the first is
+    generated to its end before it is interrupted (truncate alone), the second is not (cancel, too)."""
+    chunk_bytes: tuple[int, ...] = (2000, 1200, 800)
+    """Of the model's audio. The first is the largest: the model, too, has to keep ahead of the pacer's lead."""
     first_delta_ms: int = 200
     lead_ms: int = 100
 

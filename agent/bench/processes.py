@@ -60,7 +60,10 @@ class Child:
         return line
 
     async def until_done(self) -> None:
-        """Wait for its end. Raises BenchError if it failed."""
+        """Wait for its end; what it prints meanwhile is dropped. Raises BenchError if it failed."""
+        if self.process.stdout is not None:
+            async for _ in self.process.stdout:
+                pass
         if await self.process.wait():
             raise BenchError(f"{self.name} failed: {self.last_words()}")
 
@@ -89,7 +92,12 @@ class Child:
 
 @asynccontextmanager
 async def open_child(
-    name: str, arguments: Sequence[str], *, core: int | None, folder: Path, settings: Mapping[str, str] | None = None
+    name: str,
+    arguments: Sequence[str],
+    *,
+    core: int | None,
+    folder: Path,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Child]:
     """Run ``python *arguments`` in ``folder`` on ``core``, with nothing of the user's settings but ``settings``.
 
