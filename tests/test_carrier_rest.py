@@ -1,5 +1,7 @@
 """Twilio's REST API through its own package and real sockets, against the simulated account."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -139,3 +141,17 @@ async def test_a_cancel_waits_for_a_write_and_leaves_a_read_alone() -> None:
 async def test_without_credentials_there_is_no_rest() -> None:
     with open_twilio_rest(load_settings(twilio_account_sid=ACCOUNT)) as rest:
         assert rest is None
+
+
+def test_the_first_recording_imports_nothing() -> None:
+    """ST-3: the package imports lazily; done in a call it holds the interpreter for 45 ms of the greeting."""
+    code = (
+        "import sys; from agent.carrier_rest import open_twilio_rest; from agent.settings import load_settings\n"
+        f"with open_twilio_rest(load_settings(twilio_account_sid={ACCOUNT!r}, twilio_auth_token='t')) as rest:\n"
+        "    before = set(sys.modules); rest._client.calls('CA1').recordings\n"
+        "sys.exit(', '.join(set(sys.modules) - before) or 0)"
+    )
+    done = subprocess.run(  # noqa: S603 - ourselves
+        [sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
