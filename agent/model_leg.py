@@ -42,8 +42,8 @@ SILENT_S: Final = 10.0
 WATCH_S: Final = 1.0
 STABLE_AFTER_S: Final = 10.0
 """A session that lasted this long was a good one: the pauses begin anew."""
-PING_EVERY_S: Final = 15.0
-PING_BOUND_S: Final = 15.0
+PING_EVERY_S: Final = 10.0
+PING_BOUND_S: Final = 10.0
 RENEW_AFTER_S: Final = 55 * 60.0
 """Sessions of the provider end at 60 minutes; from here on the next quiet moment is taken."""
 RENEW_AT_LATEST_S: Final = 59 * 60.0
@@ -70,7 +70,9 @@ class ModelLeg:
     sessions: int = 0
     """Sessions that began; a socket that was opened is not one yet."""
     _created: trio.Event = attrs.field(factory=trio.Event)
-    """The present session began: not before is anything written, so that nothing is lost with one that does not."""
+    """The present session began; nothing is written before, so nothing is lost with one that never does."""
+    _renewed: str = ""
+    """Why we ended the present session ourselves, if we did."""
     _heard_s: float = 0.0
     """When the model was last heard from, or had nothing to say."""
     _session_scope: trio.CancelScope | None = None
@@ -101,17 +103,21 @@ class ModelLeg:
             pause_s = next(pauses, None)
             if pause_s is None or now - there_s > OUTAGE_S:
                 raise ModelUnavailableError(reason)
-            self.events.emit("MODEL_SESSION_LOST", "warning", reason=reason, next_try_in_s=pause_s)
+            if self._renewed:
+                self.events.emit("MODEL_SESSION_RENEWED", reason=reason)
+            else:
+                self.events.emit("MODEL_SESSION_LOST", "warning", reason=reason, next_try_in_s=pause_s)
             await trio.sleep(pause_s)
 
     def renew(self, reason: str) -> None:
         """End the present session on purpose; ``run`` opens another."""
         if self._session_scope is not None:
+            self._renewed = reason
             self._session_scope.cancel(reason=reason)
 
     async def _one_session(self) -> str:
         """Open a session and run it to its end; returns why it ended."""
-        self._created = trio.Event()
+        self._created, self._renewed = trio.Event(), ""
         try:
             async with self.connect() as socket:
                 return await self._converse(socket)
@@ -125,7 +131,7 @@ class ModelLeg:
             return "the model did not answer in time"
 
     async def _converse(self, socket: MessageSocket) -> str:
-        reason = "renewed"
+        reason = ""
         self._heard_s = trio.current_time()
         try:
             with trio.CancelScope() as self._session_scope:
@@ -139,7 +145,7 @@ class ModelLeg:
             reason = str(closed.exceptions[0])
         finally:
             self._session_scope = None
-        return reason
+        return self._renewed or reason
 
     async def _read(self, socket: MessageSocket) -> None:
         while True:
