@@ -133,10 +133,17 @@ class TxScheduler:
             if self._clear_asked or self._stopping:
                 continue
             if self._spurt or self.comfort_silence:
-                deadline = await self.seat.tick()
+                deadline = await self._next_tick()
             else:
                 deadline = None
                 await self.seat.idle()
+
+    async def _next_tick(self) -> float | None:
+        """The deadline of the next tick, or None to clear or stop before it. New audio waits for the tick."""
+        deadline = await self.seat.tick()
+        while deadline is None and not (self._clear_asked or self._stopping):
+            deadline = await self.seat.tick()
+        return deadline
 
     def _speakable(self) -> bool:
         """Whether the first live generation has a frame, or only its end mark, to send."""
@@ -150,7 +157,9 @@ class TxScheduler:
 
     async def _speak(self, deadline: float | None) -> None:
         now = trio.current_time()
-        held_ms = self.playout.held_ms(now)
+        # What is held is asked for the deadline: a tick that runs late is no reason for an extra frame, which the
+        # next tick, on time, would have to take back by leaving one out.
+        held_ms = self.playout.held_ms(now if deadline is None else deadline)
         begins = not self._spurt and held_ms <= FRAME_MS
         self._spurt = True
         if deadline is not None:
