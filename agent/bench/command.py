@@ -47,7 +47,8 @@ def command(
     """Measure the agent against simulators on this machine, and print a table: must, measured, ok.
 
     **load** (100 s): the real server on one core, a simulated carrier with 80 calls and a simulated model on
-    another; everyone talks and is interrupted twice every 15 s. **hour** (a minute): one hour of call in virtual time.
+    another; everyone talks and is interrupted twice every 15 s. **hour** (a minute): one hour of call in virtual
+    time.
     **demo** (a minute): the latency of the embedded model, where the [local] extra is installed.
 
     Have nothing else run meanwhile: two cores are needed, and what else ran is in every figure. Exit status 1: a
