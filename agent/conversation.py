@@ -204,7 +204,6 @@ class Conversation:
 
     def _interrupt(self, now: float, *, audible: bool) -> None:
         """Barge-in: nothing that is not heard to its end goes on (DESIGN D4)."""
-        self.barged_in_s = now
         generations = self.live
         dropped = sum(generation.cancel(now) for generation in generations)
         self.frames_dropped += dropped
@@ -214,14 +213,16 @@ class Conversation:
         self._cut.extend(generations)
         self.playout.cancelled(now)
         if generations:
+            self.barged_in_s = now
             self.effects.interrupt(generations)
         cancelled = self.turns.barge_in()
         for response_id in cancelled:
             self._cancel_response(response_id)
-        if audible:
-            self.barge_in_events += 1
+        # A second start while the first one's clear is under way finds nothing left to interrupt.
+        barge_in = audible and bool(generations)
+        self.barge_in_events += barge_in
         self.events.emit(
-            "BARGE_IN" if audible else "ANSWER_WITHDRAWN",
+            "BARGE_IN" if barge_in else "ANSWER_WITHDRAWN",
             response_ids=cancelled,
             generations=[generation.id for generation in generations],
             frames_dropped=dropped,

@@ -125,7 +125,7 @@ def heard_text(part: Part, heard_ms: int, *, complete: bool) -> str:
     total_ms = part.length_ms
     if not complete:
         total_ms = max(total_ms, int(len(part.text) / SPEECH_CHARS_PER_S * 1000))
-    if heard_ms <= 0 or total_ms <= 0:
+    if heard_ms <= 0 or not part.text:
         return ""
     if heard_ms >= total_ms:
         return part.text

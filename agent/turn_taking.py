@@ -76,10 +76,10 @@ class TurnTaking:
         elif purpose in self._asked:
             self._asked.remove(purpose)
         self._active.add(response_id)
-        if self._owed_at != inf:
-            self._owed_at = None
         unwanted = self._cancel_unborn or (caller_speaking and purpose is not Purpose.GREETING)
         self._cancel_unborn = False
+        if not unwanted and self._owed_at != inf:
+            self._owed_at = None
         return Birth(purpose, unwanted)
 
     def done(self, response_id: ResponseId, now: float) -> None:
