@@ -86,6 +86,13 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             self._telemetry.events.labels(event="LOG_DROPPED").inc()
 
 
+class _PatientListener(logging.handlers.QueueListener):
+    """Ends behind what is queued; the standard one raises queue.Full when the queue is full at the end."""
+
+    def enqueue_sentinel(self) -> None:
+        self.queue.put(None)  # the listener's mark for the end; it is reading, so there will be room
+
+
 @contextmanager
 def open_logging(level: Level, style: Literal["auto", "console", "json"], telemetry: Telemetry) -> Iterator[None]:
     """Log to standard error until left; what is queued then is still written."""
@@ -113,7 +120,7 @@ def open_logging(level: Level, style: Literal["auto", "console", "json"], teleme
     )
     records: queue.Queue[Any] = queue.Queue(QUEUED_RECORDS)
     handler = _DroppingQueueHandler(records, telemetry)
-    listener = logging.handlers.QueueListener(records, target)
+    listener = _PatientListener(records, target)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)

@@ -23,7 +23,7 @@ FLOORS = {
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools model_errors realtime_events twilio_stream twiml signature
-          http_head""",
+          http_head ws_frames""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
           record_store loop_probe shutdown front_door stream_desk""",
@@ -222,7 +222,7 @@ def test_st_6_no_unmarked_test_waits_for_real_time(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_st_6_timing_is_tested_on_the_autojump_clock(path: Path) -> None:
-    own_clock = definitions_that(path, {"MockClock"})
+    own_clock = definitions_that(path, {"MockClock", "trio.testing.MockClock"})
     real = [
         node.name
         for node in unmarked_tests_that(path, {"trio.sleep", "trio.sleep_until"})
