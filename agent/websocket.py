@@ -113,10 +113,10 @@ class _Connection(tws.WebSocketConnection):
     async def _send(self, event: Event) -> None:
         """As inherited, but an uncontended lock is taken without giving way to the scheduler."""
         data = self._wsproto.send(event)
-        try:
-            self._stream_lock.acquire_nowait()
-        except trio.WouldBlock:
+        if self._stream_lock.locked():
             await self._stream_lock.acquire()
+        else:
+            self._stream_lock.acquire_nowait()
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

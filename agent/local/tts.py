@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
-import hibari  # type: ignore[import-untyped]  # ships no types
+import hibari
 import numpy as np
 
 from agent.local.resampling import Wave, resample
