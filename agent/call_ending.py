@@ -100,7 +100,11 @@ class CallEnding:
     async def finish(self) -> CallRecord:
         """Hang up, keep the record and hand it over. Run it shielded: it bounds itself."""
         ended_s = self.state.ended_s if self.state.ended_s is not None else trio.current_time()
-        self.conversation.end(ended_s)
+        try:
+            self.conversation.end(ended_s)
+        # Still the boundary of the call: without its last words the record is kept all the same.
+        except Exception as error:  # noqa: BLE001
+            self.state.events.exception("CALL_ERROR", error)
         record = self.make_record(ended_s)
         async with trio.open_nursery() as steps:
             steps.start_soon(run_guest, self.state.events, "hang up", self._hang_up)

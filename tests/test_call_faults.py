@@ -1,7 +1,8 @@
 """Bad input and faults of the carrier in whole calls: each counted and logged, and nothing left.
 
 Everything runs in virtual time over the real WebSocket protocol. What the model does wrong is in
-``test_call_model_faults``, what goes wrong at the end of a call in ``test_call_ending_faults``.
+``test_call_model_faults`` and ``test_call_model_disorder``, barge-ins at the worst moments in ``test_call_races``,
+what goes wrong at the end of a call in ``test_call_ending_faults``, and over real sockets in ``test_call_sockets``.
 """
 
 from __future__ import annotations
