@@ -89,8 +89,12 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 class _PatientListener(logging.handlers.QueueListener):
     """Ends behind what is queued; the standard one raises queue.Full when the queue is full at the end."""
 
+    def __init__(self, records: queue.Queue[Any], target: logging.Handler) -> None:
+        super().__init__(records, target)
+        self._records = records
+
     def enqueue_sentinel(self) -> None:
-        self.queue.put(None)  # the listener's mark for the end; it is reading, so there will be room
+        self._records.put(None)  # the listener's mark for the end; it is reading, so there will be room
 
 
 @contextmanager
