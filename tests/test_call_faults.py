@@ -1,8 +1,8 @@
 """Bad input and faults of the carrier in whole calls: each counted and logged, and nothing left.
 
 Everything runs in virtual time over the real WebSocket protocol. What the model does wrong is in
-``test_call_model_faults`` and ``test_call_model_disorder``, barge-ins at the worst moments in ``test_call_races``,
-what goes wrong at the end of a call in ``test_call_ending_faults``, and over real sockets in ``test_call_sockets``.
+``test_call_model_faults`` and ``test_call_model_disorder``, barge-ins at bad moments in ``test_call_races``,
+what goes wrong at the end of a call in ``test_call_ending_faults``; real sockets in ``test_call_sockets``.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ async def test_a_carrier_that_stops_reading_is_given_up(autojump_clock: MockCloc
 async def test_a_carrier_that_stops_reading_for_a_while_gets_everything(autojump_clock: MockClock) -> None:
     """TX-5, TX-7: a send of eight seconds is reported as TX_SEND_SLOW; nothing is dropped, nothing is flushed."""
     long = Answer("On and on.", 30_000, speed=50)
-    async with open_one_call(ScriptedRealtime([long]), settings={"ping_s": 0}) as (house, stream, leg):
+    async with open_one_call(ScriptedRealtime([long]), settings={"ping_s": 0}) as (house, stream, _):
         await stream.until_heard_ms(500)
         stream.stop_reading()
         # The buffers on the way take 64 KB, some four seconds of frames.
