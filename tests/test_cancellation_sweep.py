@@ -145,4 +145,4 @@ def test_st_1_a_call_cancelled_at_any_checkpoint_ends_whole(shard: int) -> None:
         assert "POST_CANCEL_AUDIO_VIOLATION" not in record.metrics.events, where
         assert "CALL_ERROR" not in record.metrics.events, where
         assert "GUEST_FAILED" not in record.metrics.events, where
-        assert threading.active_count() == threads, where
+        assert threading.active_count() <= threads, where
