@@ -30,6 +30,9 @@ REFUSALS: Final = 64
 """Connections being answered 503 at once; more are dropped without an answer."""
 LINGER_S: Final = 1.0
 """How long after an error answer we wait for the client to read it and go."""
+AFTER_END_S: Final = 2.0
+"""How long a web client that has closed its side may still be answered; hypercorn would keep the socket for the
+whole keep-alive time, and four calls a second would fill the lobby with clients that are gone."""
 LINGER_BYTES: Final = 64 * 1024
 WRITE_S: Final = 10.0
 """How long a web client may take to read what it asked for."""
@@ -44,12 +47,14 @@ class PeekedStream(trio.abc.HalfCloseableStream):
     """A TCP stream whose first bytes, already read as ``head``, are read once more.
 
     With ``write_s`` every write is bounded, and ``on_broken`` is called when one fails or takes longer.
+    ``on_end`` is called when the peer will send no more.
     """
 
     inner: trio.abc.HalfCloseableStream
     head: bytes
     write_s: float | None = None
     on_broken: Callable[[], None] = lambda: None
+    on_end: Callable[[], None] = lambda: None
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -64,7 +69,10 @@ class PeekedStream(trio.abc.HalfCloseableStream):
             taken = self.head if max_bytes is None else self.head[:max_bytes]
             self.head = self.head[len(taken) :]
             return taken
-        return await self.inner.receive_some(max_bytes)
+        data = await self.inner.receive_some(max_bytes)
+        if not data:
+            self.on_end()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
@@ -162,7 +170,11 @@ class FrontDoor:
         """
         with trio.CancelScope() as visit:
             gone = partial(visit.cancel, reason="the client does not read")
-            await self.serve_http(PeekedStream(stream, head, WRITE_S, gone))
+
+            def leaves() -> None:
+                visit.deadline = trio.current_time() + AFTER_END_S
+
+            await self.serve_http(PeekedStream(stream, head, WRITE_S, gone, leaves))
 
     async def _refuse(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.events.count("CONNECTION_REFUSED")

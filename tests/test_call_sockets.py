@@ -75,7 +75,7 @@ async def free_port() -> int:
 async def open_served(
     folder: Path, make_model: Callable[[], ScriptedRealtime] | None, **more: str
 ) -> AsyncIterator[Served]:
-    """``call-agent serve`` on a free port, ready; without ``make_model`` nobody listens where the model should be."""
+    """``call-agent serve`` on a free port, ready; without ``make_model`` nobody is where the model should be."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             url = f"http://127.0.0.1:{await free_port()}"
@@ -142,7 +142,7 @@ async def _until_ready(client: httpx.AsyncClient) -> None:
 
 
 async def test_st_1_after_calls_of_every_kind_nothing_is_left(tmp_path: Path) -> None:
-    """ST-1: ended by the agent, by the caller, by a broken line, by a lost model: no socket, thread or file is left.
+    """ST-1: ended by the agent, the caller, a broken line; a lost model: no socket, thread or file is left.
 
     Each has its record on disk, and its leg was hung up by REST unless the caller did.
     """
@@ -216,7 +216,7 @@ async def test_a_model_that_refuses_connections_is_apologised_for(tmp_path: Path
 
 
 async def test_a_carrier_killed_outright_ends_its_calls_and_no_other(tmp_path: Path) -> None:
-    """kill -9 of the carrier: its two calls are recorded as lost at once; a call beside them hears on."""
+    """The carrier gets kill -9: its two calls are recorded as lost at once; a call beside them hears on."""
     long = Answer("On and on.", 20_000)
     async with open_served(tmp_path, lambda: ScriptedRealtime([long]), AGENT_ALLOW_UNSIGNED="1") as served:
         async with served.twilio.place_call(CALLER, NUMBER) as stream, trio.open_nursery() as nursery:
@@ -232,7 +232,7 @@ async def test_a_carrier_killed_outright_ends_its_calls_and_no_other(tmp_path: P
                     check=False,
                 )
             )
-            while "agent_active_calls 3.0" not in (await served.client.get("/metrics")).text:
+            while "agent_active_calls 3.0" not in (await served.client.get("/metrics")).text:  # noqa: ASYNC110
                 await trio.sleep(0.05)
             await trio.sleep(0.5)
             carrier.kill()

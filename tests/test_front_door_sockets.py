@@ -107,6 +107,17 @@ async def open_house(
             nursery.cancel_scope.cancel()
 
 
+async def test_a_client_that_leaves_takes_its_socket_with_it() -> None:
+    """A keep-alive connection the client has closed is gone in two seconds, not in hypercorn's thirty."""
+    async with open_house() as house:
+        for _ in range(3):
+            async with httpx.AsyncClient(base_url=house.url, trust_env=False) as client:
+                assert (await client.get("/healthz")).status_code == 200
+        with trio.fail_after(front_door.AFTER_END_S + 1):
+            while any(stream.socket.fileno() != -1 for stream in house.streams):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+
 async def test_requests_and_media_streams_share_one_port() -> None:
     """A call's whole way in: webhook, token, stream; health beside it, and no delay for small messages."""
     async with open_house() as house, httpx.AsyncClient(base_url=house.url) as client:
