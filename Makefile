@@ -7,14 +7,15 @@ BIN := .venv/bin
 setup: .venv/ready
 
 .venv/ready: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
+	@echo "Setting up .venv from requirements.lock: about 600 MB the first time, a minute or two."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
 
 demo: setup
-	$(BIN)/call-agent demo
+	@$(BIN)/call-agent demo
 
 # Not taken from flake8-async: 9xx (optional: a checkpoint on every path of every function), 114 and 128 (they miss
 # a task_status that is handed on), 124 (callbacks that must be async), 127 (httpx is given).
@@ -31,7 +32,7 @@ test: check
 	$(BIN)/coverage report --skip-covered --skip-empty
 
 bench: setup
-	$(BIN)/call-agent bench
+	@$(BIN)/call-agent bench
 
 # Run after a change of the dependencies in pyproject.toml; the lock names hashes and no index.
 lock:
