@@ -8,7 +8,7 @@ setup: .venv/ready
 
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
-	@echo "Setting up .venv from requirements.lock: about 600 MB the first time, a minute or two."
+	@echo "Setting up .venv from requirements.lock: about 820 MB on disk, the first time, a minute or two."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
