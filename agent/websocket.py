@@ -261,15 +261,28 @@ async def open_client(url: str, *, headers: Sequence[tuple[str, str]] = ()) -> A
     with trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_S) as connecting:
         stream: trio.abc.Stream
         if secure:
-            tls = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=client_tls())
-            await tls.do_handshake()
-            stream = tls
+            stream = await _open_tls(host, port)
         else:
             stream = await trio.open_tcp_stream(host, port)
     if connecting.cancelled_caught:
         raise trio.TooSlowError
     async with open_client_over(stream, parts.netloc.rpartition("@")[2], resource, headers=headers) as socket:
         yield socket
+
+
+async def _open_tls(host: str, port: int) -> trio.abc.Stream:
+    """A TLS connection, its handshake done. Raises OSError; neither a failure nor a cancel leaves a socket."""
+    stream = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=client_tls())
+    failed = True
+    try:
+        await stream.do_handshake()
+        failed = False
+    except trio.BrokenResourceError as error:
+        raise ConnectionError(f"no TLS with {host}: {error.__cause__ or error}") from error
+    finally:
+        if failed:
+            await trio.aclose_forcefully(stream)  # noqa: ASYNC102 - it does not wait
+    return stream
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,14 @@ import psutil
 import pytest
 import trio
 
+from agent.errors import SocketClosedError
 from agent.record_store import decode_record
 from agent.records import CallRecord, Outcome
 from agent.sim.realtime import ScriptedRealtime, serve_realtime
 from agent.sim.script import Answer, ToolCall
 from agent.sim.sounds import tone
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
+from agent.websocket import open_client
 
 pytestmark = pytest.mark.sockets
 ACCOUNT, AUTH = "AC" + "b" * 32, "token of the account"
@@ -245,3 +247,33 @@ async def test_a_carrier_killed_outright_ends_its_calls_and_no_other(tmp_path: P
             assert "agent_active_calls 1.0" in (await served.client.get("/metrics")).text
             await stream.hang_up()
         assert len(await served.records(3)) == 3
+
+
+async def garble(stream: trio.SocketStream) -> None:
+    """Answer TLS with something else."""
+    await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await stream.receive_some()
+
+
+async def drop(stream: trio.SocketStream) -> None:
+    """Hang up in the middle of the handshake."""
+    await stream.receive_some(100)
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("serve", [garble, drop])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_model_whose_handshake_breaks_is_an_error_the_call_knows(
+    serve: Callable[[trio.SocketStream], Awaitable[None]], scheme: str
+) -> None:
+    """Neither TLS nor WebSocket: an OSError or SocketClosedError, which calls expect; no socket is left."""
+    process = psutil.Process()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            port = listener.socket.getsockname()[1]
+            with pytest.raises((OSError, SocketClosedError)):
+                async with open_client(f"{scheme}://127.0.0.1:{port}/v1/realtime"):
+                    raise AssertionError("it was accepted")
+            assert [one for one in process.net_connections("tcp") if one.raddr and one.raddr.port == port] == []
+            nursery.cancel_scope.cancel()
