@@ -181,19 +181,20 @@ class TxScheduler:
             self._spurt = False
             self.meter.pause(starved=bool(self._queue) and self._queue[0].sent_frames > 0)
         if self.comfort_silence and deadline is not None:
-            await self._write(self._silence, None)
+            await self._write(self._silence, self._look_at(None))
             self.playout.silence_sent(self.last_look)
 
     async def _send_frame(self, generation: Generation) -> None:
         frame = generation.slicer.pop()
         if frame is not None:
-            if not await self._write(self.encoder.media(frame), generation):
+            if not await self._write(self.encoder.media(frame), self._look_at(generation)):
                 return
             self._account(generation, self.last_look)
         ended = generation.slicer.exhausted
         sent = generation.sent_frames
         if sent and generation.live and (ended or sent % MARK_EVERY_FRAMES == 0):
-            await self._write(self.encoder.mark(self.playout.mark_sent(generation.id)), generation)
+            mark = self.encoder.mark(self.playout.mark_sent(generation.id))
+            await self._write(mark, self._look_at(generation))
         if ended and generation.live:
             self.withdraw(generation)
             self.observer.all_sent(generation)
@@ -214,15 +215,20 @@ class TxScheduler:
         self._clear_asked = False
         self._spurt = False
         self.meter.pause(starved=False)
-        await self._write(self.encoder.clear, None)
-        self.playout.clear_sent(self.last_look)
+        await self._write(self.encoder.clear, self._freeze)
         self.observer.cleared(self.last_look)
 
-    async def _write(self, message: str, generation: Generation | None) -> bool:
-        """Write one message unless ``generation`` was cancelled up to the last moment."""
+    def _freeze(self) -> bool:
+        """The clear is on the wire with our return: the marks it cleared may come back before the write does."""
+        self.last_look = trio.current_time()
+        self.playout.clear_sent(self.last_look)
+        return True
+
+    async def _write(self, message: str, look: Callable[[], bool]) -> bool:
+        """Write one message unless ``look`` says no at the last moment."""
         started = self.sending_since = trio.current_time()
         try:
-            return await self.socket.send(message, self._look_at(generation))
+            return await self.socket.send(message, look)
         finally:
             self.sending_since = None
             self.meter.write_took(trio.current_time() - started)
