@@ -88,19 +88,32 @@ class _LastLook(trio.abc.Stream):
             self.refused = True
             await trio.lowlevel.checkpoint()
             return
-        await self.inner.send_all(data)
+        try:
+            await self.inner.send_all(data)
+        except trio.BrokenResourceError:
+            self._tell_end()
+            raise
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.inner.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.inner.receive_some(max_bytes)
-        if not data and self.on_end is not None:
-            self.on_end()
+        try:
+            data = await self.inner.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            self._tell_end()
+            raise
+        if not data:
+            self._tell_end()
         return data
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+    def _tell_end(self) -> None:
+        """A connection that was reset is over like one that was closed."""
+        if self.on_end is not None:
+            self.on_end()
 
 
 class _Connection(tws.WebSocketConnection):
@@ -117,13 +130,16 @@ class _Connection(tws.WebSocketConnection):
             await self._stream_lock.acquire()
         else:
             self._stream_lock.acquire_nowait()
+        broken = False
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._abort_web_socket()
-            raise tws.ConnectionClosed(self._close_reason) from None
+            broken = True
         finally:
             self._stream_lock.release()
+        if broken:
+            await self._abort_web_socket()
+            raise tws.ConnectionClosed(self._close_reason)
 
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
         """As inherited, but a whole message that has room in the queue is put there at once."""
