@@ -73,14 +73,14 @@ async def test_messages_leave_in_order_as_they_come(autojump_clock: MockClock) -
     assert socket.sent == ["session", *map(str, range(20))]
 
 
-async def test_what_opens_a_session_goes_before_all_that_waits() -> None:
+async def test_what_opens_a_session_goes_before_all_that_waits(autojump_clock: MockClock) -> None:
     outbox = Box().outbox
     outbox.put_audio("audio")
     outbox.open_session(["session.update", "history", "greeting"])
     assert await drain(outbox) == ["session.update", "history", "greeting", "audio"]
 
 
-async def test_a_lost_session_keeps_only_the_callers_audio() -> None:
+async def test_a_lost_session_keeps_only_the_callers_audio(autojump_clock: MockClock) -> None:
     """A cancel or truncate of the old session means nothing in the next one; the caller's words do."""
     outbox = Box().outbox
     outbox.open_session([])
@@ -94,7 +94,7 @@ async def test_a_lost_session_keeps_only_the_callers_audio() -> None:
     assert await drain(outbox) == ["session.update", "a1", "a2", "a3"]
 
 
-async def test_without_a_session_the_newest_15_seconds_are_kept() -> None:
+async def test_without_a_session_the_newest_15_seconds_are_kept(autojump_clock: MockClock) -> None:
     box = Box()
     for number in range(KEEP_AUDIO_MESSAGES + 50):
         box.outbox.put_audio(str(number))
@@ -104,7 +104,7 @@ async def test_without_a_session_the_newest_15_seconds_are_kept() -> None:
     assert box.tally["dropped"] == 50, "what was sent does not count any more"
 
 
-async def test_with_a_session_nothing_is_dropped() -> None:
+async def test_with_a_session_nothing_is_dropped(autojump_clock: MockClock) -> None:
     """A slow socket is not a lost one."""
     box = Box()
     box.outbox.open_session([])
@@ -114,7 +114,7 @@ async def test_with_a_session_nothing_is_dropped() -> None:
     assert len(await drain(box.outbox)) == 2 * KEEP_AUDIO_MESSAGES
 
 
-async def test_other_events_are_never_dropped_for_audio() -> None:
+async def test_other_events_are_never_dropped_for_audio(autojump_clock: MockClock) -> None:
     box = Box()
     box.outbox.put("event")
     for number in range(KEEP_AUDIO_MESSAGES + 1):
@@ -122,7 +122,7 @@ async def test_other_events_are_never_dropped_for_audio() -> None:
     assert (await drain(box.outbox))[:2] == ["event", "1"]
 
 
-async def test_a_closed_socket_ends_it_with_the_sockets_error() -> None:
+async def test_a_closed_socket_ends_it_with_the_sockets_error(autojump_clock: MockClock) -> None:
     outbox, socket = Box().outbox, Socket(closed_after=2)
     outbox.open_session(["1", "2", "3"])
     with pytest.raises(SocketClosedError):
