@@ -71,13 +71,16 @@ class TurnTaking:
         if response_id in self._known:
             return None
         self._known.add(response_id)
+        ours = purpose is not None or (bool(self._asked) and self._owed_at is None)
         if purpose is None:
-            purpose = self._asked.popleft() if self._asked and self._owed_at is None else Purpose.ANSWER
+            purpose = self._asked.popleft() if ours else Purpose.ANSWER
         elif purpose in self._asked:
             self._asked.remove(purpose)
         self._active.add(response_id)
-        unwanted = self._cancel_unborn or (caller_speaking and purpose is not Purpose.GREETING)
-        self._cancel_unborn = False
+        unwanted = caller_speaking and purpose is not Purpose.GREETING
+        if ours and self._cancel_unborn:
+            # The provider's own answer to the turn of that barge-in may overtake it: that one is wanted.
+            unwanted, self._cancel_unborn = True, False
         if not unwanted and self._owed_at != inf:
             self._owed_at = None
         return Birth(purpose, unwanted)
