@@ -48,6 +48,11 @@ class FrameSlicer:
             self._read = 0
         return frame
 
+    def drop(self) -> None:
+        """Forget the audio that waits: the generation is over, and only its ledger is kept."""
+        self._audio = bytearray()
+        self._read = 0
+
     @property
     def waiting(self) -> int:
         """How many frames ``pop`` would give now."""

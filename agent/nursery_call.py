@@ -164,6 +164,7 @@ class Call:
                 self.conversation.heard_to_end(generation)
         finally:
             self.pacer.withdraw(generation)
+            generation.slicer.drop()
             speech.feed.close()
             del self._speeches[generation.id]
             self.state.turned.unpark_all()

@@ -82,3 +82,12 @@ def test_tx_7_a_long_answer_costs_its_own_size_and_no_more() -> None:
         while slicer.pop() is not None:
             pass
     assert len(slicer._audio) <= 64 * 1024 + 8000
+
+
+def test_tx_7_an_answer_that_is_over_keeps_no_audio() -> None:
+    """A call with a hundred interrupted answers keeps a hundred ledgers, not their unheard audio."""
+    slicer = FrameSlicer()
+    slicer.push(bytes(4000))
+    assert slicer.waiting == 25
+    slicer.drop()
+    assert (slicer.waiting, slicer.pop(), len(slicer._audio)) == (0, None, 0)
