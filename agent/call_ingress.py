@@ -95,7 +95,7 @@ class Ingress:
         dtmf = self.state.dtmf
         keys = dtmf.take(now)
         if keys:
-            self.conversation.tell(f"The caller pressed these keys: {keys}")
+            self.conversation.tell(f"The caller pressed these keys: {keys}", now)
         return dtmf.due_s
 
     def _message(self, message: CarrierMessage, now: float) -> None:

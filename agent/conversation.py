@@ -29,6 +29,8 @@ ANSWER_ATTEMPTS: Final = 3
 """Answers in a row that may fail at the provider before the call is given up."""
 _OPTIONAL: Final = (Purpose.IDLE, Purpose.FAREWELL)
 """Answers that nobody waits for: one that fails is not asked for again."""
+_NEWS: Final = (Purpose.TOOL, Purpose.KEYS)
+"""Answers to something that we told the model just before: another answer under way may not know of it."""
 WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
 """Stands for a caller's turn that was not transcribed when its session ended."""
 
@@ -79,7 +81,7 @@ class Conversation:
     frames_dropped: int = 0
     turn_latencies_ms: list[int] = attrs.field(factory=list)
     caller_quiet_since: float | None = None
-    """When the caller's last speech really ended, end-pointing silence taken off."""
+    """When the caller's last speech really ended, end-pointing silence taken off; None once it is answered."""
     appended_ms: int = 0
     """Caller audio given to the model in this session: its clock for speech events."""
     barged_in_s: float = 0.0
@@ -89,6 +91,8 @@ class Conversation:
     _deletable: dict[str, ItemId] = attrs.field(factory=dict)
     _requests: dict[str, Purpose] = attrs.field(factory=dict)
     """Our requests for answers in this session, by the event id that a refusal names."""
+    _told: list[tuple[int, str, str]] = attrs.field(factory=list)
+    """What the caller did without words: when, ``user``, and how the model was told."""
     _given_up: bool = False
     _last_id: int = 0
     _event_count: int = 0
@@ -143,10 +147,11 @@ class Conversation:
             self._given_up = True
             self.effects.give_up(reason)
 
-    def tell(self, text: str) -> None:
+    def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
+        self._told.append((self._since_answer_ms(now), "user", text))
         self.effects.to_model(model.encode_text_item("user", text, self.next_event_id()))
-        self._ask_when_free(Purpose.TURN)
+        self._ask_when_free(Purpose.KEYS)
 
     def say(self, audio: bytes, now: float) -> Generation:
         """Speak bundled audio ourselves, without the model."""
@@ -369,9 +374,11 @@ class Conversation:
         elif event.event_id in self._requests:
             purpose = self._requests.pop(event.event_id)
             self.turns.refused(purpose)
-            # Refused for an answer of the provider's own, the request is met by that answer.
             if grade is not Severity.IGNORABLE:
                 self._answer_failed(purpose, event.code or event.kind, event.message, now)
+            elif purpose in _NEWS:
+                self.turns.committed(now)
+            # Else refused for an answer of the provider's own: the request is met by that answer.
 
     # What playback and the session say
 
@@ -380,6 +387,7 @@ class Conversation:
         if generation.purpose not in (Purpose.ANSWER, Purpose.TURN) or self.caller_quiet_since is None:
             return None
         latency_ms = round((now - self.caller_quiet_since) * 1000)
+        self.caller_quiet_since = None
         self.turn_latencies_ms.append(latency_ms)
         return latency_ms
 
@@ -412,13 +420,15 @@ class Conversation:
 
     def replay(self) -> list[str]:
         """What tells a new session all that was said and heard so far, and what is still to be heard."""
-        spoken = [(turn.started_ms, *_retold(turn)) for turn in self.transcript.turns()]
+        spoken = [(turn.started_ms, *_retold(turn)) for turn in self.transcript.turns()] + self._told
         for generation in self._live:
             began_s = generation.first_frame_s or generation.created_s
-            began_ms = round((began_s - self.transcript.answered_s) * 1000)
-            spoken.append((began_ms, "assistant", generation.received_text))
+            spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
         spoken.sort(key=lambda entry: entry[0])
         return [model.encode_text_item(role, text, self.next_event_id()) for _, role, text in spoken if text]
+
+    def _since_answer_ms(self, at_s: float) -> int:
+        return round((at_s - self.transcript.answered_s) * 1000)
 
     def end(self, now: float) -> None:
         """The call is over: what was still live ends as heard up to now."""

@@ -27,6 +27,7 @@ class Purpose(enum.StrEnum):
     GREETING = "greeting"
     TURN = "turn"
     TOOL = "tool"
+    KEYS = "keys"
     IDLE = "idle"
     FAREWELL = "farewell"
     PROMPT = "prompt"

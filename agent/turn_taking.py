@@ -21,6 +21,9 @@ ANSWER_GRACE_S: Final = 2.0
 FREED_GRACE_S: Final = 0.1
 """The same when the turn was committed while another answer was active: by then it has most likely refused."""
 
+_WORDS_OF_ITS_OWN: Final = (Purpose.GREETING, Purpose.IDLE, Purpose.FAREWELL)
+"""Answers that say what we asked for: who waits for an answer to his own words still does."""
+
 
 @attrs.frozen
 class Birth:
@@ -52,11 +55,12 @@ class TurnTaking:
             self._asked.remove(purpose)
         if not self._asked:
             self._cancel_unborn = False
+        if self._owed_at == inf and not self.busy:
+            self._owed_at = -inf
 
     def owe(self) -> None:
         """An answer is wanted as soon as the one under way is over: the provider gives but one at a time."""
-        if self._owed_at is None:
-            self._owed_at = inf
+        self._owed_at = inf
 
     def committed(self, now: float) -> None:
         """The caller's turn is over and is owed an answer."""
@@ -81,7 +85,7 @@ class TurnTaking:
         if ours and self._cancel_unborn:
             # The provider's own answer to the turn of that barge-in may overtake it: that one is wanted.
             unwanted, self._cancel_unborn = True, False
-        if not unwanted and self._owed_at != inf:
+        if not (unwanted or purpose in _WORDS_OF_ITS_OWN or self._owed_at == inf):
             self._owed_at = None
         return Birth(purpose, unwanted)
 
@@ -140,7 +144,7 @@ class TurnTaking:
     def session_lost(self) -> None:
         """The session is gone with all its responses: whoever was being answered is owed an answer again."""
         interrupted = bool(self._active - self._cancelled)
-        unborn = any(purpose in (Purpose.TURN, Purpose.TOOL) for purpose in self._asked)
+        unborn = any(purpose in (Purpose.TURN, Purpose.TOOL, Purpose.KEYS) for purpose in self._asked)
         self._active.clear()
         self._known.clear()
         self._asked.clear()

@@ -412,10 +412,27 @@ def test_a_tools_output_is_told_and_answered_when_the_model_is_free() -> None:
 
 def test_keys_are_told_as_the_callers_and_answered() -> None:
     talk = Talk()
-    talk.conversation.tell("The caller pressed 42#")
+    talk.conversation.tell("The caller pressed 42#", talk.now)
     [item] = talk.told("conversation.item.create")
     assert item["item"]["role"] == "user"
-    assert talk.asked == ["turn"]
+    assert talk.asked == ["keys"]
+
+
+@pytest.mark.parametrize("news", ["keys", "tool"])
+def test_news_that_lost_a_race_are_answered_after_the_answer_that_won(news: str) -> None:
+    """The provider began an answer of its own before it knew of them: that answer does not meet them."""
+    talk = Talk()
+    if news == "keys":
+        talk.conversation.tell("The caller pressed 42#", talk.now)
+    else:
+        talk.conversation.answer_tool("call_1", "{}", answer=True)
+    [request] = talk.told("response.create")
+    talk.created("r1")
+    refusal = "conversation_already_has_active_response"
+    talk.event(model.ErrorEvent("invalid_request_error", refusal, "busy", request["event_id"], ""))
+    talk.done("r1")
+    talk.pause(FREED_GRACE_S)
+    assert talk.asked == [news, "turn"]
 
 
 # Errors

@@ -138,7 +138,8 @@ async def open_booth(
     pacer.observer = booth
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        nursery.start_soon(partial(run_until_asked, pacer.run, pacer.stop, grace_s=1))
+        pace = partial(run_until_asked, pacer.run, pacer.stop, grace_s=1)
+        nursery.start_soon(pace, name="TX pacer")
         yield booth
         nursery.cancel_scope.cancel()
 
@@ -368,6 +369,66 @@ async def test_the_end_of_a_call_does_not_wait_for_a_stuck_carrier(autojump_cloc
         assert booth.pacer.sending_since is not None
         cancelled_s = trio.current_time()
     assert trio.current_time() - cancelled_s == pytest.approx(1.0, abs=0.01)
+
+
+@attrs.define(eq=False)
+class HalfWritten(Wire):
+    """A socket whose writes can be seen half done."""
+
+    begun: int = 0
+    finished: int = 0
+
+    async def send(self, message: str, wanted: Callable[[], bool] | None = None) -> bool:
+        """Begin, give way in the middle, finish."""
+        await trio.lowlevel.checkpoint()
+        if wanted is not None and not wanted():
+            return False
+        self.begun += 1
+        await trio.sleep(0.001)
+        self.finished += 1
+        return True
+
+
+@attrs.define(eq=False)
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when the task ``TX pacer`` has come so far."""
+
+    step: int
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    steps: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See Instrument."""
+        if task.name == "TX pacer":
+            self.steps += 1
+            if self.steps == self.step:
+                self.scope.cancel()
+
+
+async def test_st_1_a_cancel_at_any_checkpoint_leaves_whole_messages(autojump_clock: MockClock) -> None:
+    """Speech, marks, a clear, silence: wherever the cancel strikes, the message under way is finished."""
+
+    async def speak(strike: CancelAtStep) -> None:
+        wire = HalfWritten()
+        trio.lowlevel.add_instrument(strike)
+        with strike.scope:
+            async with open_booth(wire=wire, comfort_silence=True) as booth:
+                generation = booth.say(1, 15)
+                await trio.sleep(0.25)
+                generation.cancel(trio.current_time())
+                booth.pacer.clear()
+                booth.say(2, 3)
+                await trio.sleep(0.2)
+        trio.lowlevel.remove_instrument(strike)
+        assert wire.begun == wire.finished
+
+    whole = CancelAtStep(0)
+    await speak(whole)
+    assert whole.steps > 50
+    for step in range(1, whole.steps + 1):
+        began = trio.current_time()
+        await speak(CancelAtStep(step))
+        assert trio.current_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
