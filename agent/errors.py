@@ -63,3 +63,23 @@ class AdmissionError(AgentError):
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
+
+
+class DatabaseError(AgentError):
+    """The database cannot be used: not reachable, not ours, or newer than this program; the message says which."""
+
+
+class TenantError(AgentError):
+    """A tenant's description is wrong; the message names every wrong field at once."""
+
+
+class ProviderError(AgentError):
+    """The model provider's REST API refused a request or answered nonsense; a later try may do better."""
+
+
+class NotReadyError(AgentError):
+    """Something a post-call step needs is not there yet; it is looked for again, and no attempt is counted."""
+
+
+class StepDeadError(AgentError):
+    """A post-call step that no further attempt can help; the message is the reason kept in the ledger."""

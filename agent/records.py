@@ -94,3 +94,4 @@ class CallRecord:
     recording_sid: RecordingSid | None = None
     dtmf: str = ""
     timeline: tuple[TimelineEvent, ...] = ()
+    tenant_id: str = "default"

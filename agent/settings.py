@@ -137,6 +137,33 @@ class Settings(BaseSettings):
         "https://api.twilio.com", "TWILIO_API_URL", description="REST base URL of the carrier"
     )
 
+    # Who is called, and what happens after the call
+    database_url: SecretStr | None = _named(
+        None, "DATABASE_URL", description="Postgres, as libpq understands it; without one an embedded Postgres"
+    )
+    unknown_number: Literal["default", "refuse"] = _named(
+        "default",
+        "AGENT_UNKNOWN_NUMBER",
+        description="A call to a number of no tenant: the default tenant takes it, or a polite refusal",
+    )
+    worker: bool = _named(
+        True, "AGENT_WORKER", description="1: serve does post-call work; 0: only call-agent worker does"
+    )
+    worker_calls: int = _named(
+        8, "AGENT_WORKER_CALLS", description="Calls a worker works on at the same time", ge=1, le=100
+    )
+    summary_model: str = _named(
+        "gpt-5-mini", "AGENT_SUMMARY_MODEL", description="Model that summarises calls and extracts particulars"
+    )
+    recording_model: str = _named(
+        "whisper-1", "AGENT_RECORDING_MODEL", description="Model that writes down recordings, with times"
+    )
+    allow_inward_webhooks: bool = _named(
+        False,
+        "AGENT_ALLOW_INWARD_WEBHOOKS",
+        description="1: tenants' webhooks may be on private and loopback addresses",
+    )
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_a_url(cls, value: str) -> str:
@@ -167,7 +194,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _empty_secrets_are_none(self) -> Self:
-        for name in ("openai_api_key", "twilio_auth_token"):
+        for name in ("openai_api_key", "twilio_auth_token", "database_url"):
             secret = getattr(self, name)
             if secret is not None and not secret.get_secret_value():
                 self.__dict__[name] = None
