@@ -66,7 +66,7 @@ class AdmissionError(AgentError):
 
 
 class DatabaseError(AgentError):
-    """The database cannot be used: not reachable, not ours, or newer than this program; the message says which."""
+    """The database cannot be used: not reachable, not ours, or newer than this program; the message says why."""
 
 
 class TenantError(AgentError):
