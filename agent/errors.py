@@ -4,6 +4,10 @@ The tree is flat: catch the class you can do something about. Programming mistak
 ``TypeError`` and ``AssertionError``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class AgentError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -70,7 +74,11 @@ class DatabaseError(AgentError):
 
 
 class TenantError(AgentError):
-    """A tenant's description is wrong; the message names every wrong field at once."""
+    """A tenant's description is wrong; the message names every wrong field at once, ``faults`` lists them."""
+
+    def __init__(self, summary: str, faults: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([f"{summary}:" if faults else summary, *faults]))
+        self.faults = tuple(faults)
 
 
 class ProviderError(AgentError):

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: "units errors",
-    1: "settings records telemetry eventlog tickets tenants",
+    1: "settings records telemetry eventlog tickets tenants tenant_fields",
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools model_errors realtime_events twilio_stream twiml signature
