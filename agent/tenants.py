@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -120,6 +120,19 @@ def change_tenant(tenant: Tenant, *, default_region: str = "", **raw: Any) -> Te
     Its webhook secret stays, unless it is named too. Raises TenantError, as ``make_tenant``.
     """
     return make_tenant(default_region=default_region, **{**attrs.asdict(tenant, recurse=False), **raw})
+
+
+def shared_numbers(tenants: Iterable[Tenant]) -> list[str]:
+    """A sentence for each number that more than one of ``tenants`` claims."""
+    owners: dict[str, list[str]] = {}
+    for tenant in tenants:
+        for number in tenant.numbers:
+            owners.setdefault(number, []).append(tenant.id)
+    return [
+        f"numbers: {number} can belong to one tenant only, not to {' and '.join(ids)}"
+        for number, ids in owners.items()
+        if len(ids) > 1
+    ]
 
 
 def make_secret() -> str:
