@@ -18,11 +18,12 @@ from agent.demo.command import tell
 from agent.demo.picture import draw
 from agent.demo.run import Demo, Files
 from agent.demo.sight import CarrierSight, Frames, Gap
-from agent.demo.telling import tell_checks, tell_metrics, tell_transcript
+from agent.demo.telling import tell_checks, tell_metrics
 from agent.demo.timeline import Words, make_timeline
 from agent.records import CallRecord, Outcome
 from agent.sim.sounds import tone
 from agent.sim.tape import Tape
+from agent.transcriptview import tell_transcript
 
 
 def checks(record: CallRecord = RECORD, sight: CarrierSight = SIGHT) -> list[Check]:
@@ -87,17 +88,23 @@ def shown(what: RenderableType, *, colour: bool = False) -> str:
 
 def test_the_transcript_marks_what_was_not_heard() -> None:
     """PL-8, for people: in words, and struck out where there are colours."""
-    text = shown(tell_transcript(RECORD))
+    text = shown(tell_transcript(RECORD.turns))
     assert "Hello, this [not heard: is the assistant.]" in text
     assert "1.3 s  caller  When are you open?" in text
     assert text.count("[not heard") == 2
-    assert "\x1b[2;9mis the assistant." in shown(tell_transcript(RECORD), colour=True)
-    assert "(no words)" in shown(tell_transcript(attrs.evolve(RECORD, turns=(turn("caller", "", 10),))))
+    assert "\x1b[2;9mis the assistant." in shown(tell_transcript(RECORD.turns), colour=True)
+    assert "(no words)" in shown(tell_transcript([turn("caller", "", 10)]))
 
 
 def test_other_scripts_and_markup_survive() -> None:
-    said = attrs.evolve(RECORD, turns=(turn("agent", "שלום [bold]עולם", 0, heard="שלום"),))
-    assert "שלום [not heard: [bold]עולם]" in shown(tell_transcript(said))
+    """Right-to-left text is isolated, so that a terminal does not turn its neighbours round."""
+    said = shown(tell_transcript([turn("agent", "שלום [bold]עולם", 0, heard="שלום")]))
+    assert "שלום [not heard: [bold]עולם]" in said.replace("\u2068", "").replace("\u2069", "")
+    assert (said.count("\u2068"), said.count("\u2069")) == (2, 2)
+
+
+def test_what_was_said_does_not_move_the_cursor() -> None:
+    assert "\x1b" not in shown(tell_transcript([turn("caller", "I am \x1b[2J\x07 Ada", 0)]))
 
 
 def test_the_figures_of_both_sides_stand_beside_each_other() -> None:

@@ -15,7 +15,8 @@ from rich.text import Text
 from agent.demo.checks import broken
 from agent.demo.progress import open_progress
 from agent.demo.run import Demo, run_demo
-from agent.demo.telling import tell_checks, tell_metrics, tell_transcript
+from agent.demo.telling import tell_checks, tell_metrics
+from agent.transcriptview import tell_transcript
 
 _FAILED: Final = 1
 _SIGNALLED: Final = 128
@@ -73,7 +74,7 @@ async def _run(caller: Path | None, out: Path, console: Console) -> _Run:
 def tell(console: Console, demo: Demo) -> None:
     """Print the report of a call. Raises typer.Exit(1), the reason told, if the call broke a requirement."""
     console.print()
-    console.print(tell_transcript(demo.record))
+    console.print(tell_transcript(demo.record.turns))
     console.print()
     console.print(tell_metrics(demo.record.metrics, demo.sight))
     console.print()

@@ -1,4 +1,4 @@
-"""A call for people to read: its transcript with what was heard, its figures, what was checked. Pure."""
+"""A call for people to read: its figures, and what was checked. Pure."""
 
 from __future__ import annotations
 
@@ -12,34 +12,7 @@ from rich.text import Text
 
 from agent.demo.checks import TARGET_LATENCY_MS, Check
 from agent.demo.sight import CarrierSight
-from agent.records import CallMetrics, CallRecord, Turn
-
-
-def unheard(turn: Turn) -> str:
-    """The words of an agent's turn that the caller did not hear."""
-    return turn.text.removeprefix(turn.heard_text).strip()
-
-
-def tell_transcript(record: CallRecord) -> RenderableType:
-    """Who said what when; of an interrupted answer what was heard, and what was not."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for turn in record.turns:
-        who = Text(turn.role, "bold cyan" if turn.role == "caller" else "bold yellow")
-        table.add_row(f"{turn.started_ms / 1000:.1f} s", who, _words(turn))
-    return Group(Text("Transcript: what was heard", "bold"), table)
-
-
-def _words(turn: Turn) -> Text:
-    if not turn.text:
-        return Text("(no words)", "dim")
-    words = Text(turn.heard_text)
-    if turn.interrupted and (rest := unheard(turn)):
-        words.append(" " if turn.heard_text else "")
-        words.append("[not heard: ", "dim").append(rest, "dim strike").append("]", "dim")
-    return words
+from agent.records import CallMetrics
 
 
 def tell_metrics(metrics: CallMetrics, sight: CarrierSight) -> RenderableType:

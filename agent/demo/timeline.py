@@ -12,9 +12,9 @@ from typing import Final
 import attrs
 
 from agent.demo.sight import CarrierSight, Gap, Interval, Latency
-from agent.demo.telling import unheard
 from agent.records import CallRecord, Turn
 from agent.sim.tape import Tape
+from agent.transcriptview import unheard
 from agent.ulaw import LINEAR
 
 POINTS_PER_S: Final = 100

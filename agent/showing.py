@@ -1,0 +1,42 @@
+"""What others wrote, made fit for a terminal, and moments as people read them. Pure.
+
+A transcript holds what a caller said, a tenant what somebody imported: neither may move the cursor.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime, tzinfo
+from typing import Final
+
+_FIRST_STRONG_ISOLATE: Final = "\N{FIRST STRONG ISOLATE}"
+_POP: Final = "\N{POP DIRECTIONAL ISOLATE}"
+_RIGHT_TO_LEFT: Final = ("R", "AL")
+_KEPT: Final = "\n\t"
+
+
+def shown(text: str) -> str:
+    """``text`` without control characters; right-to-left text is isolated, so that what is beside it stays there.
+
+    Letters keep their logical order: turning them round is the terminal's part (Unicode UAX 9).
+    """
+    plain = "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) == "Cc" and letter not in _KEPT else letter
+        for letter in text
+    )
+    if any(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in plain):
+        return _FIRST_STRONG_ISOLATE + plain + _POP
+    return plain
+
+
+def moment(at: datetime, zone: tzinfo | None) -> str:
+    """A moment in ``zone`` (None: the local one of this machine), with the zone's name."""
+    there = at.astimezone(zone)
+    return f"{there:%a %Y-%m-%d %H:%M:%S} {there.tzname() or ''}".rstrip()
+
+
+def length(seconds: float) -> str:
+    """A length of time as a clock shows it: 4:07, or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
