@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent.errors import AgentError, SettingsError
+from agent.errors import AgentError, SettingsError, TenantError
 from agent.settings import load_settings
 
 USAGE_ERROR: Final = 2
@@ -95,6 +95,12 @@ def doctor() -> None:
 
 
 @app.command(**_ELSEWHERE)
+def tenants(context: typer.Context) -> None:
+    """Add, list, show, edit and import the businesses whose calls are answered."""
+    _run_app("agent.cli_tenants", "tenants", context.args)
+
+
+@app.command(**_ELSEWHERE)
 def demo(context: typer.Context) -> None:
     """Phone the agent on this machine with simulated speech, no key needed; see what was heard of it."""
     _run_elsewhere("agent.demo", "demo", context.args)
@@ -121,19 +127,25 @@ def _run_elsewhere(package: str, name: str, arguments: list[str]) -> None:
         inner(args=arguments, prog_name=f"call-agent {name}")
 
 
+def _run_app(module: str, name: str, arguments: list[str]) -> None:
+    """Run the subcommands that ``app`` of ``module`` declares."""
+    with _errors_in_one_sentence():
+        _imported(module).app(args=arguments, prog_name=f"call-agent {name}")
+
+
 def _imported(name: str) -> Any:
     return importlib.import_module(name)
 
 
 @contextmanager
 def _errors_in_one_sentence() -> Iterator[None]:
-    """Settings and usage errors exit with 2, other errors raised on purpose and those of the system with 1.
+    """Wrong settings, tenants and usage exit with 2, other errors raised on purpose and the system's with 1.
 
     Programming mistakes keep their traceback.
     """
     try:
         yield
-    except* SettingsError as group:
+    except* (SettingsError, TenantError) as group:
         _fail(group, USAGE_ERROR)
     except* (AgentError, OSError) as group:
         _fail(group, FAILED)

@@ -120,7 +120,8 @@ def read_time_zone(value: Any) -> str:
 
 @cache
 def _time_zones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
+    """Without the two names that mean another zone on each machine, or none."""
+    return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory"})
 
 
 def _nearest_zone(zone: str) -> str:
