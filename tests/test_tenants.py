@@ -9,8 +9,8 @@ from agent.errors import TenantError
 from agent.tenants import FIELDS, Tenant, change_tenant, make_tenant, shared_numbers
 
 NUMBER = "+15552223333"
-GREETING = "שלום\nעולם"
-SECRET = "whsec_0123456789abcdef"
+GREETING = "שלום\nאבא"
+KEY = "whsec_0123456789abcdef"
 
 
 def faults(**raw: Any) -> dict[str, str]:
@@ -40,7 +40,7 @@ def test_all_fields() -> None:
         transfer_numbers="tel:+972-9-7654322",
         services="implants; crowns, bridges",
         webhook_url="https://example.com:8443/calls?x=1",
-        webhook_secret=SECRET,
+        webhook_secret=KEY,
         delete_recordings="yes",
     )
     assert tenant == Tenant(
@@ -56,7 +56,7 @@ def test_all_fields() -> None:
         transfer_numbers=("+97297654322",),
         services=("implants", "crowns, bridges"),
         webhook_url="https://example.com:8443/calls?x=1",
-        webhook_secret=SECRET,
+        webhook_secret=KEY,
         delete_recordings=True,
     )
 
@@ -73,7 +73,7 @@ def test_everything_wrong_is_named_at_once() -> None:
         transfer_numbers=[15552223333],
         services={"implants": 1},
         webhook_url="ftp://example.com",
-        webhook_secret=SECRET[:9],
+        webhook_secret=KEY[:9],
         delete_recordings="perhaps",
         default_region="Israel",
         timezone="UTC",
