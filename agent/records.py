@@ -95,3 +95,15 @@ class CallRecord:
     dtmf: str = ""
     timeline: tuple[TimelineEvent, ...] = ()
     tenant_id: str = "default"
+
+
+@attrs.frozen
+class RecordingCallback:
+    """What the carrier tells of a recording; None and an empty ``url``: it did not say."""
+
+    call_sid: CallSid
+    recording_sid: RecordingSid
+    status: Literal["in-progress", "completed", "absent", "failed"]
+    url: str = ""
+    duration_s: int | None = None
+    channels: int | None = None
