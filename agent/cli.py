@@ -101,6 +101,12 @@ def tenants(context: typer.Context) -> None:
 
 
 @app.command(**_ELSEWHERE)
+def calls(context: typer.Context) -> None:
+    """List calls and what became of them, show one, have failed post-call work done again."""
+    _run_app("agent.cli_calls", "calls", context.args)
+
+
+@app.command(**_ELSEWHERE)
 def demo(context: typer.Context) -> None:
     """Phone the agent on this machine with simulated speech, no key needed; see what was heard of it."""
     _run_elsewhere("agent.demo", "demo", context.args)

@@ -5,14 +5,17 @@ A transcript holds what a caller said, a tenant what somebody imported: neither 
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 _FIRST_STRONG_ISOLATE: Final = "\N{FIRST STRONG ISOLATE}"
 _POP: Final = "\N{POP DIRECTIONAL ISOLATE}"
 _RIGHT_TO_LEFT: Final = ("R", "AL")
 _KEPT: Final = "\n\t"
+_AGO: Final = re.compile(r"(\d{1,6})\s*([mhdw])")
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def shown(text: str) -> str:
@@ -40,3 +43,16 @@ def length(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def read_since(text: str, now: datetime) -> datetime:
+    """A moment people write: 90m, 12h, 3d or 2w before ``now``, or an ISO 8601 date or time.
+
+    A time without a zone is in that of this machine. Raises ValueError.
+    """
+    try:
+        if ago := _AGO.fullmatch(text.strip().lower()):
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time; such are 90m, 12h, 3d, 2026-11-20, 2026-11-20T14:30") from None
