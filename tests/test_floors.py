@@ -23,7 +23,7 @@ FLOORS = {
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools model_errors realtime_events twilio_stream twiml signature
-          http_head tenant_files showing transcriptview extraction extraction_rules inward
+          http_head ws_shortcuts tenant_files showing transcriptview extraction extraction_rules inward
           webhook_signature""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
