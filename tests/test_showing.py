@@ -7,6 +7,7 @@ import pytest
 
 from agent.showing import length, moment, read_since, shown
 
+FIRST_STRONG_ISOLATE, POP = "\u2068", "\u2069"
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 
 
@@ -15,8 +16,8 @@ def test_text_does_not_move_the_cursor() -> None:
 
 
 def test_right_to_left_text_is_isolated_and_in_logical_order() -> None:
-    assert shown("שלום, Ada") == "\u2068שלום, Ada\u2069"
-    assert shown("مرحبا") == "\u2068مرحبا\u2069"
+    for text in ("שלום, Ada", "مرحبا"):
+        assert shown(text) == f"{FIRST_STRONG_ISOLATE}{text}{POP}"
     assert shown("日本語, Ünï, +15552223333") == "日本語, Ünï, +15552223333"
 
 
