@@ -116,26 +116,32 @@ class Metronome:
         self._expected.set()
 
     async def run(self) -> None:
-        """Tick until cancelled. A cancel leaves waiting pacers asleep: end them first."""
+        """Tick until cancelled. A cancel leaves waiting pacers asleep: end them first.
+
+        Deadlines are whole periods on trio's clock, plus the stalls there were. In virtual time they fall
+        together with those of other tickers, exactly, and the clock jumps once for all of them.
+        """
         step_s = self.period_s / self.phases
-        phase, deadline, rang = 0, trio.current_time(), False
+        base_s, beat, phase, rang = 0.0, ceil(trio.current_time() / self.period_s), 0, False
         while True:
-            if phase == 0 and not rang and not self._anyone_waits():
-                self._expected = trio.Event()
-                await self._expected.wait()
-                missed = ceil((trio.current_time() - deadline) / self.period_s)
-                deadline += max(missed, 0) * self.period_s
             if phase == 0:
+                if not rang and not self._anyone_waits():
+                    self._expected = trio.Event()
+                    await self._expected.wait()
+                    beat = max(beat, ceil((trio.current_time() - base_s) / self.period_s))
                 rang = False
             if self._seats[phase]:
+                deadline = base_s + beat * self.period_s + phase * step_s
                 await trio.sleep_until(deadline)
                 now = trio.current_time()
                 if now - deadline > self.period_s:
+                    base_s += now - deadline
                     deadline = now
                 for seat in self._seats[phase]:
                     rang = seat.ring(deadline) or rang
-            phase = (phase + 1) % self.phases
-            deadline += step_s
+            phase += 1
+            if phase == self.phases:
+                phase, beat = 0, beat + 1
 
     def _anyone_waits(self) -> bool:
         return any(seat.expects_tick for seats in self._seats for seat in seats)

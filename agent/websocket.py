@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 import trio_websocket as tws
-from wsproto import ConnectionType, WSConnection
+from wsproto import ConnectionType
 from wsproto.events import BytesMessage, Event, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from agent.errors import HandshakeRejectedError, SocketClosedError
+from agent.ws_shortcuts import ShortcutConnection
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 """Largest message taken from a peer (WB-6); a larger one closes the connection with 1009."""
@@ -250,7 +251,7 @@ async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handsh
     looked = _LastLook(stream)
     async with _reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
-            connection = _Connection(looked, WSConnection(ConnectionType.SERVER), **_LIMITS)
+            connection = _Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
             readers.start_soon(connection._reader_task)  # noqa: SLF001 - as wrap_*_stream does
             request = await connection._get_request()  # noqa: SLF001 - as wrap_*_stream does
         yield Handshake(request, looked)
@@ -317,7 +318,7 @@ async def open_client_over(
             looked.on_end = hung_up.cancel
             connection = _Connection(
                 looked,
-                WSConnection(ConnectionType.CLIENT),
+                ShortcutConnection(ConnectionType.CLIENT),
                 host=host,
                 path=resource,
                 client_subprotocols=list(subprotocols),

@@ -78,8 +78,11 @@ class Provider(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.asked))
     @rule()
     def refuse(self) -> None:
-        """The provider refuses a request; who asked asks again if it still matters."""
-        self.turns.refused(self.asked.pop(0))
+        """The provider refuses a request; who asked for the caller's turn sees to it again, as the call does."""
+        purpose = self.asked.pop(0)
+        self.turns.refused(purpose)
+        if purpose is Purpose.TURN:
+            self.turns.committed(self.now)
 
     @rule()
     def speak(self) -> None:

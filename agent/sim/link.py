@@ -11,6 +11,8 @@ from typing import Final
 import attrs
 import trio
 
+from agent.sim.tasks import Berth
+
 _OPCODE: Final = 0x0F
 _CLOSE: Final = 0x8
 
@@ -82,7 +84,7 @@ class _Pipe:
     _data: bytearray = attrs.field(factory=bytearray)
     _ended: bool = False
     _broken: bool = False
-    _reader: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _reader: Berth = attrs.field(factory=Berth)
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def write(self, data: memoryview) -> int:
@@ -91,7 +93,7 @@ class _Pipe:
             raise trio.BrokenResourceError("the peer closed the connection")
         taken = min(len(data), max(self.capacity_bytes - len(self._data), 0))
         self._data += data[:taken]
-        self._reader.unpark_all()
+        self._reader.wake()
         return taken
 
     def read(self, max_bytes: int) -> bytes | None:
@@ -100,7 +102,8 @@ class _Pipe:
             return b"" if self._ended else None
         data = bytes(self._data[:max_bytes])
         del self._data[:max_bytes]
-        self._writer.unpark_all()
+        if self._writer:
+            self._writer.unpark_all()
         return data
 
     async def until_room(self) -> None:
@@ -109,19 +112,19 @@ class _Pipe:
 
     async def until_data(self) -> None:
         while not self._data and not self._ended:
-            await self._reader.park()
+            await self._reader.lie()
 
     def end(self) -> None:
         """The sender closed: what is on its way still arrives."""
         self._ended = True
-        self._reader.unpark_all()
+        self._reader.wake()
 
     def break_off(self) -> None:
         """The reader closed: what is on its way is lost, and writing fails."""
         self._broken = self._ended = True
         self._data.clear()
         self._writer.unpark_all()
-        self._reader.unpark_all()
+        self._reader.wake()
 
 
 @attrs.define(eq=False)

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from math import inf
 from typing import Any
 
 import attrs
@@ -139,8 +138,10 @@ async def _read(socket: TrioWebSocket, session: ModelSession, bell: Bell) -> Non
         while True:
             message = await socket.receive()
             session.receive(message, trio.current_time())
-            if session.outbox.ready or session.next_due() < inf or session.closing or session.deaf:
+            if session.closing or session.deaf:
                 bell.ring()
+            else:
+                bell.ring_for(session.next_due())
     except SocketClosedError:
         session.closing = session.closing or "close"
         bell.ring()

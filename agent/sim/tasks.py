@@ -1,8 +1,8 @@
-"""Two small things every simulator stands on: a bell for its writer, and a nursery for its tasks."""
+"""Small things every simulator stands on: a bell for its writer, a berth, and a nursery for its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
 
@@ -11,25 +11,57 @@ import trio
 
 
 @attrs.define(eq=False)
+class Berth:
+    """Where one task lies until it is woken: a ParkingLot for one, at a third of the cost."""
+
+    _task: trio.lowlevel.Task | None = None
+
+    async def lie(self) -> None:
+        """Sleep until woken; two tasks at once are a mistake. A cancel leaves nothing behind."""
+        if self._task is not None:
+            raise trio.BusyResourceError("another task lies here")
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def wake(self) -> None:
+        """Wake the task that lies here, if one does."""
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@attrs.define(eq=False)
 class Bell:
     """Wakes one waiting task; rung while nobody waits, the next wait ends at once."""
 
-    _lot: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _berth: Berth = attrs.field(factory=Berth)
     _rung: bool = False
+    _until_s: float = inf
+    """Until when the present or last wait lasts by itself."""
 
     def ring(self) -> None:
         """Wake the waiting task, or the next that comes."""
         self._rung = True
-        self._lot.unpark_all()
+        self._berth.wake()
+
+    def ring_for(self, due_s: float) -> None:
+        """Ring if something is due before the wait ends by itself: a task woken for nothing costs as much."""
+        if due_s < self._until_s:
+            self.ring()
 
     async def wait(self, until_s: float = inf) -> None:
         """Wait for a ring, at most until ``until_s`` on trio's clock. A cancel loses no ring."""
+        self._until_s = until_s
         if not self._rung:
             if until_s == inf:
-                await self._lot.park()
+                await self._berth.lie()
             else:
                 with trio.CancelScope(deadline=until_s):
-                    await self._lot.park()
+                    await self._berth.lie()
         self._rung = False
 
 

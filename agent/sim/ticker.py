@@ -7,7 +7,7 @@ spread over ``phases`` within the 20 ms, as the calls of a real carrier are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import ceil, inf
 
 import attrs
 import trio
@@ -49,14 +49,13 @@ class Ticker:
             del self._members[phase][tick]
 
     async def run(self) -> None:
-        """Tick until cancelled, on absolute deadlines: a late tick is made up for, as a carrier's is."""
-        step_s = FRAME_S / self.phases
+        """Tick until cancelled on whole periods of trio's clock; a late tick is made up for, as by a carrier."""
         while True:
             while not self._phase_of:
                 await self._bell.wait(inf)
-            start_s, index = trio.current_time(), 0
+            index = ceil(trio.current_time() / FRAME_S) * self.phases
             while self._phase_of:
-                due_s = start_s + index * step_s
+                due_s = index / self.phases * FRAME_S
                 await trio.sleep_until(due_s)
                 self.max_late_s = max(self.max_late_s, trio.current_time() - due_s)
                 for tick in list(self._members[index % self.phases]):
