@@ -91,3 +91,7 @@ class NotReadyError(AgentError):
 
 class StepDeadError(AgentError):
     """A post-call step that no further attempt can help; the message is the reason kept in the ledger."""
+
+
+class DeliveryError(AgentError):
+    """A webhook was not taken by its receiver; a later try may do better. The message says how it failed."""
