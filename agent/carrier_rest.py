@@ -26,6 +26,8 @@ from agent.units import CallSid, RecordingSid
 HTTP_TIMEOUT_S: Final = 5.0
 """Twilio answers within 200 ms; a call's clean-up waits for this at most."""
 REST_THREADS: Final = 8
+RECORDING_CALLBACK_PATH: Final = "/voice/recording"
+RECORDING_EVENTS: Final = ("in-progress", "completed", "absent")
 _TWILIO_API: Final = "https://api.twilio.com"
 _NOT_FOUND: Final = 404
 _NOT_IN_PROGRESS: Final = 21220
@@ -68,11 +70,13 @@ class _RebasedHttpClient:
 class TwilioRest:
     """``CarrierRest`` on Twilio, and what the command line asks besides.
 
-    ``number`` is the one our outbound calls come from.
+    ``number`` is the one our outbound calls come from; ``recording_callback`` the URL that is told how recordings
+    go on (empty: nobody is).
     """
 
     _client: Client = attrs.field(repr=False)
     number: str
+    recording_callback: str = ""
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(REST_THREADS))
 
     async def hang_up(self, call_sid: CallSid) -> None:
@@ -91,7 +95,14 @@ class TwilioRest:
         """See CarrierRest."""
 
         def record() -> str:
-            recording = self._client.calls(call_sid).recordings.create(recording_channels="dual")
+            told = {
+                "recording_status_callback": self.recording_callback,
+                "recording_status_callback_event": list(RECORDING_EVENTS),
+                "recording_status_callback_method": "POST",
+            }
+            recording = self._client.calls(call_sid).recordings.create(
+                recording_channels="dual", **(told if self.recording_callback else {})
+            )
             return str(recording.sid)
 
         return RecordingSid(await self._write(f"recording {call_sid}", record))
@@ -159,8 +170,9 @@ def open_twilio_rest(settings: Settings) -> Iterator[TwilioRest | None]:
     client = Client(settings.twilio_account_sid, token.get_secret_value(), http_client=http_client)
     # The package imports some ninety modules when it is first used; in a call that takes 45 ms from the pacer.
     client.api.v2010  # noqa: B018
+    callback = f"{settings.public_url}{RECORDING_CALLBACK_PATH}" if settings.public_url else ""
     try:
-        yield TwilioRest(client, settings.twilio_number)
+        yield TwilioRest(client, settings.twilio_number, callback)
     finally:
         if inner.session is not None:
             inner.session.close()

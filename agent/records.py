@@ -97,13 +97,16 @@ class CallRecord:
     tenant_id: str = "default"
 
 
+RecordingStatus = Literal["in-progress", "completed", "absent", "failed"]
+
+
 @attrs.frozen
 class RecordingCallback:
     """What the carrier tells of a recording; None and an empty ``url``: it did not say."""
 
     call_sid: CallSid
     recording_sid: RecordingSid
-    status: Literal["in-progress", "completed", "absent", "failed"]
+    status: RecordingStatus
     url: str = ""
     duration_s: int | None = None
     channels: int | None = None

@@ -1,22 +1,25 @@
 """Twilio's webhooks: what to do with a call (TwiML), and how a call goes on. Signed, bounded, from memory."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl
 
 import attrs
+import psycopg
 import trio
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.datastructures import ImmutableMultiDict
 
 from agent import twiml
-from agent.errors import AdmissionError
+from agent.errors import AdmissionError, AgentError
 from agent.eventlog import EventLog
+from agent.records import RecordingCallback, RecordingStatus
 from agent.signature import SignatureCheck, public_base, stream_url
 from agent.tickets import CallTicket, TokenBook
-from agent.units import CallSid
+from agent.units import CallSid, RecordingSid
 
 STREAM_PATH: Final = "/media-stream"
 BODY_S: Final = 5.0
@@ -26,7 +29,20 @@ MAX_FIELDS: Final = 200
 MACHINES: Final = ("machine", "fax")
 """How Twilio's AnsweredBy begins when no human answered."""
 
+RECORDING_TOLD_S: Final = 5.0
+"""How long keeping a recording's status may take; Twilio waits for 15 seconds."""
+_SID: Final = re.compile("[A-Z]{2}[0-9A-Za-z]{1,62}")
+_RECORDING_STATUSES: Final = get_args(RecordingStatus)
+_MOST_URL: Final = 2048
+_MOST_RECORDING_S: Final = 48 * 3600
+_MOST_CHANNELS: Final = 2
+
 Fields = ImmutableMultiDict[str, str]
+
+
+async def forget(_: RecordingCallback) -> None:
+    """For a server without a store: whoever works on the call asks the carrier itself."""
+    await trio.lowlevel.checkpoint()
 
 
 @attrs.define(eq=False)
@@ -34,6 +50,8 @@ class Reception:
     """What the web side needs of the server.
 
     ``not_ready`` says why no call can be taken now, or nothing; ``is_full`` whether all lines are taken.
+    ``recording_told`` keeps what the carrier tells of a recording; what it may raise is AgentError, OSError and
+    psycopg.Error.
     """
 
     check: SignatureCheck
@@ -41,6 +59,7 @@ class Reception:
     events: EventLog
     not_ready: Callable[[], str]
     is_full: Callable[[], bool]
+    recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
 
     def base(self, request: Request) -> str:
         """The URL by which whoever asks reached us, without a path of ours."""
@@ -70,9 +89,19 @@ class Reception:
         # Unix time: a token may be checked on another machine than the one that issued it.
         return twiml.connect_stream(stream_url(base, STREAM_PATH), self.tokens.issue(ticket, time.time()))
 
+    async def keep_recording(self, told: RecordingCallback) -> None:
+        """Have it kept, within RECORDING_TOLD_S. Raises HTTPException 503, so that Twilio's fallback can try."""
+        self.events.emit("RECORDING_STATUS", call=told.call_sid, recording=told.recording_sid, status=told.status)
+        try:
+            with trio.fail_after(RECORDING_TOLD_S):
+                await self.recording_told(told)
+        except (AgentError, OSError, psycopg.Error, trio.TooSlowError) as error:
+            self.events.emit("RECORDING_NOT_NOTED", "warning", call=told.call_sid, error=repr(error)[:200])
+            raise HTTPException(503, "the recording's status could not be kept; try again") from None
+
 
 def voice_routes(reception: Reception) -> APIRouter:
-    """``POST /voice/incoming``, ``/voice/outgoing`` and ``/voice/status``, for Twilio alone."""
+    """``POST /voice/incoming``, ``/outgoing``, ``/status`` and ``/recording``, for Twilio alone."""
     routes = APIRouter(prefix="/voice")
 
     async def signed_fields(request: Request) -> Fields:
@@ -102,7 +131,38 @@ def voice_routes(reception: Reception) -> APIRouter:
         state = fields.get("CallStatus", "unknown")
         reception.events.emit("CALL_STATUS", call=fields.get("CallSid", ""), status=state)
 
+    @routes.post("/recording", status_code=204)
+    async def recording(fields: signed) -> None:
+        """Twilio tells how a recording goes on."""
+        await reception.keep_recording(read_recording_callback(fields))
+
     return routes
+
+
+def read_recording_callback(fields: Fields) -> RecordingCallback:
+    """The fields of a recording's status callback, bounded. Raises HTTPException 400 for what is none.
+
+    Source: https://www.twilio.com/docs/voice/api/recording-resource, RecordingStatusCallback parameters.
+    """
+    call_sid, recording_sid = fields.get("CallSid", ""), fields.get("RecordingSid", "")
+    status = fields.get("RecordingStatus", "")
+    if not _SID.fullmatch(call_sid) or not _SID.fullmatch(recording_sid) or status not in _RECORDING_STATUSES:
+        raise HTTPException(400, "no CallSid, RecordingSid and RecordingStatus as Twilio sends them")
+    url = fields.get("RecordingUrl", "")
+    return RecordingCallback(
+        CallSid(call_sid),
+        RecordingSid(recording_sid),
+        cast("RecordingStatus", status),
+        url if len(url) <= _MOST_URL else "",
+        _number(fields.get("RecordingDuration", ""), _MOST_RECORDING_S),
+        _number(fields.get("RecordingChannels", ""), _MOST_CHANNELS),
+    )
+
+
+def _number(text: str, most: int) -> int | None:
+    """A whole number from 0 to ``most``; None for anything else (Twilio says -1 for an unknown duration)."""
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    return int(text) if digits and int(text) <= most else None
 
 
 async def _read_form(request: Request) -> Fields:
