@@ -24,7 +24,7 @@ FLOORS = {
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools model_errors realtime_events twilio_stream twiml signature
           http_head ws_shortcuts tenant_files showing transcriptview extraction extraction_rules inward
-          webhook_signature
+          webhook_signature call_completed analysis_request
           wav_format transcription talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest

@@ -1,0 +1,143 @@
+"""Running psycopg's protocol generators on Trio.
+
+The generators do everything but wait: they yield what they wait for (the socket readable, writable, or either) and are
+sent back what became ready. psycopg ships loops for threads and for one other event loop; these are the ones for Trio.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TypeVar
+
+import attrs
+import psycopg
+import trio
+from psycopg.abc import PQGen, PQGenConn
+from psycopg.waiting import Ready, Wait
+
+RV = TypeVar("RV")
+
+BUSY_S = 0.002
+"""How long a loop over a socket that never blocks (COPY, pipelines) may go on before other tasks get their turn."""
+
+_WAIT_R = int(Wait.R)
+_WAIT_W = int(Wait.W)
+_READY_R = int(Ready.R)
+_READY_W = int(Ready.W)
+
+
+@attrs.define(eq=False)
+class Pace:
+    """Gives way to other tasks every :data:`BUSY_S`, however many operations in a row did not have to wait."""
+
+    _gave_way_at_s: float = 0.0
+
+    async def keep(self) -> None:
+        """A checkpoint if one is due, else nothing at all."""
+        now_s = time.monotonic()
+        if now_s - self._gave_way_at_s >= BUSY_S:
+            await trio.lowlevel.checkpoint()
+            self._gave_way_at_s = time.monotonic()
+
+
+async def drive(gen: PQGen[RV], fd: int, pace: Pace) -> RV:
+    """Run ``gen`` to its end, waiting for ``fd`` whenever it asks; returns what it returns.
+
+    A cancel leaves the generator where it waits: ``drive`` it again to go on, or drop it.
+
+    Raises:
+        psycopg.OperationalError: the socket was closed while waiting. Besides, whatever ``gen`` raises.
+    """
+    try:
+        state = next(gen)
+        while True:
+            if state == _WAIT_R:  # nearly always: the answer to a query
+                await trio.lowlevel.wait_readable(fd)
+                state = gen.send(_READY_R)
+            else:
+                state = gen.send(await _ready(fd, state, pace))
+    except StopIteration as end:
+        result: RV = end.value
+        return result
+    except (trio.ClosedResourceError, OSError) as error:
+        raise psycopg.OperationalError("the connection was closed while waiting for the server") from error
+
+
+async def drive_connecting(gen: PQGenConn[RV]) -> RV:
+    """As :func:`drive`, for generators whose socket changes on the way: connecting, and cancelling.
+
+    However it ends, ``gen`` is closed, and the half-made connection with it.
+    """
+    try:
+        fd, state = next(gen)
+        while True:
+            if state == _WAIT_R:
+                await trio.lowlevel.wait_readable(fd)
+                fd, state = gen.send(_READY_R)
+            else:
+                await trio.lowlevel.wait_writable(fd)
+                fd, state = gen.send(_READY_W)
+    except StopIteration as end:
+        result: RV = end.value
+        return result
+    except OSError as error:
+        raise psycopg.OperationalError(f"the connection failed while waiting: {error}") from error
+    finally:
+        gen.close()
+
+
+async def _ready(fd: int, state: int, pace: Pace) -> int:
+    """What of ``state`` is ready. A socket is nearly always writable, so it is asked before it is waited for."""
+    if found := _ready_now(fd, state):
+        await pace.keep()
+        return found
+    if state == _WAIT_W:
+        await trio.lowlevel.wait_writable(fd)
+        return _READY_W
+    if state == _WAIT_R:
+        await trio.lowlevel.wait_readable(fd)
+        return _READY_R
+    return await _either(fd)
+
+
+def is_readable(fd: int) -> bool:
+    """Whether something has arrived on ``fd``, an end or an error included; does not wait."""
+    return bool(_ready_now(fd, _WAIT_R))
+
+
+def _ready_now(fd: int, state: int) -> int:
+    """What of ``state`` is ready this moment; an error or a hang-up counts as all of it, as it does for Trio."""
+    poll = select.poll()
+    poll.register(fd, (select.POLLIN if state & _WAIT_R else 0) | (select.POLLOUT if state & _WAIT_W else 0))
+    found = 0
+    for _, events in poll.poll(0):
+        if events & ~select.POLLOUT:
+            found |= _READY_R & state
+        if events & ~select.POLLIN:
+            found |= _READY_W & state
+    return found
+
+
+async def _either(fd: int) -> int:
+    """Wait until ``fd`` is readable or writable, whichever comes first; both if both came.
+
+    Two tasks, because Trio waits for one thing at a time. Only reached when the socket's send buffer is full.
+    """
+    found = 0
+    try:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _readable() -> None:
+                nonlocal found
+                await trio.lowlevel.wait_readable(fd)
+                found |= _READY_R
+                nursery.cancel_scope.cancel(reason="readable")
+
+            await trio.lowlevel.wait_writable(fd)
+            found |= _READY_W
+            nursery.cancel_scope.cancel(reason="writable")
+    except* (trio.ClosedResourceError, OSError) as errors:
+        raise OSError(f"the socket was closed: {errors.exceptions[0]}") from errors
+    return found
