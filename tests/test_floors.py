@@ -29,7 +29,7 @@ FLOORS = {
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
           record_store loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
-          part_file recordings carrier_media wav_reading transcribing local_transcribing""",
+          part_file recordings carrier_media wav_reading transcribing local_transcribing pg""",
     # The call, and what comes after it.
     4: "call_house call_state call_ingress call_watch call_ending nursery_call postcall",
     # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
