@@ -4,7 +4,6 @@ Source: https://www.twilio.com/docs/voice/api/call-resource and its neighbours. 
 ``CallDesk`` knows; every one is recorded, and can be made to fail or to be slow.
 """
 
-import secrets
 from base64 import b64encode
 from collections import deque
 from typing import Any, Final, Literal, Protocol
@@ -12,13 +11,19 @@ from urllib.parse import parse_qsl
 
 import attrs
 import trio
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+
+from agent.sim.recording_media import answer_media
+from agent.sim.recordings import Recordings, SimulatedRecording
 
 _API: Final = "/2010-04-01/Accounts/{account_sid}"
 CREDENTIALS_WRONG: Final = 20003
 NOT_FOUND: Final = 20404
 NO_CALLER_NUMBER: Final = 21213
+CHANNELS_UNAVAILABLE: Final = 20001
+What = Literal["account", "numbers", "create", "update", "record", "recordings", "recording", "delete", "media"]
+"""What a request is about."""
 ENDED: Final = ("completed", "busy", "no-answer", "failed")
 """The statuses that nothing can change any more."""
 
@@ -56,6 +61,7 @@ class CallDesk(Protocol):
     auth_token: str
     numbers: dict[str, str]
     """The account's numbers, with the URL that Twilio asks when one is called."""
+    recordings: Recordings
 
     def status_of(self, call_sid: str) -> str | None:
         """A call's status; None for an unknown one."""
@@ -69,6 +75,9 @@ class CallDesk(Protocol):
     def describe(self, call_sid: str) -> dict[str, Any]:
         """The call as a resource of the API."""
 
+    def record(self, call_sid: str, form: dict[str, str]) -> SimulatedRecording:
+        """Begin to record a call that is in progress."""
+
 
 @attrs.define(eq=False)
 class RestApi:
@@ -80,46 +89,66 @@ class RestApi:
     """One for each of the next requests."""
     ended_call_error: tuple[int, int] = (404, NOT_FOUND)
     """What a change of a call that has ended is answered with; (400, 21220) is seen, too."""
-    recordings: dict[str, str] = attrs.field(factory=dict)
-    """Recordings started: call sid by recording sid."""
+
+    @property
+    def recordings(self) -> dict[str, str]:
+        """The recordings there are: call sid by recording sid."""
+        return {sid: recording.call_sid for sid, recording in self.desk.recordings.by_sid.items()}
 
     def make_app(self) -> FastAPI:
         """The ASGI application."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
         @app.get(f"{_API}.json")
-        async def account(request: Request, account_sid: str) -> JSONResponse:
+        async def account(request: Request, account_sid: str) -> Response:
             return await self._answer(request, "account", account_sid)
 
         @app.get(_API + "/IncomingPhoneNumbers.json")
-        async def numbers(request: Request, account_sid: str) -> JSONResponse:
+        async def numbers(request: Request, account_sid: str) -> Response:
             return await self._answer(request, "numbers", account_sid)
 
         @app.post(_API + "/Calls.json")
-        async def create(request: Request, account_sid: str) -> JSONResponse:
+        async def create(request: Request, account_sid: str) -> Response:
             return await self._answer(request, "create", account_sid)
 
         @app.post(_API + "/Calls/{call_sid}.json")
-        async def update(request: Request, account_sid: str, call_sid: str) -> JSONResponse:
+        async def update(request: Request, account_sid: str, call_sid: str) -> Response:
             return await self._answer(request, "update", account_sid, call_sid)
 
         @app.post(_API + "/Calls/{call_sid}/Recordings.json")
-        async def record(request: Request, account_sid: str, call_sid: str) -> JSONResponse:
+        async def record(request: Request, account_sid: str, call_sid: str) -> Response:
             return await self._answer(request, "record", account_sid, call_sid)
+
+        @app.get(_API + "/Calls/{call_sid}/Recordings.json")
+        async def recordings(request: Request, account_sid: str, call_sid: str) -> Response:
+            return await self._answer(request, "recordings", account_sid, call_sid)
+
+        @app.get(_API + "/Recordings/{sid}.json")
+        async def recording(request: Request, account_sid: str, sid: str) -> Response:
+            return await self._answer(request, "recording", account_sid, sid)
+
+        @app.delete(_API + "/Recordings/{sid}.json")
+        async def delete(request: Request, account_sid: str, sid: str) -> Response:
+            return await self._answer(request, "delete", account_sid, sid)
+
+        @app.get(_API + "/Recordings/{sid}.wav")
+        async def media(request: Request, account_sid: str, sid: str) -> Response:
+            return await self._answer(request, "media", account_sid, sid)
 
         return app
 
     async def _answer(
         self,
         request: Request,
-        what: Literal["account", "numbers", "create", "update", "record"],
+        what: What,
         account_sid: str,
-        call_sid: str = "",
-    ) -> JSONResponse:
+        sid: str = "",
+    ) -> Response:
         came_s = trio.current_time()
         form = _form(await request.body())
         fault = self.faults.popleft() if self.faults else RestFault()
         await trio.sleep(fault.delay_s)
+        answer: Response
         if fault.status >= 400:  # noqa: PLR2004  (HTTP's errors begin here)
             answer = _error(fault.status, fault.code, "as asked for")
         elif not self._knows(request, account_sid):
@@ -133,8 +162,13 @@ class RestApi:
             answer = _error(400, NO_CALLER_NUMBER, "Caller phone number is required")
         elif what == "create":
             answer = JSONResponse(self.desk.describe(self.desk.dial(form)), 201)
+        elif what == "recordings":
+            found = [recording.describe() for recording in self.desk.recordings.of_call(sid)]
+            answer = JSONResponse({"recordings": found, "page": 0, "page_size": 50, "next_page_uri": None})
+        elif what in ("recording", "delete", "media"):
+            answer = self._recording(what, request, sid)
         else:
-            answer = await self._change(what, call_sid, form)
+            answer = await self._change(what, sid, form)
         path = request.url.path
         self.requests.append(RestRequest(came_s, request.method, path, form, answer.status_code))
         return answer
@@ -152,9 +186,20 @@ class RestApi:
         ]
         return JSONResponse({"incoming_phone_numbers": found, "page": 0, "page_size": 50, "next_page_uri": None})
 
-    async def _change(
-        self, what: Literal["update", "record"], call_sid: str, form: dict[str, str]
-    ) -> JSONResponse:
+    def _recording(self, what: What, request: Request, sid: str) -> Response:
+        recording = self.desk.recordings.by_sid.get(sid)
+        if recording is None or (what == "media" and recording.status != "completed"):
+            return _error(404, NOT_FOUND, f"The requested resource /Recordings/{sid} was not found")
+        if what == "delete":
+            self.desk.recordings.delete(sid)
+            return Response(status_code=204)
+        if what == "recording":
+            return JSONResponse(recording.describe())
+        if request.query_params.get("RequestedChannels") == "2" and recording.channels == 1:
+            return _error(400, CHANNELS_UNAVAILABLE, "The requested number of channels is not available")
+        return answer_media(recording, request.headers.get("range", ""))
+
+    async def _change(self, what: What, call_sid: str, form: dict[str, str]) -> JSONResponse:
         status = self.desk.status_of(call_sid)
         if status is None:
             return _error(404, NOT_FOUND, f"The requested resource /Calls/{call_sid}.json was not found")
@@ -162,11 +207,7 @@ class RestApi:
             http_status, code = self.ended_call_error
             return _error(http_status, code, "Call is not in-progress")
         if what == "record":
-            recording_sid = f"RE{secrets.token_hex(16)}"
-            self.recordings[recording_sid] = call_sid
-            channels = 2 if form.get("RecordingChannels") == "dual" else 1
-            body = {"sid": recording_sid, "call_sid": call_sid, "status": "in-progress", "channels": channels}
-            return JSONResponse(body, 201)
+            return JSONResponse(self.desk.record(call_sid, form).describe(), 201)
         if form.get("Status") == "completed" or "Twiml" in form or "Url" in form:
             await self.desk.complete(call_sid)
         return JSONResponse(self.desk.describe(call_sid))

@@ -24,9 +24,14 @@ from hypercorn.trio import serve
 from agent.errors import AgentError
 from agent.sim.calling import Caller, parse_twiml
 from agent.sim.carrier import SimulatedStream
+from agent.sim.recordings import Recordings, SimulatedRecording
 from agent.sim.rest_api import ENDED, RestApi
+from agent.sim.tape import Tape
 from agent.sim.tasks import open_crew
 
+TOO_SHORT: Final = 16101
+"""Why there is no recording: https://www.twilio.com/docs/api/errors/16101."""
+ENDED_RECORDINGS: Final = ("completed", "absent", "failed")
 STATUS_S: Final = 2.0
 """How long a status callback may take."""
 Callee = Callable[[SimulatedStream], Awaitable[None]]
@@ -81,6 +86,11 @@ class SimulatedTwilio:
     api_url: str = ""
     calls: dict[str, SimulatedCall] = attrs.field(factory=dict)
     webhooks: list[Webhook] = attrs.field(factory=list)
+    """About calls."""
+    recordings: Recordings = attrs.field(factory=Recordings)
+    recording_webhooks: list[Webhook] = attrs.field(factory=list)
+    processing_s: float = 0.1
+    """How long a recording is worked on after its call has ended."""
     callee: Callee = listen
     """What whoever is called does; the call ends when it returns."""
     callee_answers: Literal["human", "machine_start", "busy", "no-answer"] = "human"
@@ -163,6 +173,17 @@ class SimulatedTwilio:
             "to": call.to,
         }
 
+    def record(self, call_sid: str, form: dict[str, str]) -> SimulatedRecording:
+        """See CallDesk."""
+        recording = self.recordings.start(
+            call_sid,
+            2 if form.get("RecordingChannels") == "dual" else 1,
+            callback=form.get("RecordingStatusCallback", ""),
+            events=form.get("RecordingStatusCallbackEvent", ""),
+        )
+        self._tasks.start_soon(self._tell_of, recording, self.calls[call_sid])
+        return recording
+
     # Calls.
 
     async def _ring(self, call: SimulatedCall) -> None:
@@ -209,7 +230,19 @@ class SimulatedTwilio:
     async def _end(self, call: SimulatedCall, status: CallStatus) -> None:
         call.status = status
         call.ended.set()
+        for recording in self.recordings.of_call(call.sid):
+            if recording.status == "in-progress":
+                self._tasks.start_soon(self._process, recording, call, trio.current_time())
         await self._tell(call, "completed")
+
+    async def _process(self, recording: SimulatedRecording, call: SimulatedCall, ended_s: float) -> None:
+        """Work on a recording of a call that has ended, and tell when it is ready."""
+        recording.status = "processing"
+        await trio.sleep(self.processing_s)
+        tapes = (call.stream.said, call.stream.playback.tape) if call.stream else (Tape(), Tape())
+        self.recordings.process(recording, *tapes, ended_s)
+        if recording.status in ENDED_RECORDINGS:
+            await self._tell_of(recording, call)
 
     # Webhooks.
 
@@ -221,6 +254,30 @@ class SimulatedTwilio:
                     await self._post(self.caller.reachable(call.status_url), call)
                 except httpx.HTTPError:
                     return
+
+    async def _tell_of(self, recording: SimulatedRecording, call: SimulatedCall) -> None:
+        """Post a recording's status, if that is wanted; one that fails is noted and forgotten."""
+        if not recording.callback or recording.status not in recording.callback_events:
+            return
+        fields = {
+            "AccountSid": self.account_sid,
+            "CallSid": call.sid,
+            "RecordingSid": recording.sid,
+            "RecordingUrl": f"{self.api_url}/2010-04-01/Accounts/{self.account_sid}/Recordings/{recording.sid}",
+            "RecordingStatus": recording.status,
+            "RecordingDuration": str(recording.duration_s) if recording.status == "completed" else "-1",
+            "RecordingChannels": str(recording.channels),
+            "RecordingSource": "StartCallRecordingAPI",
+            "RecordingTrack": "both",
+            **({"ErrorCode": str(TOO_SHORT)} if recording.status == "absent" else {}),
+        }
+        url, answer = self.caller.reachable(recording.callback), 0
+        try:
+            answer = (await self.caller.post(url, fields)).status_code
+        except httpx.HTTPError:
+            pass
+        finally:
+            self.recording_webhooks.append(Webhook(trio.current_time(), url, fields, answer))
 
     async def _post(self, url: str, call: SimulatedCall) -> httpx.Response:
         fields = self.caller.fields(call.sid, call.from_, call.to, call.direction, call.status)
