@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 import structlog
+from databases import TestCluster, open_cluster
 
 
 def _drop(_logger: Any, _method: str, _event: Any) -> NoReturn:
@@ -19,3 +20,26 @@ def quiet_logs() -> Iterator[None]:
     structlog.configure(processors=[_drop])
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[TestCluster]:
+    """A Postgres server for the session; started when the first test asks for it."""
+    with open_cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def postgres(cluster: TestCluster) -> Iterator[str]:
+    """Connection string of a fresh, migrated database."""
+    conninfo = cluster.make_database()
+    yield conninfo
+    cluster.drop(conninfo)
+
+
+@pytest.fixture
+def empty_postgres(cluster: TestCluster) -> Iterator[str]:
+    """Connection string of a database with nothing in it."""
+    conninfo = cluster.make_database(migrated=False)
+    yield conninfo
+    cluster.drop(conninfo)
