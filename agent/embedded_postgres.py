@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -49,7 +49,7 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
     The last process to leave stops it. A cancel while starting or stopping waits for that, at most START_S and
     STOP_S. Raises DatabaseError that says what to do.
     """
-    cluster = Cluster(data_dir.resolve() / "postgres")
+    cluster = Cluster(Path(os.path.abspath(data_dir)) / "postgres")  # noqa: PTH100 - asks no disk
     lock = await trio.to_thread.run_sync(cluster.start, limiter=_threads)
     try:
         yield cluster.conninfo
@@ -190,10 +190,8 @@ class Cluster:
             return done
 
     def _last_words(self, output: bytes) -> str:
-        try:
+        with suppress(OSError):  # it may not have come as far as a log
             output += self.log.read_bytes()[-4000:]
-        except OSError:
-            pass  # it did not come as far as a log
         lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
         telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "error:", "HINT"))]
         return "; ".join((telling or lines or ["it said nothing"])[-3:])

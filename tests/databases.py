@@ -46,8 +46,9 @@ class TestCluster:
         return f"{self.server.rpartition(' dbname=')[0]} dbname={database}"
 
     def run(self, sql: str) -> None:
+        """Run a statement that wants no transaction around it."""
         with psycopg.connect(self.server, autocommit=True) as connection:
-            connection.execute(sql)  # type: ignore[call-overload]
+            connection.execute(sql)
 
 
 @contextmanager
@@ -69,11 +70,11 @@ def apply(conninfo: str, steps: tuple[Migration, ...]) -> None:
     """Apply migrations without the program's own migrating, which is tested elsewhere."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(
-            "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, "
-            "applied_at timestamptz NOT NULL DEFAULT now())"
+            "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT NULL, "
+            "sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
         for step in steps:
-            connection.execute(step.sql)  # type: ignore[call-overload]
+            connection.execute(step.sql)
             connection.execute(
                 "INSERT INTO schema_migrations VALUES (%s, %s, %s)", [step.version, step.name, step.sha256]
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import psycopg
@@ -32,7 +32,7 @@ AWAY: Final = (DatabaseError, psycopg.OperationalError, psycopg.InterfaceError)
 
 @attrs.define(eq=False)
 class Database:
-    """One database. ``connection`` is for pieces of work; a listener opens a connection of its own to ``conninfo``."""
+    """One database: ``connection`` for pieces of work; a listener opens one of its own to ``conninfo``."""
 
     conninfo: str = attrs.field(repr=False)
     pool: Pool
@@ -43,7 +43,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection[TupleRow]]:
-        """A connection with autocommit on. Raises DatabaseError until ready; else as Pool.connection (see AWAY)."""
+        """A connection with autocommit on. Raises DatabaseError until ready, and see AWAY."""
         if not self.ready.is_set():
             raise DatabaseError(self.problem)
         async with self.pool.connection() as connection:
@@ -68,8 +68,8 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """The database that DATABASE_URL names, or the embedded one in the data directory; migrated.
 
-    With ``must_be_there`` it is ready when this returns, after some tries; else tries go on in the background, for
-    a server whose calls must not wait for a database. The embedded one is started in any case. Raises
+    With ``must_be_there`` it is ready when this returns, after some tries; else tries go on in the background,
+    for a server whose calls must not wait for a database. The embedded one is started in any case. Raises
     DatabaseError, also where no try can help (another program's tables, a newer schema).
     """
     async with AsyncExitStack() as stack:
@@ -91,7 +91,7 @@ async def open_database(
 
 @asynccontextmanager
 async def open_listener(database: Database, *channels: str) -> AsyncIterator[Connection[TupleRow]]:
-    """A connection of its own that listens on ``channels``; ``connection.notifies()`` yields. Errors: see AWAY."""
+    """A connection of its own that listens on ``channels``: ``connection.notifies()``. Errors: see AWAY."""
     async with open_connection(database.conninfo, autocommit=True) as connection:
         for channel in channels:
             await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
@@ -113,7 +113,9 @@ def _checked(conninfo: str) -> str:
         raise DatabaseError(
             "DATABASE_URL is not what libpq understands, such as postgresql://user:password@host:5432/database"
         ) from None
-    return make_conninfo(**{"connect_timeout": CONNECT_S, "fallback_application_name": APPLICATION, **given})
+    defaults = {"connect_timeout": CONNECT_S, "fallback_application_name": APPLICATION}
+    whole: dict[str, Any] = {**defaults, **given}
+    return make_conninfo(**whole)
 
 
 async def _reach(database: Database, events: EventLog) -> None:

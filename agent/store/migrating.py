@@ -23,7 +23,8 @@ LOCK: Final = 0x63616C6C
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _BOOKS: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
-  version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+  version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
 )"""
 
 
@@ -97,7 +98,7 @@ async def _apply(connection: Connection, step: Migration) -> None:
     try:
         async with connection.transaction():
             # Without parameters the whole file goes as one simple query; the text is ours.
-            await connection.execute(step.sql)  # type: ignore[call-overload]
+            await connection.execute(step.sql)
             await connection.execute(
                 "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)",
                 [step.version, step.name, step.sha256],
