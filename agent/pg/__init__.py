@@ -1,4 +1,4 @@
-"""Postgres on Trio: psycopg 3's async interface, with cancellation that leaves nothing in doubt, and a small pool.
+"""Postgres on Trio: psycopg 3's async interface, cancels that leave nothing in doubt, and a small pool.
 
 psycopg's protocol core is a set of generators that say what they wait for; here Trio does the waiting (see
 :mod:`agent.pg.waiting`). Nothing else of the project is used: it could be a package of its own.
@@ -8,9 +8,12 @@ psycopg's protocol core is a set of generators that say what they wait for; here
             await connection.execute("INSERT INTO leads (phone) VALUES (%s)", ["+15550100"])
 """
 
-from agent.pg.connection import CLEAN_UP_S, Connection, open_connection
+from agent.pg.cancelling import CLEAN_UP_S
+from agent.pg.connection import Connection, open_connection
 from agent.pg.cursors import Copy, Cursor, ServerCursor
+from agent.pg.notifications import Notifications
 from agent.pg.pool import Pool, PoolClosedError, PoolStats, open_pool
+from agent.pg.streaming import Stream
 from agent.pg.transaction import Pipeline, Transaction
 
 __all__ = [
@@ -18,11 +21,13 @@ __all__ = [
     "Connection",
     "Copy",
     "Cursor",
+    "Notifications",
     "Pipeline",
     "Pool",
     "PoolClosedError",
     "PoolStats",
     "ServerCursor",
+    "Stream",
     "Transaction",
     "open_connection",
     "open_pool",

@@ -22,7 +22,8 @@ async def connect_first(params: ConnDict, start: Callable[[str], PQGenConn[RV]])
     """Try the hosts in turn; return the first connection that is made.
 
     Args:
-        params: as :func:`psycopg.conninfo.conninfo_to_dict` gives them. Each attempt has ``connect_timeout`` seconds
+        params: as :func:`psycopg.conninfo.conninfo_to_dict` gives them. Each attempt has ``connect_timeout``
+        seconds
             (libpq's rules: at least 2; psycopg's default, 130, when it is not given).
         start: makes the generator that connects with a connection string.
 
@@ -38,7 +39,7 @@ async def connect_first(params: ConnDict, start: Callable[[str], PQGenConn[RV]])
         try:
             with trio.move_on_after(timeout_s):
                 return await drive_connecting(start(make_conninfo("", **attempt)))
-            raise psycopg.errors.ConnectionTimeout("connection timeout expired")  # noqa: TRY301 - one place for all failures
+            raise psycopg.errors.ConnectionTimeout("connection timeout expired")
         except psycopg.Error as error:
             where = ", ".join(f"{key} {attempt[key]}" for key in ("host", "hostaddr", "port") if attempt.get(key))
             failures.append((where, error))
@@ -52,11 +53,12 @@ async def connect_first(params: ConnDict, start: Callable[[str], PQGenConn[RV]])
 async def list_attempts(params: ConnDict) -> list[ConnDict]:
     """The single connections to try, in order: one for each address of each host.
 
-    What ``params`` leave out comes from the environment (``PGHOST``...) as it does for libpq. ``load_balance_hosts``
-    and ``target_session_attrs=prefer-standby`` are heeded.
+    What ``params`` leave out comes from the environment (``PGHOST``...) as it does for libpq.
+    ``load_balance_hosts`` and ``target_session_attrs=prefer-standby`` are heeded.
 
     Raises:
-        psycopg.OperationalError: not one of the hosts' names could be resolved, or the numbers of hosts, addresses
+        psycopg.OperationalError: not one of the hosts' names could be resolved, or the numbers of hosts,
+        addresses
             and ports do not match.
     """
     hosts = _listed(params, "host", "PGHOST")

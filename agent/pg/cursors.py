@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import asynccontextmanager
+from typing import Any, Self
 
+import attrs
 import psycopg
 import trio
 from psycopg.abc import Buffer, Params, Query
@@ -13,28 +14,33 @@ from psycopg.copy import AsyncQueuedLibpqWriter, AsyncWriter
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import Row
 
-if TYPE_CHECKING:
-    from agent.pg.connection import Connection
+from agent.pg.cancelling import CancellableConnection
+from agent.pg.streaming import Stream
 
 
 class Copy(psycopg.AsyncCopy):
     """A COPY in progress; what ``Cursor.copy()`` gives.
 
     Left by an exception or a cancel it is broken off: the server keeps nothing of a COPY FROM, and the rest of a
-    COPY TO is thrown away; both shielded and bounded by ``agent.pg.CLEAN_UP_S``, after which the connection is
-    closed. A COPY TO that is left before its end is broken off as well.
+    COPY TO is thrown away; both shielded and bounded by the connection's ``clean_up_s``, after which the
+    connection is closed. A COPY TO that is left before its end is broken off as well.
     """
 
-    connection: Connection[Any]
+    connection: CancellableConnection[Any]
 
-    def __aiter__(self) -> Self:  # type: ignore[override]
-        # psycopg has a generator here, which Trio would report as not closed when a loop is left early.
+    # psycopg has generators here, which Trio would report as not closed when a loop is left early.
+
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Buffer:
         if data := await self.read():
             return data
         raise StopAsyncIteration
+
+    def rows(self) -> CopyRows:
+        """The records of a COPY TO, one by one; unparsed text unless ``set_types()`` was used."""
+        return CopyRows(self)
 
     async def finish(self, exc: BaseException | None) -> None:
         """Called at the end of the block. An orderly end is a statement like any other to a cancel."""
@@ -43,20 +49,35 @@ class Copy(psycopg.AsyncCopy):
             return
         self.connection.block_cleans_up = False
         await super().finish(None)
-        if self._busy():
+        if self._is_active():
             await self._break_off(EOFError("COPY TO was not read to its end"))
 
     async def _break_off(self, why: BaseException) -> None:
         with trio.move_on_after(self.connection.clean_up_s, shield=True):
             if self._direction == ExecStatus.COPY_IN and not isinstance(why, Exception):
                 # Whatever holds the server up (a lock, a trigger) is cut short too.
-                await self.connection._try_cancel()  # noqa: SLF001
+                await self.connection.try_cancel()
             await super().finish(why)
-        if self._busy():
+        if self._is_active():
             self.connection.abandon("a COPY could not be broken off")
 
-    def _busy(self) -> bool:
+    def _is_active(self) -> bool:
         return self._pgconn.transaction_status == TransactionStatus.ACTIVE
+
+
+@attrs.frozen(eq=False)
+class CopyRows:
+    """What ``Copy.rows()`` gives."""
+
+    _copy: Copy
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[Any, ...]:
+        if (record := await self._copy.read_row()) is None:
+            raise StopAsyncIteration
+        return record
 
 
 class Cursor(psycopg.AsyncCursor[Row]):
@@ -64,7 +85,7 @@ class Cursor(psycopg.AsyncCursor[Row]):
 
     __slots__ = ()
 
-    _conn: Connection[Any]
+    _conn: CancellableConnection[Any]
 
     @asynccontextmanager
     async def copy(
@@ -88,38 +109,14 @@ class Cursor(psycopg.AsyncCursor[Row]):
                 self._conn.block_cleans_up = False
         self._select_current_result(0)  # the COPY's own, for rowcount
 
-    async def stream(
+    def stream(
         self, query: Query, params: Params | None = None, *, binary: bool | None = None, size: int = 1
-    ) -> AsyncIterator[Row]:
-        """Iterate over the rows of a query while they arrive; ``size`` of them at a time.
+    ) -> Stream[Row]:
+        """The rows of a query while they arrive, ``size`` of them at a time; see :class:`agent.pg.Stream`.
 
-        Leave a loop early only inside ``contextlib.aclosing``: the connection is in use until the generator is
-        closed. Left early or cancelled, the query is cancelled on the server and the rest thrown away.
+        Leave a loop over them early only inside ``contextlib.aclosing``.
         """
-        if self._pgconn.pipeline_status:
-            raise psycopg.ProgrammingError("stream() cannot be used in pipeline mode")
-        async with self._conn.lock:
-            self._conn.block_cleans_up = True
-            try:
-                await self._conn.wait(self._stream_send_gen(query, params, binary=binary, size=size))
-                first = True
-                while result := await self._conn.wait(self._stream_fetchone_gen(first)):
-                    for row in range(result.ntuples):
-                        yield self._tx.load_row(row, self._make_row)
-                    first = False
-            finally:
-                if self._pgconn.transaction_status == TransactionStatus.ACTIVE:
-                    await self._break_off()
-                self._conn.block_cleans_up = False
-
-    async def _break_off(self) -> None:
-        with trio.move_on_after(self._conn.clean_up_s, shield=True):
-            await self._conn._try_cancel()  # noqa: SLF001
-            while self._pgconn.transaction_status == TransactionStatus.ACTIVE:
-                with suppress(psycopg.Error):
-                    await self._conn.wait(self._stream_fetchone_gen(first=False))
-        if self._pgconn.transaction_status == TransactionStatus.ACTIVE:
-            self._conn.abandon("a stream could not be broken off")
+        return Stream(self._conn, self, self._stream_send_gen(query, params, binary=binary, size=size))
 
 
 class ServerCursor(psycopg.AsyncServerCursor[Row]):
@@ -127,11 +124,11 @@ class ServerCursor(psycopg.AsyncServerCursor[Row]):
 
     __slots__ = ()
 
-    _conn: Connection[Any]
+    _conn: CancellableConnection[Any]
 
     async def close(self) -> None:
         """Close the cursor here and on the server; a connection that does not answer in time is closed."""
-        with trio.move_on_after(self._conn.clean_up_s, shield=True):
+        with trio.move_on_after(self._conn.clean_up_s, shield=True) as scope:
             await super().close()
-            return
-        self._conn.abandon("a server-side cursor could not be closed")
+        if scope.cancelled_caught:
+            self._conn.abandon("a server-side cursor could not be closed")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Self
+from typing import Protocol, Self
 
 import attrs
 import psycopg
 import trio
 
-if TYPE_CHECKING:
-    from agent.pg.connection import Connection
+
+class Notified(Protocol):
+    """A connection that gets notifications."""
+
+    async def notification(self) -> psycopg.Notify:
+        """Wait for the next one."""
+
+    def notification_nowait(self) -> psycopg.Notify | None:
+        """One that has arrived, or None."""
 
 
 @attrs.define(eq=False)
@@ -20,12 +27,12 @@ class Notifications:
     Notifications are kept on the connection until they are taken, so a cancel loses none.
     """
 
-    _connection: Connection[Any]
+    _connection: Notified
     _deadline: float
     _left: float
 
     @classmethod
-    def of(cls, connection: Connection[Any], timeout_s: float | None, stop_after: int | None) -> Self:
+    def of(cls, connection: Notified, timeout_s: float | None, stop_after: int | None) -> Self:
         """Begin: the time-out counts from now."""
         deadline = math.inf if timeout_s is None else trio.current_time() + timeout_s
         return cls(connection, deadline, math.inf if stop_after is None else stop_after)

@@ -10,15 +10,16 @@ from typing import Any
 import attrs
 import psycopg
 import trio
-from psycopg.pq import TransactionStatus
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from agent.pg.connection import Connection
 from agent.pg.slots import Idle, Slots, Ticket
 
 UNSEEN_S = 30.0
-"""A connection idle for longer is asked whether it still works before it is given out: half-dead peers are silent."""
+"""A connection idle for longer is asked whether it still works before it is given out: half-dead peers are
+silent."""
 CHECK_S = 2.0
 """It has so long to answer."""
 UNUSED_S = 300.0
@@ -74,10 +75,10 @@ class Pool:
     """Connections to one database, shared by many tasks; made by :func:`open_pool`.
 
     Callers are served in the order in which they came. A connection is checked before it is given out: without
-    asking the server each time (a server that went away has closed the socket, which is seen at once), by a question
-    when it was idle for long. Broken ones are replaced on the way, so after a restart of the server the pool serves
-    again as soon as the server does; while it is away, each caller gets the ``psycopg.OperationalError`` of its own
-    attempt to connect.
+    asking the server each time (a server that went away has closed the socket, which is seen at once), by a
+    question when it was idle for long. Broken ones are replaced on the way, so after a restart of the server the
+    pool serves again as soon as the server does; while it is away, each caller gets the
+    ``psycopg.OperationalError`` of its own attempt to connect.
     """
 
     name: str
@@ -94,8 +95,8 @@ class Pool:
     async def connection(self) -> AsyncIterator[Connection[TupleRow]]:
         """A connection for the length of the block, with autocommit on: use ``transaction()`` for more.
 
-        Waits its turn, however long: deadlines are the caller's. A cancel loses nothing. At the end of the block the
-        connection goes back; if it is in a transaction, that is rolled back; if it is in doubt, it is closed.
+        Waits its turn, however long: deadlines are the caller's. A cancel loses nothing. At the end of the block
+        the connection goes back; if it is in a transaction, that is rolled back; if it is in doubt, it is closed.
         Session state (LISTEN, SET, session locks) is the caller's to undo: open a connection of its own for that.
 
         Raises:
@@ -106,7 +107,7 @@ class Pool:
         try:
             yield connection
         finally:
-            await self._release(connection)
+            await self._release(connection)  # noqa: ASYNC102 - shielded and bounded inside, by the connection
 
     @property
     def stats(self) -> PoolStats:
@@ -270,9 +271,9 @@ async def open_pool(
 ) -> AsyncIterator[Pool]:
     """A pool for the length of a block.
 
-    Opening does not wait for the server: ``min_size`` connections are opened in the background, and kept. At the end
-    of the block those who wait get :exc:`PoolClosedError`, and those who use a connection have :data:`CLOSE_S`
-    seconds (none when the block is cancelled) before it is closed under them.
+    Opening does not wait for the server: ``min_size`` connections are opened in the background, and kept. At the
+    end of the block those who wait get :exc:`PoolClosedError`, and those who use a connection have
+    :data:`CLOSE_S` seconds (none when the block is cancelled) before it is closed under them.
 
     Args:
         conninfo: as for :meth:`Connection.connect`.
@@ -285,12 +286,12 @@ async def open_pool(
         ValueError: the sizes make no sense.
         psycopg.ProgrammingError: the connection string makes no sense.
     """
-    params = conninfo_to_dict(conninfo)
+    settings: dict[str, Any] = {**conninfo_to_dict(conninfo), **kwargs}
     if name:
-        params.setdefault("fallback_application_name", name)
+        settings.setdefault("fallback_application_name", name)
 
     async def connect() -> Connection[TupleRow]:
-        return await Connection.connect(**params, **kwargs, autocommit=True)
+        return await Connection.connect(**settings, autocommit=True)
 
     pool = Pool(name, connect, Slots(min_size, max_size))
     try:
@@ -299,4 +300,4 @@ async def open_pool(
             yield pool
             nursery.cancel_scope.cancel(reason="the pool is closed")
     finally:
-        await pool.close()
+        await pool.close()  # noqa: ASYNC102 - bounded; a cancel closes at once

@@ -1,7 +1,8 @@
 """Who gets a connection next: the pool's decisions, without its I/O.
 
-A pool has ``max_size`` slots. A connection needs one while it exists, a caller needs one to use it. Callers hold a
-:class:`Ticket`; it is granted in the order in which they came, with an idle connection or with the right to open one.
+A pool has ``max_size`` slots. A connection needs one while it exists, a caller needs one to use it. Callers hold
+a :class:`Ticket`; it is granted in the order in which they came, with an idle connection or with the right to
+open one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Running psycopg's protocol generators on Trio.
 
-The generators do everything but wait: they yield what they wait for (the socket readable, writable, or either) and are
-sent back what became ready. psycopg ships loops for threads and for one other event loop; these are the ones for Trio.
+The generators do everything but wait: they yield what they wait for (the socket readable, writable, or either)
+and are sent back what became ready. psycopg ships loops for threads and for one other event loop; these are the
+ones for Trio.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from psycopg.waiting import Ready, Wait
 RV = TypeVar("RV")
 
 BUSY_S = 0.002
-"""How long a loop over a socket that never blocks (COPY, pipelines) may go on before other tasks get their turn."""
+"""How long a loop over a socket that never blocks (COPY, pipelines) may go on before other tasks get their
+turn."""
 
 _WAIT_R = int(Wait.R)
 _WAIT_W = int(Wait.W)
