@@ -25,6 +25,7 @@ class Outcome(enum.StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_LOST = "model_lost"
     CARRIER_LOST = "carrier_lost"
+    CRASHED = "crashed"
     CARRIER_STUCK = "carrier_stuck"
     SERVER_STOPPED = "server_stopped"
     ERROR = "error"

@@ -1,0 +1,89 @@
+"""Recordings: what the carrier tells of them, and what was fetched."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from psycopg.rows import TupleRow, class_row
+
+from agent.pg import Connection
+from agent.records import RecordingCallback
+from agent.store.calls import CHANNEL
+from agent.store.text import clean
+from agent.store.values import RecordingRow
+
+_COLUMNS: Final = ", ".join(field.name for field in attrs.fields(RecordingRow))
+
+
+async def note_callback(connection: Connection[TupleRow], callback: RecordingCallback) -> None:
+    """Keep what the carrier told, also of a call that is not known yet, and wake the workers if it is the end.
+
+    Callbacks may come twice and in any order: one that a recording begins does not undo that it ended.
+    """
+    async with connection.transaction():
+        await connection.execute(
+            "INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels) "
+            "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (recording_sid) DO UPDATE SET status = excluded.status, "
+            "url = excluded.url, duration_s = excluded.duration_s, channels = excluded.channels, came_at = now() "
+            "WHERE excluded.status <> 'in-progress'",
+            [
+                clean(callback.recording_sid),
+                clean(callback.call_sid),
+                callback.status,
+                clean(callback.url) or None,
+                callback.duration_s,
+                callback.channels,
+            ],
+        )
+        await connection.execute(
+            "INSERT INTO recordings (recording_sid, call_id, status, url, duration_s, channels) "
+            "SELECT b.recording_sid, c.id, b.status, b.url, b.duration_s, b.channels FROM recording_callbacks b "
+            "JOIN calls c USING (call_sid) WHERE b.recording_sid = %s ON CONFLICT (recording_sid) DO UPDATE SET "
+            "status = excluded.status, url = excluded.url, duration_s = excluded.duration_s, "
+            "channels = excluded.channels WHERE recordings.path IS NULL",
+            [clean(callback.recording_sid)],
+        )
+        if callback.status != "in-progress":
+            await connection.execute(
+                "UPDATE calls SET due_at = now() WHERE call_sid = %s AND due_at > now()",
+                [clean(callback.call_sid)],
+            )
+            await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+async def recording_of(connection: Connection[TupleRow], call_id: int) -> RecordingRow | None:
+    """The recording of a call; of several the one that is furthest."""
+    async with connection.cursor(row_factory=class_row(RecordingRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM recordings WHERE call_id = %s "
+            "ORDER BY path IS NULL, "
+            "array_position(ARRAY['completed', 'in-progress', 'failed', 'absent'], status) LIMIT 1",
+            [call_id],
+        )
+        return await cursor.fetchone()
+
+
+async def mark_downloaded(
+    connection: Connection[TupleRow],
+    recording_sid: str,
+    *,
+    path: str,
+    sha256: str,
+    size_bytes: int,
+    channels: int,
+    duration_s: float,
+) -> None:
+    """The recording is on disk, whole."""
+    await connection.execute(
+        "UPDATE recordings SET status = 'completed', path = %s, sha256 = %s, size_bytes = %s, channels = %s, "
+        "duration_s = %s, downloaded_at = now() WHERE recording_sid = %s",
+        [path, sha256, size_bytes, channels, round(duration_s), recording_sid],
+    )
+
+
+async def mark_deleted(connection: Connection[TupleRow], recording_sid: str) -> None:
+    """The carrier has it no more."""
+    await connection.execute(
+        "UPDATE recordings SET deleted_at = coalesce(deleted_at, now()) WHERE recording_sid = %s", [recording_sid]
+    )
