@@ -49,7 +49,7 @@ _EXTRACT: Final = (
     "Extract the particulars. An empty string is the answer wherever the transcript does not say; never guess. "
     "name: the caller's name. city: the caller's city. service: what they want{services}. intent: why they "
     "called. lead_status: what they are to the business now (appointment: one was agreed; qualified: they want "
-    "the service; contacted: they only asked). follow_up: what the business should do next, one sentence, or empty. "
+    "the service; contacted: they only asked). follow_up: what the business should do next, or empty. "
     "{language}"
 )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import trio
 import typer
@@ -15,17 +16,20 @@ import typer
 from agent.sim.calling import place_call
 from agent.sim.carrier import SimulatedStream, open_simulated_stream
 from agent.sim.load import LoadReport, run_calls
+from agent.sim.openai_rest import OpenAiRest
 from agent.sim.realtime import ScriptedRealtime, serve_realtime
 from agent.sim.script import Answer
+from agent.sim.serving import serve_app
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
+from agent.sim.webhook_receiver import WebhookReceiver
 from agent.websocket import open_client
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Stand-ins for an agent's two neighbours: the model it asks and the carrier that phones it.",
+    help="Stand-ins for an agent's neighbours: models, carrier, and its tenants' servers.",
 )
 
 
@@ -48,19 +52,59 @@ def realtime(
     def one_model() -> ScriptedRealtime:
         return ScriptedRealtime(default=answer, vad_dbfs=vad_dbfs, record=False)
 
+    _serve(partial(serve_realtime, port, one_model), "model", port)
+
+
+@app.command()
+def openai_rest(
+    port: Annotated[int, typer.Option(help="Port to listen on, on 127.0.0.1; 0 takes a free one.")] = 9002,
+    delay_ms: Annotated[int, typer.Option(min=0, help="Milliseconds until each answer.")] = 200,
+) -> None:
+    """Be OpenAI's REST API for what is done after a call: summary, particulars, transcription.
+
+    Point an agent or a worker at it; GET /counts tells how often it was asked:
+
+        OPENAI_BASE_URL=http://127.0.0.1:9002/v1 OPENAI_API_KEY=none call-agent worker
+    """
+    api = OpenAiRest(delay_s=delay_ms / 1000, record=False)
+    _serve(partial(serve_app, api.make_app(), port), "OpenAI REST API", port)
+
+
+@app.command()
+def webhook_receiver(
+    port: Annotated[int, typer.Option(help="Port to listen on, on 127.0.0.1; 0 takes a free one.")] = 9003,
+    secret: Annotated[str, typer.Option(help="The tenant's webhook secret.")] = "whsec_test",  # noqa: S107 - for tests
+    fail_every: Annotated[int, typer.Option(min=0, help="Answer each so-manieth request with 500.")] = 0,
+) -> None:
+    """Be a tenant's server that receives call.completed; GET /received tells what came, by idempotency key.
+
+    The agent must run with AGENT_ALLOW_INWARD_WEBHOOKS=1, its tenant have webhook_url http://127.0.0.1:9003/calls.
+    """
+    receiver = WebhookReceiver(secret, fail_every=fail_every)
+    _serve(partial(serve_app, receiver.make_app(), port), "webhook receiver", port)
+
+
+def _serve(serve: Callable[..., Awaitable[Any]], what: str, port: int) -> None:
+    """Run a service that starts with its URL, until SIGINT or SIGTERM."""
+
     async def main() -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
-                url = await nursery.start(serve_realtime, port, one_model)
-                typer.echo(f"Simulated model at {url} (Ctrl-C ends it)")
+                url = await nursery.start(serve)
+                typer.echo(f"Simulated {what} at {url} (Ctrl-C ends it)")
                 async for _ in signals:
                     nursery.cancel_scope.cancel(reason="asked to stop")
 
     try:
         trio.run(main)
     except* OSError as failed:
-        typer.echo(f"Cannot listen on port {port}: {failed.exceptions[0]}", err=True)
+        typer.echo(f"Cannot listen on port {port}: {_first(failed)}", err=True)
         sys.exit(1)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 @app.command()
