@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg.rows import AsyncRowFactory, Row
 
+from agent.pg.lock import Lock
 from agent.pg.waiting import Pace, drive, drive_connecting
 
 RV = TypeVar("RV")
@@ -30,13 +31,13 @@ _log = logging.getLogger("agent.pg")
 class CancellableConnection(psycopg.AsyncConnection[Row]):
     """psycopg's connection, waited for by Trio. The half of :class:`agent.pg.Connection` that others build on."""
 
-    lock: trio.Lock  # type: ignore[assignment]  # psycopg's is another event loop's; used only as `async with`
+    lock: Lock  # type: ignore[assignment]  # psycopg's is another event loop's; used only as `async with`
     clean_up_s: float = CLEAN_UP_S
     """Bound of cleaning up after a cancel, in seconds; may be set on a subclass or a connection."""
 
     def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[Row]) -> None:
         super().__init__(pgconn, row_factory)
-        self.lock = trio.Lock()
+        self.lock = Lock()
         self.block_cleans_up = False
         """Whether a block around (COPY, streaming) ends the running command itself when it is cancelled."""
         self._pace = Pace()
