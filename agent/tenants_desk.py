@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from rich.console import Console
+from psycopg.rows import TupleRow
 from rich.text import Text
 
 from agent.cli_database import run_with_database
+from agent.cli_output import open_console, print_json
 from agent.errors import TenantError
 from agent.pg import Connection
 from agent.settings import Settings
@@ -40,7 +40,7 @@ def add(raw: Mapping[str, Any], region: str) -> None:
             await _put(connection, known, [tenant])
 
     run_with_database(work, make=True)
-    console = _console()
+    console = open_console()
     console.print(Text.assemble(("added  ", "bold green"), tenant.id))
     console.print(tell_tenant(tenant, with_secret="webhook_secret" not in raw))
     if tenant.webhook_secret and "webhook_secret" not in raw:
@@ -51,18 +51,18 @@ def list_all(*, as_json: bool, with_secret: bool) -> None:
     """Print all tenants."""
     tenants = list(run_with_database(_list).values())
     if as_json:
-        _print_json([tenant_as_json(tenant, with_secret=with_secret) for tenant in tenants])
+        print_json([tenant_as_json(tenant, with_secret=with_secret) for tenant in tenants])
         return
-    _console().print(tell_list(tenants))
+    open_console().print(tell_list(tenants))
 
 
 def show(id_: str, *, as_json: bool, with_secret: bool) -> None:
     """Print one tenant."""
     tenant = _found(run_with_database(_list), id_)
     if as_json:
-        _print_json(tenant_as_json(tenant, with_secret=with_secret))
+        print_json(tenant_as_json(tenant, with_secret=with_secret))
         return
-    _console().print(tell_tenant(tenant, with_secret=with_secret))
+    open_console().print(tell_tenant(tenant, with_secret=with_secret))
 
 
 def edit(id_: str, given: Mapping[str, Any], cleared: Sequence[str], region: str) -> None:
@@ -80,7 +80,7 @@ def edit(id_: str, given: Mapping[str, Any], cleared: Sequence[str], region: str
         return before, after
 
     before, after = run_with_database(work)
-    console = _console()
+    console = open_console()
     console.print(tell_changes(before, after))
     if after.webhook_secret and after.webhook_secret not in (before.webhook_secret, given.get("webhook_secret")):
         console.print(Text.assemble("The new webhook_secret: ", (after.webhook_secret, "bold")), soft_wrap=True)
@@ -104,7 +104,7 @@ def import_file(path: Path, region: str, *, dry_run: bool) -> None:
         return changes
 
     changes = run_with_database(work, make=True)
-    console = _console()
+    console = open_console()
     for before, after in changes:
         console.print(tell_changes(before, after))
     new = sum(before is None for before, _ in changes)
@@ -118,11 +118,11 @@ async def _list(_: Settings, database: Database) -> dict[str, Tenant]:
         return await _known(connection)
 
 
-async def _known(connection: Connection[Any]) -> dict[str, Tenant]:
+async def _known(connection: Connection[TupleRow]) -> dict[str, Tenant]:
     return {tenant.id: tenant for tenant in await list_tenants(connection)}
 
 
-async def _put(connection: Connection[Any], known: Mapping[str, Tenant], tenants: Sequence[Tenant]) -> None:
+async def _put(connection: Connection[TupleRow], known: Mapping[str, Tenant], tenants: Sequence[Tenant]) -> None:
     """Keep ``tenants``, numbers that move from one to another included.
 
     Raises TenantError when a number would have two owners.
@@ -154,11 +154,3 @@ def _check_cleared(given: Mapping[str, Any], cleared: Sequence[str]) -> None:
         raise TenantError("nothing was changed", faults)
     if not given and not cleared:
         raise TenantError("nothing was changed: say what to change; call-agent tenants edit --help lists it")
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))  # noqa: T201  (the command's output, not a log)

@@ -46,7 +46,13 @@ def masked(secret: str) -> str:
 
 def tell_list(tenants: Sequence[Tenant]) -> RenderableType:
     """A row for each tenant."""
-    table = Table("tenant", "name", "numbers", "language", "time zone", "webhook", box=SIMPLE, header_style="dim")
+    table = Table(box=SIMPLE, header_style="dim", pad_edge=False)
+    table.add_column("tenant", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    table.add_column("numbers", no_wrap=True)
+    table.add_column("language")
+    table.add_column("time zone", overflow="fold")
+    table.add_column("webhook", overflow="fold")
     for tenant in tenants:
         table.add_row(
             tenant.id,
@@ -54,7 +60,7 @@ def tell_list(tenants: Sequence[Tenant]) -> RenderableType:
             Text("\n".join(tenant.numbers) or "-"),
             tenant.language or "-",
             tenant.time_zone,
-            Text(shown(tenant.webhook_url or "-"), overflow="fold"),
+            Text(shown(tenant.webhook_url or "-")),
         )
     return table
 

@@ -14,7 +14,8 @@ from agent.tenants import Tenant
 
 _FIELDS = tuple(field.name for field in attrs.fields(Tenant) if field.name != "numbers")
 _SELECT = f"""
-SELECT {", ".join(f"t.{name}" for name in _FIELDS)},
+SELECT {", ".join(f"t.{name}" for name in _FIELDS if name != "transfer_numbers")},
+  t.transfer_numbers::text[] AS transfer_numbers,
   coalesce(array_agg(n.number::text ORDER BY n.number) FILTER (WHERE n.number IS NOT NULL), '{{}}') AS numbers
 FROM tenants t LEFT JOIN tenant_numbers n ON n.tenant_id = t.id
 """
