@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -39,11 +40,13 @@ _GONE: Final = (404, 410)
 
 def is_twilios(url: httpx.URL, api: httpx.URL) -> bool:
     """Whether ``url`` is on the API's own origin, or on a host of Twilio's over HTTPS."""
+    if url.userinfo:
+        return False
     if _origin(url) == _origin(api):
         return True
     host = url.host.rstrip(".").lower()
     of_twilio = any(host == domain or host.endswith(f".{domain}") for domain in TWILIO_DOMAINS)
-    return of_twilio and url.scheme == "https" and url.port is None and not url.userinfo
+    return of_twilio and url.scheme == "https" and url.port is None
 
 
 class _Recording(msgspec.Struct):
@@ -111,15 +114,16 @@ class TwilioRecordings:
 
     async def _get_json(self, path: str) -> bytes | None:
         """A resource; None: there is none."""
-        async with self._answer("GET", self._url(path), {}) as response:
+        async with self._answer("GET", self._url(path), {"Accept-Encoding": "identity"}) as response:
             if response.status_code in _GONE:
                 return None
             _check(response, f"asking for {path}")
             body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > MOST_JSON_BYTES:
-                    raise CarrierError(f"asking for {path}: the answer does not end")
+            async with aclosing(_read(response)) as parts:
+                async for part in parts:
+                    body += part
+                    if len(body) > MOST_JSON_BYTES:
+                        raise CarrierError(f"asking for {path}: the answer does not end")
             return bytes(body)
 
     @asynccontextmanager
@@ -161,10 +165,6 @@ async def open_twilio_recordings(settings: Settings) -> AsyncIterator[TwilioReco
 def _media_of(response: httpx.Response, start: int) -> Media:
     """What part of the file comes; an answer that refuses the range says at least how long the file is."""
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        async for part in response.aiter_raw(READ_BYTES):
-            yield part
-
     async def nothing() -> AsyncGenerator[bytes, None]:
         return
         yield b""
@@ -179,9 +179,24 @@ def _media_of(response: httpx.Response, start: int) -> Media:
     if response.status_code == _PARTIAL:
         if content_range is None or content_range.group(1) is None:
             raise CarrierError("a part of the recording came without saying which")
-        return Media(int(content_range.group(1)), total, etag, chunks)
+        return Media(int(content_range.group(1)), total, etag, partial(_read, response))
     length = response.headers.get("content-length", "")
-    return Media(0, int(length) if length.isdigit() else None, etag, chunks)
+    return Media(0, int(length) if length.isdigit() else None, etag, partial(_read, response))
+
+
+async def _read(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, to be closed by ``aclosing``. Raises httpx.TransportError."""
+    parts = response.aiter_raw(READ_BYTES)
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        # httpx nests generators; closing the outer one would leave the inner ones to the garbage collector, about
+        # which Trio complains rightly. Cancelled in its innermost wait, every one of them ends as it should.
+        with trio.CancelScope(shield=True) as scope:
+            scope.cancel(reason="the body is left")
+            async for _ in parts:
+                pass
 
 
 def _check(response: httpx.Response, what: str) -> None:

@@ -25,7 +25,7 @@ NUMBER = "+15552223333"
 
 @asynccontextmanager
 async def open_account(
-    auth_token: str = AUTH, api_url: str = ""
+    auth_token: str = AUTH, api_url: str = "", public_url: str = ""
 ) -> AsyncIterator[tuple[SimulatedTwilio, TwilioRest]]:
     with trio.fail_after(20):
         async with open_simulated_twilio(
@@ -39,6 +39,7 @@ async def open_account(
                 twilio_auth_token=auth_token,
                 twilio_number=NUMBER,
                 twilio_api_url=api_url or twilio.api_url,
+                public_url=public_url,
             )
             with open_twilio_rest(settings) as rest:
                 assert rest is not None
@@ -66,6 +67,17 @@ async def test_recordings_have_a_channel_for_each_side() -> None:
         sid = await rest.start_recording(CALL)
         assert twilio.api.recordings == {sid: CALL}
         assert twilio.api.requests[0].form == {"RecordingChannels": "dual"}
+
+
+async def test_a_recording_that_is_to_be_told_of_names_our_url() -> None:
+    async with open_account(public_url="https://agent.example.com") as (twilio, rest):
+        await rest.start_recording(CALL)
+        assert twilio.api.requests[0].form == {
+            "RecordingChannels": "dual",
+            "RecordingStatusCallback": "https://agent.example.com/voice/recording",
+            "RecordingStatusCallbackEvent": "in-progress,completed,absent",
+            "RecordingStatusCallbackMethod": "POST",
+        }
 
 
 @pytest.mark.parametrize("detect", [False, True])

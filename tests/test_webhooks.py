@@ -2,24 +2,27 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import attrs
 import httpx
+import psycopg
 import pytest
 import trio
 from trio.testing import MockClock
 from twilio.request_validator import RequestValidator
 
 from agent import webhooks
+from agent.errors import DatabaseError
 from agent.eventlog import EventLog
+from agent.records import RecordingCallback
 from agent.signature import SignatureCheck
 from agent.telemetry import Telemetry
 from agent.tickets import CallTicket, TokenBook
-from agent.units import CallSid
+from agent.units import CallSid, RecordingSid
 from agent.web import SERVICE, make_app
 
 AUTH = "auth token of the account"
@@ -84,7 +87,7 @@ async def test_a_call_is_connected_with_a_token_that_knows_it(path: str, directi
         assert front.counts == {"CALL_ANNOUNCED": 1}
 
 
-@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status"])
+@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status", "/voice/recording"])
 @pytest.mark.parametrize("token", [None, "of another account"])
 async def test_only_twilio_may_call_a_webhook(path: str, token: str | None) -> None:
     async with open_front() as front:
@@ -227,3 +230,92 @@ async def test_metrics_for_prometheus() -> None:
         assert metrics.headers["content-type"].startswith("text/plain")
         assert 'agent_events_total{event="WEBHOOK_REFUSED"} 1.0' in metrics.text
         assert "agent_active_calls 0.0" in metrics.text
+
+
+# Recordings
+
+RECORDING_FIELDS = {
+    "AccountSid": "AC" + "0" * 32,
+    "CallSid": CALL,
+    "RecordingSid": "RE" + "2" * 32,
+    "RecordingUrl": "https://api.twilio.com/2010-04-01/Accounts/AC0/Recordings/RE2",
+    "RecordingStatus": "completed",
+    "RecordingDuration": "17",
+    "RecordingChannels": "2",
+}
+
+
+@asynccontextmanager
+async def open_listening_front(
+    told: Callable[[RecordingCallback], Awaitable[None]],
+) -> AsyncIterator[Front]:
+    async with open_front() as front:
+        front.reception.recording_told = told
+        yield front
+
+
+async def test_what_is_told_of_a_recording_is_handed_on() -> None:
+    """With what was said of it; what was not said, or makes no sense, is left out."""
+    kept: list[RecordingCallback] = []
+
+    async def keep(told: RecordingCallback) -> None:
+        await trio.lowlevel.checkpoint()
+        kept.append(told)
+
+    async with open_listening_front(keep) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 204
+        odd = {"RecordingStatus": "absent", "RecordingDuration": "-1", "RecordingChannels": "7"}
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **odd})).status_code == 204
+        long = {"RecordingUrl": "https://x/" + "y" * 3000, "RecordingDuration": "9" * 30}
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **long})).status_code == 204
+    sid = RecordingSid("RE" + "2" * 32)
+    url = RECORDING_FIELDS["RecordingUrl"]
+    assert kept == [
+        RecordingCallback(CALL, sid, "completed", url, 17, 2),
+        RecordingCallback(CALL, sid, "absent", url),
+        RecordingCallback(CALL, sid, "completed", "", None, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"CallSid": ""},
+        {"CallSid": "CA/../x"},
+        {"RecordingSid": "R"},
+        {"RecordingSid": "RE" + "2" * 100},
+        {"RecordingStatus": "exploded"},
+        {"RecordingStatus": ""},
+    ],
+)
+async def test_what_is_no_recording_status_is_refused(wrong: dict[str, str]) -> None:
+    async with open_front() as front:
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **wrong})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseError("the database is away"), OSError("no route"), psycopg.OperationalError("gone")]
+)
+async def test_a_status_that_cannot_be_kept_is_for_the_fallback(error: Exception) -> None:
+    async def fail(_: RecordingCallback) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    async with open_listening_front(fail) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 503
+        assert front.counts["RECORDING_NOT_NOTED"] == 1
+
+
+async def test_a_store_that_hangs_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async def hang(_: RecordingCallback) -> None:
+        await trio.sleep_forever()
+
+    async with open_listening_front(hang) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 503
+    assert trio.current_time() == pytest.approx(webhooks.RECORDING_TOLD_S)
+
+
+async def test_without_a_store_a_status_is_only_counted() -> None:
+    async with open_front() as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 204
+        assert front.counts == {"RECORDING_STATUS": 1}
