@@ -33,8 +33,8 @@ FLOORS = {
     # The call, and what comes after it.
     4: "call_house call_state call_ingress call_watch call_ending nursery_call postcall",
     # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
-    5: """server web webhooks dial doctor cli cli_database cli_calls cli_output cli_tenants tenants_desk tenantsview __main__ local
-          sim demo bench""",
+    5: """server web webhooks dial doctor cli cli_database cli_output cli_calls calls_desk callparts callsview
+          cli_tenants tenants_desk tenantsview __main__ local sim demo bench""",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 WAITS_OR_KNOWS_THE_TIME = {
