@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +21,6 @@ from agent.records import Turn
 from agent.settings import Settings
 from agent.talk_spans import Piece, has_sound, plan_pieces
 from agent.transcription import Transcription, Utterance, make_transcription
-from agent.wav_format import write_head
 from agent.wav_reading import WavFile, open_wav
 
 __all__ = ["LocalTranscriber", "OpenAiTranscriber", "Transcriber", "open_transcriber"]
@@ -98,8 +98,7 @@ class OpenAiTranscriber:
     async def _piece(
         self, wav: WavFile, channel: int, piece: Piece, levels: Sequence[float], language: str
     ) -> list[Utterance]:
-        samples = await self._run(wav.cut, channel, piece)
-        audio = write_head(len(samples), 1, wav.head.rate_hz) + samples
+        audio = await self._run(wav.cut, channel, piece)
         try:
             body = await self._ask(audio, language.partition("-")[0].lower())
         except openai.APIStatusError as error:
@@ -116,9 +115,11 @@ class OpenAiTranscriber:
     async def _ask(self, audio: bytes, language: str) -> bytes:
         """One request, repeated while that may help soon; the answer's body."""
         async for attempt in stamina.retry_context(on=_soon_better, attempts=ATTEMPTS, timeout=None):
-            with attempt, trio.fail_after(REQUEST_S):
+            # Closed, the file gives its memory back; requests and answers refer to each other and wait for the
+            # garbage collector, which has been seen to leave ten of them lying.
+            with attempt, trio.fail_after(REQUEST_S), io.BytesIO(audio) as file:
                 answer = await self.client.audio.transcriptions.with_raw_response.create(
-                    file=("recording.wav", audio, "audio/wav"),
+                    file=("recording.wav", file, "audio/wav"),
                     model=self.model,
                     response_format="verbose_json" if self.model == _SEGMENTING else "json",
                     language=language or openai.omit,

@@ -6,6 +6,7 @@ length of the recording. numpy is loaded with this module, which is to say when 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from agent.errors import MalformedMessageError, StepDeadError
 from agent.talk_spans import WINDOW_MS, Piece
-from agent.wav_format import HEAD_BYTES, WavHead, read_head
+from agent.wav_format import HEAD_BYTES, WavHead, read_head, write_head
 
 _BLOCK_S: Final = 5
 _FULL_SCALE: Final = 32768.0
@@ -52,10 +53,10 @@ class WavFile:
                 left -= len(block)
                 yield block
 
-    def levels(self) -> list[list[float]]:
+    def levels(self) -> list[array[float]]:
         """Of each channel its loudness in dBFS, one value each WINDOW_MS; the last window may be shorter."""
         window = self.head.rate_hz * WINDOW_MS // 1000
-        levels: list[list[float]] = [[] for _ in range(self.channels)]
+        levels = [array("f") for _ in range(self.channels)]
         for block in self.blocks():
             padded = np.zeros((-(-len(block) // window) * window, self.channels), np.float32)
             padded[: len(block)] = block
@@ -63,13 +64,14 @@ class WavFile:
             power = np.square(padded).reshape(-1, window, self.channels).mean(axis=1)
             loudness = 20 * np.log10(np.maximum(np.sqrt(power), _FLOOR))
             for channel, values in enumerate(loudness.T):
-                levels[channel] += values.tolist()
+                levels[channel].frombytes(values.astype(np.float32).tobytes())
         return levels
 
     def cut(self, channel: int, piece: Piece) -> bytes:
-        """16-bit samples of one channel, little-endian."""
+        """A stretch of one channel as a WAV file."""
         start, end = (at_ms * self.head.rate_hz // 1000 for at_ms in (piece.start_ms, piece.end_ms))
-        return b"".join(block[:, channel].astype("<i2").tobytes() for block in self.blocks(start, end))
+        samples = [block[:, channel].astype("<i2").tobytes() for block in self.blocks(start, end)]
+        return b"".join([write_head(sum(map(len, samples)), 1, self.head.rate_hz), *samples])
 
     def _read(self, file: IO[bytes], frames: int) -> Samples:
         raw = file.read(frames * self.head.frame_bytes)
