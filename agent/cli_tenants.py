@@ -62,6 +62,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 WithSecret = Annotated[bool, typer.Option("--secret", help="Show the webhook's secret.")]
 
 
+def is_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty()
+
+
 def _desk() -> Any:
     return importlib.import_module("agent.tenants_desk")
 
@@ -107,7 +112,7 @@ def add(
         "webhook_secret": webhook_secret,
         "delete_recordings": delete_recordings,
     }
-    if name is None and sys.stdin.isatty():
+    if name is None and is_terminal():
         raw |= _ask(raw)
     _desk().add({field: value for field, value in raw.items() if value is not None}, region)
 
