@@ -85,7 +85,7 @@ class KnownRecording(Protocol):
     """What was told of a recording, by a callback or by the call's record."""
 
     @property
-    def recording_sid(self) -> RecordingSid:
+    def recording_sid(self) -> str:
         """Which."""
 
     @property
@@ -140,7 +140,7 @@ async def fetch_recording(call: RecordedCall, carrier: RecordingSource, folder: 
             return None
         recording_sid, status = found.recording_sid, found.status
     else:
-        recording_sid, status = known.recording_sid, known.status
+        recording_sid, status = RecordingSid(known.recording_sid), known.status
     target = path_of(folder, call.call_sid, recording_sid)
     if await _run(target.exists):
         return await _run(_describe, target)

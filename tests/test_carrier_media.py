@@ -33,6 +33,11 @@ BASIC = f"Basic {b64encode(f'{ACCOUNT}:{AUTH}'.encode()).decode()}"
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "RESUME_PAUSE_S", 0.001)
+
+
 def source(answer: Answer, api: str = API) -> TwilioRecordings:
     """The real client on answers made here."""
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
@@ -290,11 +295,8 @@ async def test_a_carrier_that_is_away_is_a_transport_error(tmp_path: Path) -> No
 
 
 @pytest.mark.sockets
-async def test_a_cancelled_download_leaves_its_part_and_no_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_download_leaves_its_part_and_no_connection(tmp_path: Path) -> None:
     """Where a write is cancelled, as well as where a read is: httpx's generators are all ended."""
-    monkeypatch.setattr(recordings, "RESUME_PAUSE_S", 0.001)
     async with open_account() as (twilio, carrier):
         recording = twilio.recordings.made_up(CALL, GeneratedSound(7200.0))
         with trio.move_on_after(0.3) as scope:
