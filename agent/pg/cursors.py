@@ -128,7 +128,10 @@ class ServerCursor(psycopg.AsyncServerCursor[Row]):
 
     async def close(self) -> None:
         """Close the cursor here and on the server; a connection that does not answer in time is closed."""
-        with trio.move_on_after(self._conn.clean_up_s, shield=True) as scope:
-            await super().close()
-        if scope.cancelled_caught:
-            self._conn.abandon("a server-side cursor could not be closed")
+        try:
+            with trio.move_on_after(self._conn.clean_up_s, shield=True) as scope:
+                await super().close()
+            if scope.cancelled_caught:
+                self._conn.abandon("a server-side cursor could not be closed")
+        finally:
+            self._close()
