@@ -17,11 +17,11 @@ import trio
 
 from agent.call_state import CallState, run_guest
 from agent.conversation import Conversation
+from agent.errors import CarrierError
 from agent.generation import Purpose
 from agent.model_leg import ModelLeg
 from agent.realtime_events import FunctionCallDone
 from agent.records import CallMetrics, CallRecord, Outcome
-from agent.tools import END_CALL
 from agent.tx_meter import TxMeter
 
 DRAIN_EXTRA_S: Final = 0.4
@@ -45,21 +45,40 @@ class CallEnding:
 
     # While the call runs
 
-    async def run_tool(self, call: FunctionCallDone) -> None:
-        """Run the tool the model called: ``end_call``, or an error for the model to talk its way out of."""
-        if call.name != END_CALL.name:
-            self.state.events.emit("UNKNOWN_TOOL", "warning", tool=call.name[:80])
-            self.conversation.answer_tool(call.call_id, '{"error": "there is no such tool"}', answer=True)
-            return
+    async def hang_up(self, call: FunctionCallDone) -> None:
+        """The model's ``end_call``: hang up when its last word was heard, unless the caller speaks again."""
         self.state.events.emit("END_CALL_ASKED")
+        if await self._leave(call):
+            self.state.end(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+
+    async def transfer(self, call: FunctionCallDone, number: str) -> None:
+        """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
+
+        Taking the call from us ends its stream, perhaps before the carrier's answer is here.
+        """
+        state, rest = self.state, self.state.house.rest
+        state.events.emit("TRANSFER_ASKED", number=number)
+        if rest is None or not await self._leave(call):
+            return
+        state.transferring_to = number
+        try:
+            await rest.transfer(state.ticket.call_sid, number)
+        except CarrierError as error:
+            state.transferring_to, self.leaving = "", False
+            state.events.emit("TRANSFER_FAILED", "error", error=str(error))
+            self.conversation.answer_tool(call.call_id, '{"error": "the transfer failed"}', answer=True)
+        else:
+            state.end(Outcome.TRANSFERRED, f"transferred to {number}")
+
+    async def _leave(self, call: FunctionCallDone) -> bool:
+        """Wait until what was said was heard, within a bound; whether the caller let us go."""
         self.leaving = True
         with trio.move_on_after(DRAIN_BOUND_S):
             await self._drain(lambda: self.leaving)
-        if self.leaving:
-            self.state.end(Outcome.AGENT_HUNG_UP, "the agent ended the call")
-        else:
+        if not self.leaving:
             output = '{"ended": false, "reason": "the caller spoke again"}'
             self.conversation.answer_tool(call.call_id, output, answer=False)
+        return self.leaving
 
     async def say_farewell(self, instructions: str, outcome: Outcome) -> None:
         """Have the model say goodbye, then end the call, heard or not, within FAREWELL_BOUND_S."""
@@ -114,7 +133,7 @@ class CallEnding:
     async def _hang_up(self) -> None:
         """A closed stream is not an ended call (D11): only REST ends it, unless the caller did."""
         rest = self.state.house.rest
-        if rest is not None and self.state.outcome is not Outcome.CALLER_HUNG_UP:
+        if rest is not None and self.state.outcome not in (Outcome.CALLER_HUNG_UP, Outcome.TRANSFERRED):
             with trio.fail_after(STEP_S):
                 await rest.hang_up(self.state.ticket.call_sid)
 
@@ -153,6 +172,7 @@ class CallEnding:
             recording_sid=state.recording_sid,
             dtmf=state.dtmf.all_keys,
             timeline=tuple(state.timeline),
+            tenant_id=state.tenant.id,
         )
 
     def _metrics(self, duration_s: float) -> CallMetrics:

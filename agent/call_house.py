@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import attrs
 import trio
 
+from agent.call_keeping import CallKeeper
 from agent.carrier_rest import CarrierRest
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
@@ -17,7 +21,9 @@ from agent.realtime_events import make_session
 from agent.record_store import RecordStore
 from agent.records import CallRecord
 from agent.settings import Settings
-from agent.tools import END_CALL
+from agent.tenant_book import TenantBook, default_tenant
+from agent.tenants import Tenant
+from agent.tools import Tool
 from agent.units import CallSid
 
 
@@ -35,29 +41,56 @@ class CallHouse:
     connect_model: Connector
     records: RecordStore
     hand_over: trio.MemorySendChannel[CallRecord]
+    tools: tuple[Tool, ...] = ()
+    """What the model may use besides what a call does itself; each tenant allows some of them."""
+    keeper: CallKeeper | None = None
+    """Keeps calls while they go on; None: there is no database."""
+    tenants: TenantBook = attrs.field()
     active: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
+
+    @tenants.default
+    def _no_tenants(self) -> TenantBook:
+        return TenantBook(default_tenant(self.settings), self.settings.unknown_number)
 
     @cached_property
     def apology(self) -> bytes:
         """The bundled prompt for a model that cannot be reached: mu-law, English."""
         return (files("agent") / "prompts" / "unavailable.ulaw").read_bytes()
 
-    @cached_property
-    def session(self) -> dict[str, Any]:
-        """The session object every call's model is given."""
+    def greeting_of(self, tenant: Tenant) -> str:
+        """The first words of the agent; empty: the caller begins."""
+        return self.settings.greeting if tenant.greeting is None else tenant.greeting
+
+    def session_of(self, tenant: Tenant, tools: Iterable[Tool], now: datetime) -> dict[str, Any]:
+        """The session object that the model of a tenant's call is given; ``now`` is aware."""
         settings = self.settings
         detection: dict[str, Any] = {"type": settings.turn_detection}
         if settings.turn_detection == "server_vad":
             detection |= {"threshold": settings.vad_threshold, "silence_duration_ms": settings.vad_silence_ms}
         transcription = {"model": settings.transcription_model}
-        if settings.language:
-            transcription["language"] = settings.language
+        if tenant.language:
+            transcription["language"] = tenant.language.partition("-")[0]
         noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
         return make_session(
-            instructions=settings.instructions,
-            voice=settings.voice,
+            instructions=_instructions(settings.instructions, tenant, now),
+            voice=tenant.voice or settings.voice,
             turn_detection=detection,
             transcription=transcription,
             noise_reduction=noise_reduction,
-            tools=[END_CALL.declare()],
+            tools=[tool.declare() for tool in tools],
         )
+
+
+def _instructions(default: str, tenant: Tenant, now: datetime) -> str:
+    """What the model is told: the tenant's own words, and what it could not know."""
+    lines = [default if tenant.instructions is None else tenant.instructions]
+    if tenant.name and tenant.instructions is None:
+        lines.append(f"You speak for {tenant.name}.")
+    if tenant.services:
+        lines.append(f"Services: {', '.join(tenant.services)}.")
+    if tenant.language:
+        lines.append(f"Speak the language {tenant.language} unless the caller prefers another.")
+    if tenant != Tenant(id=tenant.id, name="", language=tenant.language):
+        local = now.astimezone(ZoneInfo(tenant.time_zone))
+        lines.append(f"It is now {local:%A, %Y-%m-%d, %H:%M} ({tenant.time_zone}).")
+    return "\n".join(lines)

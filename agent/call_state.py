@@ -15,6 +15,7 @@ from agent.dtmf import DtmfCollector
 from agent.eventlog import EventLog
 from agent.playout import PlayoutClock
 from agent.records import Outcome, TimelineEvent
+from agent.tenants import Tenant
 from agent.tickets import CallTicket
 from agent.twilio_stream import Start
 from agent.units import RecordingSid
@@ -30,6 +31,7 @@ class CallState:
     house: CallHouse
     start: Start
     ticket: CallTicket
+    tenant: Tenant
     events: EventLog
     answered_s: float
     """When the call was answered, on the monotonic clock."""
@@ -51,6 +53,8 @@ class CallState:
     """FIRST_FRAME_SENT: REST calls of the set-up wait for it (TX-9)."""
     first_audio_ms: int | None = None
     recording_sid: RecordingSid | None = None
+    transferring_to: str = ""
+    """Where the carrier was asked to take the call: the stream's end is then no hang-up."""
     timeline: list[TimelineEvent] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -60,6 +64,8 @@ class CallState:
     def end(self, outcome: Outcome, reason: str) -> None:
         """The call is over; only the first reason counts. Cancels everything the call does."""
         if self.outcome is None:
+            if self.transferring_to and outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
+                outcome, reason = Outcome.TRANSFERRED, f"transferred to {self.transferring_to}"
             self.outcome, self.reason, self.ended_s = outcome, reason, trio.current_time()
             self.scope.cancel(reason=f"{outcome.value}: {reason}")
 

@@ -19,6 +19,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
+from agent import twiml
 from agent.errors import CarrierError
 from agent.settings import Settings
 from agent.units import CallSid, RecordingSid
@@ -41,6 +42,9 @@ class CarrierRest(Protocol):
 
     async def hang_up(self, call_sid: CallSid) -> None:
         """End the call; a call that is unknown or has ended already is fine. Raises CarrierError."""
+
+    async def transfer(self, call_sid: CallSid, number: str) -> None:
+        """Connect the other party to ``number``; its media stream with us ends. Raises CarrierError."""
 
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
         """Start a recording with caller and agent on separate channels. Raises CarrierError."""
@@ -90,6 +94,14 @@ class TwilioRest:
                     raise
 
         await self._write(f"hanging up {call_sid}", complete)
+
+    async def transfer(self, call_sid: CallSid, number: str) -> None:
+        """See CarrierRest. By new TwiML for the call: ``<Dial>``."""
+
+        def dial() -> None:
+            self._client.calls(call_sid).update(twiml=twiml.dial(number))
+
+        await self._write(f"transferring {call_sid} to {number}", dial)
 
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
         """See CarrierRest."""

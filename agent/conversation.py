@@ -27,7 +27,7 @@ from agent.units import GenerationId, ItemId, ResponseId
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 ANSWER_ATTEMPTS: Final = 3
 """Answers in a row that may fail at the provider before the call is given up."""
-_OPTIONAL: Final = (Purpose.IDLE, Purpose.FAREWELL)
+_OPTIONAL: Final = (Purpose.IDLE, Purpose.FILLER, Purpose.FAREWELL)
 """Answers that nobody waits for: one that fails is not asked for again."""
 _NEWS: Final = (Purpose.TOOL, Purpose.KEYS)
 """Answers to something that we told the model just before: another answer under way may not know of it."""

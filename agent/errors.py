@@ -95,3 +95,11 @@ class StepDeadError(AgentError):
 
 class DeliveryError(AgentError):
     """A webhook was not taken by its receiver; a later try may do better. The message says how it failed."""
+
+
+class ToolArgumentsError(AgentError):
+    """The model called a tool with arguments that do not fit; the message tells it what to do better."""
+
+
+class ToolError(AgentError):
+    """A tool cannot do what the model asked; the message is for the model, which finds words for the caller."""

@@ -29,6 +29,7 @@ class Purpose(enum.StrEnum):
     TOOL = "tool"
     KEYS = "keys"
     IDLE = "idle"
+    FILLER = "filler"
     FAREWELL = "farewell"
     PROMPT = "prompt"
 

@@ -24,7 +24,9 @@ from agent.call_clock import CallClock
 from agent.call_ending import CallEnding
 from agent.call_house import CallHouse
 from agent.call_ingress import Ingress, receive_start
+from agent.call_keeping import CallKeeper
 from agent.call_state import CallState, run_guest
+from agent.call_tools import CallTools, tools_of
 from agent.call_watch import CallWatch
 from agent.conversation import Conversation
 from agent.errors import AdmissionError, ModelUnavailableError, SocketClosedError
@@ -33,6 +35,8 @@ from agent.generation import Generation, Purpose
 from agent.model_leg import ModelLeg
 from agent.model_outbox import ModelOutbox
 from agent.records import CallRecord, Outcome
+from agent.store.values import AnsweredCall
+from agent.tenants import Tenant
 from agent.tickets import CallTicket
 from agent.transcript import Transcript
 from agent.twilio_stream import OutboundEncoder, Start
@@ -70,6 +74,7 @@ class Call:
     leg: ModelLeg = attrs.field(init=False)
     watch: CallWatch = attrs.field(init=False)
     ending: CallEnding = attrs.field(init=False)
+    tools: CallTools = attrs.field(init=False)
     _speeches: dict[GenerationId, Speech] = attrs.field(factory=dict)
     _greeted: bool = False
 
@@ -110,6 +115,14 @@ class Call:
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
         self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
         self.ending = CallEnding(state, self.conversation, self.leg, self.pacer.meter)
+        self.tools = CallTools(
+            state,
+            self.conversation,
+            tools_of(state.tenant, house.tools, can_transfer=house.rest is not None),
+            self.ending.hang_up,
+            self.ending.transfer,
+            lambda: self.leg.sessions,
+        )
         self.watch = CallWatch(state, self.conversation, self.pacer, clock, self._start_farewell)
 
     # The nursery
@@ -125,6 +138,8 @@ class Call:
             self.nursery.start_soon(self.watch.run, name="watch")
             self.nursery.start_soon(self.watch.run_keepalive, self.socket, name="keepalive")
             self._start_guest("recording", self.ending.record_call)
+            if self.state.house.keeper is not None:
+                self._start_guest("keeping", partial(self._keep, self.state.house.keeper))
 
     async def _run_realtime(self) -> None:
         """Keep the model connected; without one, apologise and hang up."""
@@ -185,10 +200,11 @@ class Call:
     def _opening(self) -> list[str]:
         """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
         conversation, house = self.conversation, self.state.house
-        messages = [model.encode_session_update(house.session, conversation.next_event_id())]
+        session = house.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
+        messages = [model.encode_session_update(session, conversation.next_event_id())]
         said = conversation.replay()
         messages += said
-        greeting = house.settings.greeting
+        greeting = house.greeting_of(self.state.tenant)
         if greeting and not self._greeted and not said:
             messages.append(conversation.request(Purpose.GREETING, GREETING_REQUEST + greeting))
         return messages
@@ -241,7 +257,7 @@ class Call:
 
     def call_tool(self, call: model.FunctionCallDone) -> None:
         """Run a tool as a guest."""
-        self._start_guest(f"tool {call.name}", partial(self.ending.run_tool, call))
+        self._start_guest(f"tool {call.name}", partial(self.tools.run, call))
 
     def give_up(self, reason: str) -> None:
         """Apologise and hang up."""
@@ -288,6 +304,25 @@ class Call:
 
     # Guests
 
+    async def _keep(self, keeper: CallKeeper) -> None:
+        """Keep the call's row once the first frame is out (TX-9), and from then on each turn (NB-5)."""
+        state, transcript = self.state, self.conversation.transcript
+        await state.first_frame_sent.wait()
+        ticket = state.ticket
+        keeper.answered(
+            AnsweredCall(
+                ticket.call_sid,
+                state.tenant.id,
+                ticket.direction,
+                ticket.caller,
+                ticket.called,
+                state.answered_at,
+            )
+        )
+        for turn in transcript.turns():
+            keeper.turn(ticket.call_sid, turn)
+        transcript.listener = partial(keeper.turn, ticket.call_sid)
+
     def _start_guest(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self.nursery.start_soon(run_guest, self.state.events, name, run, name=name)
 
@@ -295,7 +330,9 @@ class Call:
         self.nursery.start_soon(self.ending.say_farewell, instructions, outcome)
 
 
-async def run_call(socket: MessageSocket, start: Start, ticket: CallTicket, house: CallHouse) -> CallRecord:
+async def run_call(
+    socket: MessageSocket, start: Start, ticket: CallTicket, tenant: Tenant, house: CallHouse
+) -> CallRecord:
     """Serve one call from its ``start`` message to its durable record.
 
     No error of the call leaves this function; each becomes its outcome. A cancel, from inside or outside, ends
@@ -303,7 +340,7 @@ async def run_call(socket: MessageSocket, start: Start, ticket: CallTicket, hous
     is kept and handed over. The socket stays open: closing it is the business of whoever opened it.
     """
     events = house.events.bind(call=ticket.call_sid)
-    state = CallState(house, start, ticket, events, trio.current_time(), datetime.now(UTC))
+    state = CallState(house, start, ticket, tenant, events, trio.current_time(), datetime.now(UTC))
     call = Call(socket, state)
     house.active[ticket.call_sid] = state.scope
     events.telemetry.active_calls.inc()
@@ -343,7 +380,10 @@ async def answer(socket: MessageSocket, house: CallHouse, admit: Callable[[Start
         ticket = admit(start)
         if ticket.call_sid in house.active:
             raise AdmissionError("second_stream", "this call has a stream already")  # noqa: TRY301
-        await run_call(socket, start, ticket, house)
+        tenant = house.tenants.of_call(ticket.direction, ticket.caller, ticket.called)
+        if tenant is None:
+            raise AdmissionError("unknown_number", "the number that was called belongs to nobody")  # noqa: TRY301
+        await run_call(socket, start, ticket, tenant, house)
     except AdmissionError as error:
         house.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
         code, reason = POLICY_VIOLATION, error.detail[:120]

@@ -22,6 +22,7 @@ class Outcome(enum.StrEnum):
     AGENT_HUNG_UP = "agent_hung_up"
     IDLE = "idle"
     TIME_LIMIT = "time_limit"
+    TRANSFERRED = "transferred"
     MODEL_UNAVAILABLE = "model_unavailable"
     MODEL_LOST = "model_lost"
     CARRIER_LOST = "carrier_lost"

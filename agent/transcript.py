@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from agent.generation import Generation, heard_text
@@ -30,6 +32,8 @@ class Transcript:
     """Turns in the order they began; times are seconds since ``answered_s`` on the monotonic clock."""
 
     answered_s: float
+    listener: Callable[[Turn], None] | None = None
+    """Told of each turn when it is over and its words are known."""
     _caller: dict[ItemId, _CallerTurn] = attrs.field(factory=dict)
     _agent: list[_AgentTurn] = attrs.field(factory=list)
 
@@ -45,13 +49,18 @@ class Transcript:
         """The text of a caller's turn, whenever it comes."""
         turn = self._caller.setdefault(item_id, _CallerTurn(item_id, now))
         turn.text, turn.transcribed = text.strip(), True
+        if self.listener is not None:
+            self.listener(self._caller_turn(turn))
 
     def agent_spoke(self, generation: Generation, heard_ms: int, *, complete: bool) -> None:
         """A generation ended, heard to ``heard_ms``; kept if it had any audio or text."""
         if not generation.parts:
             return
         heard = [heard_text(part, part.heard_of(heard_ms), complete=complete) for part in generation.parts]
-        self._agent.append(_AgentTurn(generation, heard_ms, heard))
+        turn = _AgentTurn(generation, heard_ms, heard)
+        self._agent.append(turn)
+        if self.listener is not None:
+            self.listener(self._agent_turn(turn, generation.first_frame_s or generation.created_s))
 
     def turns(self) -> tuple[Turn, ...]:
         """The transcript so far; a caller's turn without words (noise, not transcribed yet) has empty text."""

@@ -21,7 +21,7 @@ ANSWER_GRACE_S: Final = 2.0
 FREED_GRACE_S: Final = 0.1
 """The same when the turn was committed while another answer was active: by then it has most likely refused."""
 
-_WORDS_OF_ITS_OWN: Final = (Purpose.GREETING, Purpose.IDLE, Purpose.FAREWELL)
+_WORDS_OF_ITS_OWN: Final = (Purpose.GREETING, Purpose.IDLE, Purpose.FILLER, Purpose.FAREWELL)
 """Answers that say what we asked for: who waits for an answer to his own words still does."""
 
 

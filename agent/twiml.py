@@ -1,4 +1,4 @@
-"""The three answers our webhooks give, in TwiML.
+"""What we tell Twilio to do with a call, in TwiML.
 
 After ``<Connect>`` nothing follows: when our socket closes, Twilio would run it, and a ``<Pause>`` there
 leaves the caller on a dead line.
@@ -26,6 +26,13 @@ def refuse_politely(words: str = BUSY_WORDS) -> str:
     response = VoiceResponse()
     response.say(words)
     response.hangup()
+    return str(response)
+
+
+def dial(number: str) -> str:
+    """Connect the caller to ``number`` (E.164); the call ends with that conversation."""
+    response = VoiceResponse()
+    response.dial(number)
     return str(response)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -31,6 +32,7 @@ from agent.metronome import Metronome
 from agent.model_leg import Connector
 from agent.records import CallRecord
 from agent.telemetry import Telemetry
+from agent.tools import END_CALL
 from agent.units import ItemId, ResponseId
 
 HEBREW = 'שלום, הגעתם ל"מרפאה" \\ בוקר טוב'
@@ -58,7 +60,7 @@ def session_of(**settings: Any) -> dict[str, Any]:
         records=MemoryRecords(),
         hand_over=send,
     )
-    return house.session
+    return house.session_of(house.tenants.default, [END_CALL], datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from agent.units import CallSid, RecordingSid
 
 What = Literal[
     "hang_up",
+    "transfer",
     "start_recording",
     "create_call",
     "recording_of",
@@ -65,12 +66,22 @@ class MemoryRest:
     hung_up: list[CallSid] = attrs.field(factory=list)
     recordings: dict[CallSid, RecordingSid] = attrs.field(factory=dict)
     created: list[CallSid] = attrs.field(factory=list)
+    transferred: dict[CallSid, str] = attrs.field(factory=dict)
+    """Where calls were taken."""
     kept: Recordings = attrs.field(factory=Recordings)
 
     async def hang_up(self, call_sid: CallSid) -> None:
         """End the call, and its stream if it is known here. Raises CarrierError on demand."""
         await self._request("hang_up", call_sid)
         self.hung_up.append(call_sid)
+        stream = self.streams.get(call_sid)
+        if stream is not None:
+            await stream.hang_up()
+
+    async def transfer(self, call_sid: CallSid, number: str) -> None:
+        """Take the call from us, which ends its stream. Raises CarrierError on demand."""
+        await self._request("transfer", call_sid)
+        self.transferred[call_sid] = number
         stream = self.streams.get(call_sid)
         if stream is not None:
             await stream.hang_up()
