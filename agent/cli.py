@@ -61,6 +61,24 @@ def serve(
 
 
 @app.command()
+def worker(
+    calls: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Calls worked on at the same time (AGENT_WORKER_CALLS).")
+    ] = None,
+) -> None:
+    """Do what comes after calls, in a process of its own, until SIGTERM or Ctrl-C.
+
+    Recording, transcription, summary, extraction, lead and webhook of every call in the database (DATABASE_URL, or
+    the embedded one of AGENT_DATA_DIR). Any number of workers, on any number of machines, share the work: each call
+    is taken by one, and a worker that dies gives its calls back at once. **call-agent serve** has one inside;
+    AGENT_WORKER=0 there leaves the work to these.
+    """
+    with _errors_in_one_sentence():
+        settings = load_settings(worker_calls=calls)
+        trio.run(_imported("agent.worker").work, settings)
+
+
+@app.command()
 def dial(
     number: Annotated[str, typer.Argument(help="Number to call in E.164 form, such as +15551234567.")],
     *,
@@ -81,16 +99,15 @@ def dial(
 
 @app.command()
 def doctor() -> None:
-    """Check keys, public URL, Twilio, port, data directory and the embedded model, and say what to do.
+    """Check keys, public URL, Twilio, port, database, tenants and the embedded model, and say what to do.
 
     Changes nothing. Exit status 1 when something required is wrong.
     """
     with _errors_in_one_sentence():
         settings = load_settings()
-        medicine = _imported("agent.doctor")
-        findings = trio.run(medicine.examine, settings)
+        findings = trio.run(_imported("agent.doctor").examine, settings)
         _show(findings)
-        if not medicine.is_healthy(findings):
+        if not _imported("agent.findings").is_healthy(findings):
             raise typer.Exit(FAILED)
 
 

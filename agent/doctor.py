@@ -7,64 +7,51 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-import attrs
 import httpx
 import openai
 import trio
 
 from agent.carrier_rest import NumberWebhook, TwilioRest, open_twilio_rest
+from agent.doctor_database import examine_database
 from agent.errors import CarrierError, LocalModelMissingError
+from agent.findings import Finding, State
 from agent.local.process import check_installed
 from agent.settings import Settings
 from agent.web import SERVICE
 
 CHECK_S: Final = 10.0
 
-State = Literal["ok", "todo", "problem"]
-
-
-@attrs.frozen
-class Finding:
-    """What one check found. ``todo``: not set up, and not needed for every use; ``problem``: must be fixed."""
-
-    subject: str
-    state: State
-    detail: str
-    advice: str = ""
-
 
 async def examine(settings: Settings) -> list[Finding]:
     """Run all checks at once; the findings come in a fixed order. Takes at most CHECK_S; raises nothing."""
     with open_twilio_rest(settings) as rest:
-        checks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
+        checks: list[tuple[str, Callable[[], Awaitable[Finding | list[Finding]]]]] = [
             ("model", lambda: check_model(settings)),
             ("embedded model", lambda: check_local_extra(settings)),
             ("port", lambda: check_port(settings)),
             ("data directory", lambda: check_data_dir(settings)),
+            ("database", lambda: examine_database(settings)),
             ("public URL", lambda: check_public_url(settings)),
             ("Twilio account", lambda: check_account(settings, rest)),
             ("Twilio number", lambda: check_number(settings, rest)),
         ]
-        findings: dict[str, Finding] = {}
+        findings: dict[str, list[Finding]] = {}
 
-        async def run(subject: str, check: Callable[[], Awaitable[Finding]]) -> None:
-            finding = Finding(subject, "problem", f"no answer within {CHECK_S:.0f} s", "check the network")
+        async def run(subject: str, check: Callable[[], Awaitable[Finding | list[Finding]]]) -> None:
+            findings[subject] = [
+                Finding(subject, "problem", f"no answer within {CHECK_S:.0f} s", "check the network")
+            ]
             with trio.move_on_after(CHECK_S):
-                finding = await check()
-            findings[subject] = finding
+                found = await check()
+                findings[subject] = found if isinstance(found, list) else [found]
 
         async with trio.open_nursery() as nursery:
             for subject, check in checks:
                 nursery.start_soon(run, subject, check)
-        return [findings[subject] for subject, _ in checks]
-
-
-def is_healthy(findings: Sequence[Finding]) -> bool:
-    """Whether nothing that is required is wrong."""
-    return all(finding.state != "problem" for finding in findings)
+        return [finding for subject, _ in checks for finding in findings[subject]]
 
 
 async def check_model(settings: Settings) -> Finding:

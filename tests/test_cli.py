@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from agent import cli
 from agent.dial import ServerUnreachableError, dial
-from agent.doctor import Finding, examine, is_healthy
+from agent.doctor import examine
 from agent.errors import CarrierError, SettingsError
+from agent.findings import Finding, is_healthy
 from agent.server import serve
 from agent.settings import Settings, load_settings
 from agent.sim.realtime import ScriptedRealtime, serve_realtime
@@ -32,7 +33,7 @@ from agent.web import SERVICE
 NUMBER, CALLEE = "+15552223333", "+15550001111"
 ACCOUNT, AUTH = "AC" + "a" * 32, "token of the account"
 KEY = "sk-very-secret"
-PREFIXES = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX")
+PREFIXES = ("AGENT_", "OPENAI_", "TWILIO_", "DATABASE_URL", "DEBUG_TX")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def run(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("arguments", [("--help",), ()])
 def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
     _, text = run(*arguments)
-    for command in ("serve", "dial", "doctor", "demo", "bench"):
+    for command in ("serve", "worker", "dial", "calls", "tenants", "doctor", "demo", "bench"):
         assert command in text
 
 

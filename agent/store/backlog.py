@@ -1,0 +1,33 @@
+"""How far post-call work is behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+from psycopg.rows import TupleRow, class_row
+
+from agent.pg import Connection
+
+
+@attrs.frozen
+class Backlog:
+    """Calls whose work is due but not taken up, since when, and calls of which a step was given up lately."""
+
+    overdue: int
+    oldest_due_at: datetime | None
+    dead: int
+
+
+async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead_days: int) -> Backlog:
+    """What is due for over ``overdue_s`` and not claimed, and what was given up within ``dead_days``."""
+    async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
+        await cursor.execute(
+            "SELECT count(*) AS overdue, min(due_at) AS oldest_due_at, "
+            "(SELECT count(DISTINCT call_id) FROM postcall_steps WHERE state = 'dead' "
+            "AND coalesce(finished_at, started_at) > now() - %s * interval '1 day') AS dead "
+            "FROM calls WHERE due_at < now() - %s * interval '1 s' AND claim IS NULL",
+            [dead_days, overdue_s],
+        )
+        found = await cursor.fetchone()
+    return found or Backlog(0, None, 0)
