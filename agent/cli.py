@@ -68,10 +68,10 @@ def worker(
 ) -> None:
     """Do what comes after calls, in a process of its own, until SIGTERM or Ctrl-C.
 
-    Recording, transcription, summary, extraction, lead and webhook of every call in the database (DATABASE_URL, or
-    the embedded one of AGENT_DATA_DIR). Any number of workers, on any number of machines, share the work: each call
-    is taken by one, and a worker that dies gives its calls back at once. **call-agent serve** has one inside;
-    AGENT_WORKER=0 there leaves the work to these.
+    Recording, transcription, summary, extraction, lead and webhook of every call in the database (DATABASE_URL,
+    or the embedded one of AGENT_DATA_DIR). Any number of workers, on any number of machines, share the work: each
+    call is taken by one, and a worker that dies gives its calls back at once. **call-agent serve** has one
+    inside; AGENT_WORKER=0 there leaves the work to these.
     """
     with _errors_in_one_sentence():
         settings = load_settings(worker_calls=calls)

@@ -57,7 +57,7 @@ def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
         assert command in text
 
 
-@pytest.mark.parametrize("command", ["serve", "dial", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "worker", "dial", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     status, text = run(command, "--help")
     assert status == 0
