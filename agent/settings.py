@@ -146,6 +146,9 @@ class Settings(BaseSettings):
         "AGENT_UNKNOWN_NUMBER",
         description="A call to a number of no tenant: the default tenant takes it, or a polite refusal",
     )
+    tools: str = _named(
+        "", "AGENT_TOOLS", description="Python modules with tools of your own for the model, divided by commas"
+    )
     worker: bool = _named(
         True, "AGENT_WORKER", description="1: serve does post-call work; 0: only call-agent worker does"
     )

@@ -13,6 +13,8 @@ from twilio.twiml.voice_response import Connect, VoiceResponse
 TOKEN_PARAMETER: Final = "token"  # noqa: S105 - the parameter's name, not a token
 BUSY_WORDS: Final = "All our lines are busy right now. Please call again in a few minutes. Goodbye."
 
+NOBODYS_WORDS: Final = "The number you have called is not in use. Goodbye."
+
 
 def connect_stream(url: str, token: str) -> str:
     """Connect the call's audio, both ways, to the WebSocket at ``url``; ``token`` comes back in ``start``."""

@@ -60,6 +60,8 @@ class Reception:
     not_ready: Callable[[], str]
     is_full: Callable[[], bool]
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
+    is_ours: Callable[[str, str, str], bool] = lambda _direction, _caller, _called: True
+    """Whether a call, by its direction, caller and called number, is one that somebody here takes."""
 
     def base(self, request: Request) -> str:
         """The URL by which whoever asks reached us, without a path of ours."""
@@ -85,6 +87,9 @@ class Reception:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason=reason)
             return twiml.refuse_politely()
         ticket = CallTicket(call_sid, direction, fields.get("From", ""), fields.get("To", ""))
+        if not self.is_ours(direction, ticket.caller, ticket.called):
+            self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason="a number of no tenant")
+            return twiml.refuse_politely(twiml.NOBODYS_WORDS)
         self.events.emit("CALL_ANNOUNCED", call=call_sid, direction=direction)
         # Unix time: a token may be checked on another machine than the one that issued it.
         return twiml.connect_stream(stream_url(base, STREAM_PATH), self.tokens.issue(ticket, time.time()))

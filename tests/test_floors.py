@@ -28,7 +28,7 @@ FLOORS = {
           wav_format transcription talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
-          record_store embedded_postgres store tenant_book tool_desk loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
+          record_store embedded_postgres store tenant_book tool_desk user_tools loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
           part_file recordings carrier_media wav_reading transcribing local_transcribing pg""",
     # The call, and what comes after it.
     4: "call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call postcall",
