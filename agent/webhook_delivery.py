@@ -34,6 +34,7 @@ _MOST_ANSWER_BYTES: Final = 2048
 """Of a refusal's body, for the error's text. The body of a 2xx is not read at all."""
 _LONGEST_QUOTE: Final = 200
 _QUOTE_S: Final = 1.0
+_LAST_PORT: Final = 65535
 _ALLOW: Final = "AGENT_ALLOW_INWARD_WEBHOOKS=1 allows it, for development"
 
 
@@ -136,16 +137,17 @@ def _usual_certificates() -> ssl.SSLContext:
 def _target(url: str, *, allow_inward: bool) -> httpx.URL:
     try:
         target = httpx.URL(url)
+        host = target.host
     except (httpx.InvalidURL, ValueError) as error:
         raise _RefusedError(f"the webhook's URL cannot be used: {error}") from None
-    if target.scheme not in ("https", "http") or not target.host:
+    if target.scheme not in ("https", "http") or not host or "%" in host or not 0 < _port(target) <= _LAST_PORT:
         raise _RefusedError("the webhook's URL cannot be used: https://host/path is expected")
     if target.userinfo:
         raise _RefusedError("the webhook's URL has a user or password in it: check the signature instead")
     if target.scheme == "http" and not allow_inward:
         raise _RefusedError(f"the webhook's URL is not https; {_ALLOW}")
     try:
-        literal = ip_address(target.host)
+        literal = ip_address(host)
     except ValueError:
         return target
     if reason := _why_not(literal, allow_inward=allow_inward):
@@ -183,7 +185,7 @@ async def _addresses(target: httpx.URL, patience: Patience, *, allow_inward: boo
 
 
 def _port(target: httpx.URL) -> int:
-    return target.port or (443 if target.scheme == "https" else 80)
+    return target.port if target.port is not None else (443 if target.scheme == "https" else 80)
 
 
 async def _post(
@@ -243,13 +245,14 @@ async def _judge(answer: httpx.Response) -> _Answer:
 async def _beginning(answer: httpx.Response) -> str:
     """The first bytes of the body as text; what comes of it, if the connection breaks or is slow."""
     read = bytearray()
-    # The status is what counts, and it is known: a body that breaks or drips may do so.
-    with trio.move_on_after(_QUOTE_S), suppress(httpx.HTTPError):
+    # The status is what counts, and it is known: a body that breaks or drips may do so. It is left by a cancel,
+    # because a break would leave the generators inside to the garbage collector.
+    with trio.move_on_after(_QUOTE_S) as scope, suppress(httpx.HTTPError):
         async for part in answer.aiter_raw():
-            read += part[:_MOST_ANSWER_BYTES]
-            if len(read) >= _MOST_ANSWER_BYTES:
-                break
-    return read[:_MOST_ANSWER_BYTES].decode(errors="replace")
+            read += part[: _MOST_ANSWER_BYTES - len(read)]
+            if len(read) == _MOST_ANSWER_BYTES:
+                scope.cancel(reason="enough for an error's text")
+    return read.decode(errors="replace")
 
 
 def _explain(error: httpx.HTTPError | None, host: str, patience: Patience) -> str:
