@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,8 @@ from agent.tenant_files import form_of, read_tenants
 from agent.tenants import DEFAULT_TENANT_ID, FIELDS, Tenant, change_tenant, make_tenant, shared_numbers
 from agent.tenantsview import as_json as tenant_as_json
 from agent.tenantsview import tell_changes, tell_list, tell_tenant
+from agent.tool_desk import DeskTools, StoreDesk
+from agent.tools import END_CALL, TRANSFER_CALL
 
 _FIXED: Final = ("id", "name")
 
@@ -29,7 +32,8 @@ def add(raw: Mapping[str, Any], region: str) -> None:
     """Add a tenant. Raises TenantError, as all commands here, and what ``run_with_database`` does."""
     tenant = make_tenant(default_region=region, **raw)
 
-    async def work(_: Settings, database: Database) -> None:
+    async def work(settings: Settings, database: Database) -> None:
+        _note_unknown_tools(settings, database, [tenant])
         async with database.connection() as connection, connection.transaction():
             known = await _known(connection)
             if tenant.id in known:
@@ -69,7 +73,7 @@ def edit(id_: str, given: Mapping[str, Any], cleared: Sequence[str], region: str
     """Change the given fields of a tenant, and put the cleared ones back to their defaults."""
     _check_cleared(given, cleared)
 
-    async def work(_: Settings, database: Database) -> tuple[Tenant, Tenant]:
+    async def work(settings: Settings, database: Database) -> tuple[Tenant, Tenant]:
         async with database.connection() as connection, connection.transaction():
             known = await _known(connection)
             before = _found(known, id_)
@@ -77,6 +81,8 @@ def edit(id_: str, given: Mapping[str, Any], cleared: Sequence[str], region: str
             after = change_tenant(before, default_region=region, **changes)
             if after != before:
                 await _put(connection, known, [after])
+        if "tools" in given:
+            _note_unknown_tools(settings, database, [after])
         return before, after
 
     before, after = run_with_database(work)
@@ -94,13 +100,14 @@ def import_file(path: Path, region: str, *, dry_run: bool) -> None:
     except UnicodeDecodeError:
         raise TenantError(f"nothing was imported: {path} is not UTF-8 text") from None
 
-    async def work(_: Settings, database: Database) -> list[tuple[Tenant | None, Tenant]]:
+    async def work(settings: Settings, database: Database) -> list[tuple[Tenant | None, Tenant]]:
         async with database.connection() as connection, connection.transaction():
             known = await _known(connection)
             tenants = read_tenants(text, form, known=known, default_region=region)
             changes = [(known.get(tenant.id), tenant) for tenant in tenants]
             if not dry_run:
                 await _put(connection, known, [after for before, after in changes if after != before])
+        _note_unknown_tools(settings, database, tenants)
         return changes
 
     changes = run_with_database(work, make=True)
@@ -137,6 +144,18 @@ async def _put(connection: Connection[TupleRow], known: Mapping[str, Tenant], te
             await put_tenant(connection, attrs.evolve(before, numbers=kept))
     for tenant in tenants:
         await put_tenant(connection, tenant)
+
+
+def _note_unknown_tools(settings: Settings, database: Database, tenants: Sequence[Tenant]) -> None:
+    """Say which tools can only be the user's own, where no setting says that there are any."""
+    built_in = {tool.name for tool in (END_CALL, TRANSFER_CALL, *DeskTools(StoreDesk(database)).tools())}
+    unknown = sorted({name for tenant in tenants for name in tenant.tools or ()} - built_in)
+    if unknown and not settings.tools:
+        print(  # noqa: T201  (what a command says, not a log)
+            f"call-agent: {', '.join(unknown)}: not built in ({', '.join(sorted(built_in))} are), so it takes a "
+            "module of yours in AGENT_TOOLS",
+            file=sys.stderr,
+        )
 
 
 def _found(known: Mapping[str, Tenant], id_: str) -> Tenant:

@@ -80,6 +80,14 @@ def test_a_new_secret(database: str) -> None:
     assert shown.endswith(str(listed("--secret")[0]["webhook_secret"]))
 
 
+def test_a_tool_that_is_not_built_in_is_noted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, text = tenants("add", "A", "--tool", "end_call", "--tool", "book_table")
+    assert (status, text.startswith("call-agent: book_table: not built in")) == (0, True)
+    assert "not built in" not in tenants("edit", "a", "--tool", "lookup_caller")[1]
+    monkeypatch.setenv("AGENT_TOOLS", "tables")
+    assert "not built in" not in tenants("edit", "a", "--tool", "book_table")[1]
+
+
 def test_the_default_tenant_can_be_edited(database: str) -> None:
     assert tenants("edit", "default", "--greeting", "")[0] == 0
     assert "(empty: the caller begins)" in tenants("show", "default")[1]
