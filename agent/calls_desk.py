@@ -15,10 +15,11 @@ from agent.pg import Connection
 from agent.records import Outcome
 from agent.settings import Settings
 from agent.showing import moment, read_since
+from agent.stages import STEPS
 from agent.store import Database
 from agent.store.ledger import retry as retry_steps
 from agent.store.tenants import list_tenants
-from agent.store.values import STEPS, CallLine, CallView
+from agent.store.values import CallLine, CallView
 from agent.store.views import find_calls, list_calls, show_call
 
 CRASHED = "crashed"

@@ -40,23 +40,34 @@ class FileRecordStore:
 
     async def save(self, record: CallRecord) -> Path:
         """See RecordStore; returns the file."""
-        return await trio.to_thread.run_sync(self._write, record, limiter=self._limiter)
+        return await trio.to_thread.run_sync(self.write, record, limiter=self._limiter)
 
-    def _write(self, record: CallRecord) -> Path:
+    def write(self, record: CallRecord) -> Path:
+        """``save``, blocking."""
         path = self.path_of(record.call_sid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")
-        with aside.open("wb") as file:
-            file.write(encode_record(record))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(path, encode_record(record))
         return path
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that after a power cut it is there whole or not at all. Blocks; raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.part")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Blocks; raises OSError."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def encode_record(record: CallRecord) -> bytes:

@@ -23,12 +23,12 @@ FLOORS = {
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools model_errors realtime_events twilio_stream twiml signature
-          http_head ws_shortcuts tenant_files showing transcriptview extraction extraction_rules inward
+          http_head ws_shortcuts stages tenant_files showing transcriptview extraction extraction_rules inward
           webhook_signature call_completed analysis_request
           wav_format transcription talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
-          record_store embedded_postgres store tenant_book tool_desk user_tools loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
+          record_store spool embedded_postgres store tenant_book tool_desk user_tools loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
           part_file recordings carrier_media wav_reading transcribing local_transcribing pg""",
     # The call, and what comes after it.
     4: "call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call postcall",

@@ -12,8 +12,9 @@ from psycopg.rows import TupleRow
 
 from agent.pg import Connection
 from agent.records import CallRecord, Turn
+from agent.stages import STEPS
 from agent.store.text import clean, record_json
-from agent.store.values import STEPS, AnsweredCall
+from agent.store.values import AnsweredCall
 
 CHANNEL: Final = "postcall"
 """Workers listen here; what is sent says nothing but "look"."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import attrs
 
 from agent.records import Turn
+from agent.stages import STEPS as STEPS
 
-STEPS: Final = ("recording", "transcription", "summary", "extraction", "lead", "status", "webhook")
 """The post-call steps in their order (PC-2); ``agent.stages`` has the rules."""
 
 StepState = Literal["pending", "running", "done", "failed", "dead"]

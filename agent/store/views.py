@@ -11,9 +11,10 @@ from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
 from agent.records import Turn
+from agent.stages import STEPS
 from agent.store.leads import appointments_in, find_lead
 from agent.store.recordings import recording_of
-from agent.store.values import STEPS, CallLine, CallView, DeliveryRow, StepRow
+from agent.store.values import CallLine, CallView, DeliveryRow, StepRow
 
 _POSTCALL: Final = (
     "CASE WHEN c.status = 'active' THEN 'active' WHEN c.due_at IS NOT NULL THEN 'open' "

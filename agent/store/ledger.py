@@ -1,0 +1,277 @@
+"""The ledger of post-call work: who works on which call, and what became of each step (DESIGN D10).
+
+A claim is a session advisory lock on a connection of the worker's own, so that a worker that dies, or loses that
+connection, frees its calls at once; and a token in the call's row, which every result is checked against, so that
+one who lost a claim and does not know it yet writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import attrs
+from psycopg.rows import TupleRow, class_row, dict_row
+
+from agent.errors import AgentError
+from agent.pg import Connection
+from agent.stages import STEPS, steps_from
+from agent.store.calls import CHANNEL
+from agent.store.text import clean, clean_json
+
+LOCKS: Final = 0x43414C4C
+"""The first half of the advisory locks of calls; the second is the call's number, its low 32 bits."""
+
+
+class ClaimLostError(AgentError):
+    """Somebody else works on the call now: whatever was found is theirs to find again."""
+
+
+@attrs.frozen
+class Claim:
+    """The right to work on a call."""
+
+    call_id: int
+    token: UUID
+
+
+@attrs.frozen
+class ClaimedCall:
+    """What a worker knows of a call before its steps."""
+
+    id: int
+    call_sid: str
+    tenant_id: str
+    direction: str
+    caller: str
+    called: str
+    answered_at: datetime
+    ended_at: datetime
+    outcome: str
+    reason: str
+    record: dict[str, Any] | None
+
+
+async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
+    """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first."""
+    cursor = await connection.execute(
+        "SELECT id FROM calls WHERE due_at <= now() AND status = 'ended' AND NOT EXISTS "
+        "(SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s "
+        "AND objid = (calls.id & 4294967295)::oid AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY due_at LIMIT %s",
+        [LOCKS, limit],
+    )
+    return [call_id for (call_id,) in await cursor.fetchall()]
+
+
+async def next_due_s(connection: Connection[TupleRow]) -> float | None:
+    """Seconds until the next work is due, negative for what is; None: there is none."""
+    cursor = await connection.execute("SELECT extract(epoch FROM min(due_at) - now())::float FROM calls")
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) -> Claim | None:
+    """Claim a call on the worker's own connection; None if somebody has it, or nothing is due any more."""
+    if not await _lock(claims, call_id):
+        return None
+    token = uuid4()
+    cursor = await claims.execute(
+        "UPDATE calls SET claim = %s, claimed_by = %s, claimed_at = now() "
+        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING id",
+        [token, clean(worker), call_id],
+    )
+    if await cursor.fetchone() is None:
+        await _unlock(claims, call_id)
+        return None
+    return Claim(call_id, token)
+
+
+async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
+    """Give a claim back; ``settle_due`` has said before when the call is due again."""
+    await claims.execute(
+        "UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s AND claim = %s",
+        [claim.call_id, claim.token],
+    )
+    await _unlock(claims, claim.call_id)
+
+
+async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCall:
+    """The call as it ended."""
+    async with connection.cursor(row_factory=class_row(ClaimedCall)) as cursor:
+        await cursor.execute(
+            "SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason, "
+            "record FROM calls WHERE id = %s AND status = 'ended'",
+            [call_id],
+        )
+        call = await cursor.fetchone()
+    if call is None:
+        raise ClaimLostError(f"call {call_id} is not there, or goes on")
+    return call
+
+
+async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, worker: str) -> int:
+    """A step begins; which attempt it is. A step that a dead worker left running was an attempt too."""
+    async with connection.transaction():
+        await _check(connection, claim)
+        cursor = await connection.execute(
+            "UPDATE postcall_steps SET state = 'running', attempts = attempts + 1, started_at = now(), "
+            "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %s "
+            "WHERE call_id = %s AND step = %s RETURNING attempts",
+            [clean(worker), claim.call_id, step],
+        )
+        row = await cursor.fetchone()
+    if row is None:
+        raise ClaimLostError(f"call {claim.call_id} has no step {step}")
+    return int(row[0])
+
+
+async def finish_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, result: Mapping[str, Any]
+) -> None:
+    """A step is done. Call it in the transaction of the step's own effect, if it has one in the database."""
+    async with connection.transaction():
+        await _check(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = 'done', result = %s, error = NULL, finished_at = now() "
+            "WHERE call_id = %s AND step = %s",
+            [json.dumps(clean_json(dict(result))), claim.call_id, step],
+        )
+
+
+async def fail_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, error: str, rest_s: float | None
+) -> None:
+    """A step failed: to be tried again after ``rest_s``, or given up if that is None."""
+    async with connection.transaction():
+        await _check(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = %s, error = %s, result = NULL, "
+            "next_try_at = now() + %s * interval '1 s', finished_at = CASE WHEN %s THEN now() END "
+            "WHERE call_id = %s AND step = %s",
+            ["dead" if rest_s is None else "failed", clean(error), rest_s, rest_s is None, claim.call_id, step],
+        )
+
+
+async def postpone_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, why: str, rest_s: float
+) -> None:
+    """What a step needs is not there yet: no attempt is counted."""
+    async with connection.transaction():
+        await _check(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %s, "
+            "next_try_at = now() + %s * interval '1 s' WHERE call_id = %s AND step = %s",
+            [clean(why), rest_s, claim.call_id, step],
+        )
+
+
+async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
+    """Set when the call is due again by its steps: when the next of them is, or never if all are settled."""
+    async with connection.transaction():
+        await _check(connection, claim)
+        await connection.execute(
+            "UPDATE calls SET due_at = (SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s "
+            "WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead') "
+            "ORDER BY array_position(%s::text[], s.step) LIMIT 1) WHERE id = %s",
+            [list(STEPS), claim.call_id],
+        )
+
+
+async def add_delivery(
+    connection: Connection[TupleRow],
+    claim: Claim,
+    *,
+    key: str,
+    url: str,
+    http_status: int | None,
+    error: str | None,
+    duration_ms: int,
+) -> None:
+    """A try to deliver the webhook."""
+    await connection.execute(
+        "INSERT INTO webhook_deliveries "
+        "(call_id, idempotency_key, attempt, url, http_status, error, duration_ms) "
+        "SELECT %s, %s, coalesce(max(attempt), 0) + 1, %s, %s, %s, %s FROM webhook_deliveries WHERE call_id = %s",
+        [
+            claim.call_id,
+            clean(key),
+            clean(url),
+            http_status,
+            clean(error) if error else None,
+            max(duration_ms, 0),
+            claim.call_id,
+        ],
+    )
+
+
+async def states_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
+    """State, attempts, result, error and next try of each step."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            "SELECT step, state, attempts, result, error, next_try_at, next_try_at > now() AS rests "
+            "FROM postcall_steps WHERE call_id = %s",
+            [call_id],
+        )
+        return {row["step"]: row for row in await cursor.fetchall()}
+
+
+async def retry(connection: Connection[TupleRow], call_sid: str, step: str | None = None) -> list[str]:
+    """Have work done again: all that failed or was given up, or a step whatever its state; what is re-opened.
+
+    What comes after a step is re-opened with it, for it stands on it; the webhook keeps its Idempotency-Key. An
+    empty list: there was nothing to do again. Raises psycopg.errors.CheckViolation for a call that goes on.
+    """
+    async with connection.transaction():
+        cursor = await connection.execute("SELECT id FROM calls WHERE call_sid = %s FOR UPDATE", [call_sid])
+        row = await cursor.fetchone()
+        if row is None:
+            return []
+        call_id = int(row[0])
+        if step is None:
+            states = await states_of(connection, call_id)
+            broken = [name for name in STEPS if name in states and states[name]["state"] in ("failed", "dead")]
+            if not broken:
+                return []
+            step = broken[0]
+        cursor = await connection.execute(
+            "UPDATE postcall_steps SET state = 'pending', attempts = 0, result = NULL, error = NULL, "
+            "next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL "
+            "WHERE call_id = %s AND step = ANY (%s) RETURNING step",
+            [call_id, list(steps_from(step))],
+        )
+        opened = {name for (name,) in await cursor.fetchall()}
+        # Whoever works on the call has read its states: a new token stops them, and the call is taken up again.
+        await connection.execute(
+            "UPDATE calls SET due_at = now(), claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
+            [call_id],
+        )
+        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    return [name for name in STEPS if name in opened]
+
+
+async def _check(connection: Connection[TupleRow], claim: Claim) -> None:
+    """Hold the call's row, if the claim still stands. Raises ClaimLostError."""
+    cursor = await connection.execute("SELECT claim FROM calls WHERE id = %s FOR UPDATE", [claim.call_id])
+    row = await cursor.fetchone()
+    if row is None or row[0] != claim.token:
+        raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
+
+
+async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, _half(call_id)])
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _unlock(connection: Connection[TupleRow], call_id: int) -> None:
+    await connection.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCKS, _half(call_id)])
+
+
+def _half(call_id: int) -> int:
+    """The low 32 bits as a signed integer: two calls that share them cannot be worked on at once, no more."""
+    low = call_id & 0xFFFFFFFF
+    return low - 0x100000000 if low >= 0x80000000 else low  # noqa: PLR2004  (int4)
