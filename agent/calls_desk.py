@@ -93,7 +93,8 @@ def retry(call: str, step: str | None) -> None:
             line = await find_one(connection, call)
             if line.postcall == "active":
                 raise CallError(f"call {line.id} goes on: what comes after it begins when it has ended")
-            return line, list(await retry_steps(connection, line.call_sid, step))
+            reopened = await retry_steps(connection, line.call_sid, step)
+            return line, sorted(reopened, key=STEPS.index)
 
     line, steps = run_with_database(work)
     if not steps:

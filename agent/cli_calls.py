@@ -77,10 +77,10 @@ def retry(
     *,
     step: Annotated[
         str | None,
-        typer.Option(metavar="STEP", help="Only this step, and those that need it. Also one that was done."),
+        typer.Option(metavar="STEP", help="This step and those after it, also if they were done."),
     ] = None,
 ) -> None:
-    """Have the post-call work that failed or was given up done again, at once.
+    """Have the post-call work that failed or was given up done again, at once, and what comes after it.
 
     A running **call-agent serve** or **call-agent worker** does it. Example: **call-agent calls retry 17 --step
     transcription**
