@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -147,11 +148,13 @@ class Server:
 
 
 @contextmanager
-def open_server(directory: Path) -> Iterator[Server]:
+def open_server() -> Iterator[Server]:
     """A server of one's own, durable."""
-    cluster = Cluster(directory / "postgres")
-    lock = cluster.start()
-    try:
-        yield Server(cluster, cluster.conninfo)
-    finally:
-        cluster.leave(lock)
+    # Not in pytest's directory: each new pytest takes that away from the user a server runs as.
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as directory:
+        cluster = Cluster(Path(directory) / "postgres")
+        lock = cluster.start()
+        try:
+            yield Server(cluster, cluster.conninfo)
+        finally:
+            cluster.leave(lock)

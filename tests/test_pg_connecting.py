@@ -16,7 +16,7 @@ from agent.pg.connecting import list_attempts
 class Names(trio.abc.HostnameResolver):
     """Knows two hosts."""
 
-    async def getaddrinfo(self, host: Any, port: Any, *hints: int) -> list[Any]:  # type: ignore[override]
+    async def getaddrinfo(self, host: Any, port: Any, *hints: int) -> list[Any]:
         """Each address comes with the hints that were given."""
         await trio.lowlevel.checkpoint()
         known = {b"one": ["10.0.0.1", "10.0.0.1"], b"two": ["10.0.0.2", "fd00::2"]}

@@ -12,7 +12,8 @@ from agent.pg.cancelling import CLEAN_UP_S
 from agent.pg.connection import Connection, open_connection
 from agent.pg.cursors import Copy, Cursor, ServerCursor
 from agent.pg.notifications import Notifications
-from agent.pg.pool import Pool, PoolClosedError, PoolStats, open_pool
+from agent.pg.pool import Pool, PoolClosedError, open_pool
+from agent.pg.pool_stats import PoolStats
 from agent.pg.streaming import Stream
 from agent.pg.transaction import Pipeline, Transaction
 

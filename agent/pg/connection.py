@@ -197,11 +197,26 @@ class Connection(CancellableConnection[Row]):
         Raises:
             psycopg.OperationalError: it was a farewell, or the connection is lost.
         """
-        if is_readable(self.pgconn.socket):
-            gen = generators.notifies(self.pgconn)
-            next(gen)
-            with suppress(StopIteration):
-                gen.send(Ready.R)
+        if not is_readable(self.pgconn.socket):
+            return
+        farewells: list[str] = []
+
+        def hear(said: psycopg.errors.Diagnostic) -> None:
+            # Said before the socket is closed, perhaps some time before.
+            if said.severity_nonlocalized in ("FATAL", "PANIC") or str(said.sqlstate).startswith("57P"):
+                farewells.append(str(said.message_primary))
+
+        self.add_notice_handler(hear)
+        try:
+            while is_readable(self.pgconn.socket):
+                gen = generators.notifies(self.pgconn)
+                next(gen)
+                with suppress(StopIteration):
+                    gen.send(Ready.R)
+        finally:
+            self.remove_notice_handler(hear)
+        if farewells:
+            raise psycopg.OperationalError(f"the server is about to close the connection: {farewells[0]}")
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from agent.pg.connection import Connection
+from agent.pg.pool_stats import PoolCounts, PoolStats
 from agent.pg.slots import Idle, Slots, Ticket
 
 UNSEEN_S = 30.0
@@ -38,38 +39,6 @@ class PoolClosedError(psycopg.InterfaceError):
     """The pool is closed, or was closed while waiting for a connection."""
 
 
-@attrs.frozen
-class PoolStats:
-    """What a pool has and did. Counts are since it was opened."""
-
-    in_use: int
-    """Connections given out, being opened or being checked."""
-    idle: int
-    waiting: int
-    """Callers that wait for a connection."""
-    max_size: int
-    given: int
-    """Times a connection was given out."""
-    opened: int
-    discarded: int
-    """Connections closed because they were broken, in doubt, or too old."""
-    failed: int
-    """Attempts to connect that failed."""
-    waited_s: float
-    """Sum of the times callers waited until they had a connection."""
-    longest_wait_s: float
-
-
-@attrs.define(eq=False)
-class _Counts:
-    given: int = 0
-    opened: int = 0
-    discarded: int = 0
-    failed: int = 0
-    waited_s: float = 0.0
-    longest_wait_s: float = 0.0
-
-
 @attrs.define(eq=False)
 class Pool:
     """Connections to one database, shared by many tasks; made by :func:`open_pool`.
@@ -86,7 +55,7 @@ class Pool:
     _slots: Slots[Connection[TupleRow]]
     _events: dict[Ticket[Connection[TupleRow]], trio.Event] = attrs.field(factory=dict, init=False)
     _in_use: set[Connection[TupleRow]] = attrs.field(factory=set, init=False)
-    _counts: _Counts = attrs.field(factory=_Counts, init=False)
+    _counts: PoolCounts = attrs.field(factory=PoolCounts, init=False)
     _opened_at_s: dict[Connection[TupleRow], float] = attrs.field(factory=dict, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -136,7 +105,7 @@ class Pool:
         except BaseException:
             self._give_back(connection)
             raise
-        self._count_given(trio.current_time() - ticket.asked_at_s)
+        self._counts.give(trio.current_time() - ticket.asked_at_s)
         self._in_use.add(connection)
         return connection
 
@@ -226,11 +195,6 @@ class Pool:
             connection = None
         for ticket in self._slots.give_back(connection, trio.current_time()):
             self._events[ticket].set()
-
-    def _count_given(self, waited_s: float) -> None:
-        self._counts.given += 1
-        self._counts.waited_s += waited_s
-        self._counts.longest_wait_s = max(self._counts.longest_wait_s, waited_s)
 
     async def keep(self) -> None:
         """Open what is missing to ``min_size``, close what is not used; until cancelled."""
