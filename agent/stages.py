@@ -48,8 +48,8 @@ PATIENCE: Final[Mapping[str, Patience]] = {
     "extraction": Patience(attempts=8, limit_s=120.0),
     "lead": Patience(attempts=10, limit_s=30.0),
     "status": Patience(attempts=10, limit_s=30.0),
-    # 5 s, 15 s, 45 s, 2, 7, 20 minutes, then hours: 11 tries in about 24 hours.
-    "webhook": Patience(attempts=11, limit_s=60.0, first_s=5.0, longest_s=5 * 3600.0),
+    # 5 s, 15 s, 45 s, 2, 7, 20 minutes, then hours: 13 tries in 24 to 30 hours.
+    "webhook": Patience(attempts=13, limit_s=60.0, first_s=5.0, longest_s=5 * 3600.0),
 }
 NOT_READY_S: Final = 15.0
 """When something that is not there yet is looked for again, at first."""
