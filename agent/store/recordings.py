@@ -66,6 +66,7 @@ async def recording_of(connection: Connection[TupleRow], call_id: int) -> Record
 
 async def mark_downloaded(
     connection: Connection[TupleRow],
+    call_id: int,
     recording_sid: str,
     *,
     path: str,
@@ -74,11 +75,14 @@ async def mark_downloaded(
     channels: int,
     duration_s: float,
 ) -> None:
-    """The recording is on disk, whole."""
+    """The recording is on disk, whole; it need not have been known."""
     await connection.execute(
-        "UPDATE recordings SET status = 'completed', path = %s, sha256 = %s, size_bytes = %s, channels = %s, "
-        "duration_s = %s, downloaded_at = now() WHERE recording_sid = %s",
-        [path, sha256, size_bytes, channels, round(duration_s), recording_sid],
+        "INSERT INTO recordings (recording_sid, call_id, status, path, sha256, size_bytes, channels, duration_s, "
+        "downloaded_at) VALUES (%s, %s, 'completed', %s, %s, %s, %s, %s, now()) "
+        "ON CONFLICT (recording_sid) DO UPDATE SET status = 'completed', path = excluded.path, "
+        "sha256 = excluded.sha256, size_bytes = excluded.size_bytes, channels = excluded.channels, "
+        "duration_s = excluded.duration_s, downloaded_at = excluded.downloaded_at",
+        [recording_sid, call_id, path, sha256, size_bytes, channels, round(duration_s)],
     )
 
 

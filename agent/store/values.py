@@ -9,9 +9,6 @@ from uuid import UUID
 import attrs
 
 from agent.records import Turn
-from agent.stages import STEPS as STEPS
-
-"""The post-call steps in their order (PC-2); ``agent.stages`` has the rules."""
 
 StepState = Literal["pending", "running", "done", "failed", "dead"]
 PostcallState = Literal["active", "open", "done", "dead"]
