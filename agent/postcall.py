@@ -1,20 +1,36 @@
-"""After the call: records arrive over a memory channel, already durable, and are worked on here (ST-4, PC-1).
+"""After the call: records arrive over a memory channel, already durable, and go on to Postgres (ST-4, PC-1).
 
-The consumer lives in an outer nursery, not in any call, so a call that ends, however it ends, only hands over.
+The consumer lives in an outer nursery, not in any call, so a call that ends, however it ends, only hands over. It
+moves each record from the spool into Postgres, whose ledger the workers work by (``agent.postcall_worker``);
+while Postgres is away, records wait on disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import attrs
+import msgspec
+import psycopg
 import trio
 
 from agent.eventlog import EventLog
 from agent.records import CallRecord
+from agent.spool import Spool
+from agent.store import AWAY, Database
+from agent.store.calls import call_answered, keep_record
+from agent.store.values import AnsweredCall
 
 QUEUED_CALLS: Final = 10_000
 """Calls that wait for post-call work: a day of a busy line. The records themselves are on disk."""
+RESCAN_S: Final = 30.0
+"""How often the spool is looked through, for what a killed process or an absent database left there."""
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+"""Pauses while the database is away, each twice as long as the one before."""
+MOVE_S: Final = 20.0
+"""A database that takes longer for one record counts as away."""
 
 
 @attrs.frozen(eq=False)
@@ -31,17 +47,119 @@ class PostCallChannel:
         return cls(send, receive)
 
 
-async def run_postcall(service_end: trio.MemoryReceiveChannel[CallRecord], events: EventLog) -> None:
-    """Log each finished call until every sender is closed. A cancel loses nothing: the records are durable."""
+class Ledger:
+    """What the mover puts records into: Postgres."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, entry: CallRecord | AnsweredCall) -> None:
+        """Keep a record, or the row of a call in progress; again changes nothing. Raises psycopg.Error, AWAY."""
+        async with self._database.connection() as connection:
+            if isinstance(entry, CallRecord):
+                await keep_record(connection, entry)
+            else:
+                await call_answered(connection, entry)
+
+
+@attrs.define(eq=False)
+class RecordMover:
+    """Moves what is in the spool into the ledger: what it is told of at once, the rest when it looks."""
+
+    spool: Spool
+    keep: Callable[[CallRecord | AnsweredCall], Awaitable[None]]
+    events: EventLog
+    _rung: trio.Event = attrs.field(factory=trio.Event)
+    _idle: trio.Event = attrs.field(factory=trio.Event)
+    _refused: set[str] = attrs.field(factory=set)
+    """What the database will not take as it is; tried again by the next process."""
+
+    def look(self) -> None:
+        """There is something new in the spool."""
+        self._idle = trio.Event()
+        self._rung.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing that can be moved is left."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Move until cancelled. A cancel loses nothing, and what is kept a second time changes nothing."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self._rung = trio.Event()
+            if await self._move_all():
+                pause_s = FIRST_PAUSE_S
+                if not self._rung.is_set():
+                    self._idle.set()
+                with trio.move_on_after(RESCAN_S):
+                    await self._rung.wait()
+            else:
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _move_all(self) -> bool:
+        """Move what waits, the oldest first; False when the database, or the disk, is away."""
+        try:
+            for name in await self.spool.waiting():
+                if name not in self._refused:
+                    await self._move(name)
+        except (*AWAY, OSError, trio.TooSlowError) as error:
+            self.events.emit("RECORDS_WAIT", "warning", error=" ".join(str(error).split()) or "it took too long")
+            return False
+        return True
+
+    async def _move(self, name: str) -> None:
+        try:
+            entry = await self.spool.load(name)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            aside = await self.spool.set_aside(name)
+            self.events.emit("SPOOL_CORRUPT", "error", path=str(aside), error=str(error)[:200])
+            return
+        if entry is None:
+            return
+        try:
+            with trio.fail_after(MOVE_S):
+                await self.keep(entry)
+        except AWAY:
+            raise
+        except psycopg.Error as error:
+            self._refused.add(name)
+            self.events.exception("RECORD_REFUSED", error, call=entry.call_sid)
+            return
+        await self.spool.done(name)
+        self.events.count("RECORD_MOVED")
+
+
+async def run_postcall(
+    service_end: trio.MemoryReceiveChannel[CallRecord], events: EventLog, mover: RecordMover | None = None
+) -> None:
+    """Log each finished call and have its record moved, until every sender is closed and all is moved.
+
+    A cancel loses nothing: the records are durable, and the next process moves them.
+    """
     with service_end:
-        async for record in service_end:
-            metrics = record.metrics
-            events.emit(
-                "CALL_ENDED",
-                call=record.call_sid,
-                outcome=record.outcome.value,
-                reason=record.reason,
-                duration_ms=metrics.duration_ms,
-                turns=len(record.turns),
-                barge_in_events=metrics.barge_in_events,
-            )
+        async with trio.open_nursery() as nursery:
+            if mover is not None:
+                nursery.start_soon(mover.run)
+            async for record in service_end:
+                _tell(record, events)
+                if mover is not None:
+                    mover.look()
+            if mover is not None:
+                mover.look()
+                await mover.wait_idle()
+            nursery.cancel_scope.cancel(reason="the last record is moved")
+
+
+def _tell(record: CallRecord, events: EventLog) -> None:
+    metrics = record.metrics
+    events.emit(
+        "CALL_ENDED",
+        call=record.call_sid,
+        outcome=record.outcome.value,
+        reason=record.reason,
+        duration_ms=metrics.duration_ms,
+        turns=len(record.turns),
+        barge_in_events=metrics.barge_in_events,
+    )

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LATENESS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.040, 0.060, 0.120, 0.300)
 LATENCY_S: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.2, 1.6, 2.5, 5.0)
+POSTCALL_S: Final = (0.01, 0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1800.0)
 BARGE_IN_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.010, 0.020, 0.050, 0.100, 0.200)
 
 
@@ -30,6 +31,9 @@ class Telemetry:
     first_audio_latency: Histogram = attrs.field(init=False)
     turn_latency: Histogram = attrs.field(init=False)
     loop_gap: Histogram = attrs.field(init=False)
+
+    postcall_steps: Counter = attrs.field(init=False)
+    postcall_seconds: Histogram = attrs.field(init=False)
 
     @active_calls.default
     def _active_calls(self) -> Gauge:
@@ -73,3 +77,15 @@ class Telemetry:
     def _loop_gap(self) -> Histogram:
         text = "Longest time per second in which the event loop did not run"
         return Histogram("agent_loop_gap_seconds", text, buckets=LATENESS_S, registry=self.registry)
+
+    @postcall_steps.default
+    def _postcall_steps(self) -> Counter:
+        text = "Post-call steps tried, by step and outcome: done, failed, dead, postponed"
+        return Counter("agent_postcall_steps", text, ["step", "outcome"], registry=self.registry)
+
+    @postcall_seconds.default
+    def _postcall_seconds(self) -> Histogram:
+        text = "How long a post-call step took"
+        return Histogram(
+            "agent_postcall_step_seconds", text, ["step"], buckets=POSTCALL_S, registry=self.registry
+        )
