@@ -147,15 +147,13 @@ def transcript_text(conversation: Sequence[Line]) -> str:
 
     No ``<`` is left as it is, so nothing that was said can end the transcript.
     """
+    said = [(line, text) for line in conversation if (text := clean(line.text[: 2 * MOST_LINE]))]
     items = [
-        json.dumps(
-            {"at_s": round(line.at_s, 1), line.role: cut(clean(line.text), MOST_LINE)}, ensure_ascii=False
-        ).replace("<", "\\u003c")
-        for line in conversation
-        if clean(line.text)
+        json.dumps({"at_s": round(line.at_s, 1), line.role: cut(text, MOST_LINE)}, ensure_ascii=False)
+        for line, text in said
     ]
-    left_out = _without_the_middle(items)
-    return "<transcript>\n[\n" + ",\n".join(left_out) + "\n]\n</transcript>"
+    items = [item.replace("<", "\\u003c") for item in items]
+    return "<transcript>\n[\n" + ",\n".join(_without_the_middle(items)) + "\n]\n</transcript>"
 
 
 def _without_the_middle(items: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 _I: Final = re.IGNORECASE
@@ -150,7 +151,7 @@ def find_service(text: str, services: Sequence[str]) -> str:
     found = [
         (place, len(key), service)
         for service in services
-        if len(key := _folded(service)) >= _SHORTEST_SERVICE
+        if len(key := _service_key(service)) >= _SHORTEST_SERVICE
         if (place := max(folded.rfind(f" {key} "), folded.rfind(f" {key}s "))) >= 0
         or (" " in key and (place := joined.rfind(key.replace(" ", ""))) >= 0)
         # Other scripts join words with prepositions, or do not divide them at all.
@@ -180,6 +181,11 @@ def _proper(words: str) -> str:
 
 def _plain(text: str) -> str:
     return text[:_LONGEST_LINE].replace("\u2019", "'").strip()
+
+
+@lru_cache(1024)
+def _service_key(service: str) -> str:
+    return _folded(service)
 
 
 def _folded(text: str) -> str:

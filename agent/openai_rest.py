@@ -6,7 +6,7 @@ Requests are made by the ``openai`` package's own post(): its typed methods buil
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from agent.analysis_request import (
     summary_request,
 )
 from agent.errors import ProviderError, StepDeadError
-from agent.extraction import Analyst, Extraction, Line, RuleAnalyst, clean, cut
+from agent.extraction import Analyst, Extraction, Line, clean, cut, extract_by_rules, summarise_by_rules
 from agent.settings import Settings
 from agent.tenants import Tenant
 
@@ -46,20 +46,30 @@ class OpenAiAnalyst:
 
     client: openai.AsyncOpenAI
     model: str
+    _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
         """See Analyst. Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return ""
-        return read_summary(await self._ask(summary_request(self.model, conversation, tenant)))
+        return read_summary(await self._ask(summary_request, conversation, tenant))
 
     async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
         """See Analyst. Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return Extraction()
-        return read_extraction(await self._ask(extraction_request(self.model, conversation, tenant)), tenant)
+        return read_extraction(await self._ask(extraction_request, conversation, tenant), tenant)
 
-    async def _ask(self, body: dict[str, Any]) -> object:
+    async def _ask(
+        self,
+        make: Callable[[str, Sequence[Line], Tenant], dict[str, Any]],
+        conversation: Sequence[Line],
+        tenant: Tenant,
+    ) -> object:
+        # In a thread: the transcript of an hour takes some milliseconds.
+        body = await trio.to_thread.run_sync(
+            make, self.model, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
+        )
         try:
             with trio.fail_after(ANALYSIS_S):
                 return await self._post(body)
@@ -85,6 +95,25 @@ class OpenAiAnalyst:
         except ValueError:
             raise ProviderError("the OpenAI API answered with something that is not JSON") from None
         raise AssertionError("stamina's last attempt returns or raises")
+
+
+@attrs.define(eq=False)
+class ThreadedRules:
+    """``Analyst`` by rules in a thread: a long call takes them 50 ms, which calls must not wait for (ST-3)."""
+
+    _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
+        """See Analyst."""
+        return await trio.to_thread.run_sync(
+            summarise_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
+        )
+
+    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+        """See Analyst."""
+        return await trio.to_thread.run_sync(
+            extract_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
+        )
 
 
 @asynccontextmanager
@@ -114,7 +143,7 @@ async def open_openai_client(settings: Settings) -> AsyncIterator[openai.AsyncOp
 async def open_analyst(settings: Settings) -> AsyncIterator[Analyst]:
     """The analyst that ``settings`` ask for: OpenAI's model when there is a key, else the rules."""
     if settings.openai_api_key is None:
-        yield RuleAnalyst()
+        yield ThreadedRules()
         return
     async with open_openai_client(settings) as client:
         yield OpenAiAnalyst(client, settings.summary_model)
