@@ -108,7 +108,9 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
         await connection.execute(
             "UPDATE calls SET due_at = CASE WHEN EXISTS "
             "(SELECT FROM recordings r WHERE r.call_id = calls.id AND r.status = 'in-progress') "
-            f"THEN greatest(now(), ended_at + interval '{CALLBACK_S} s') ELSE now() END WHERE id = %s",
+            f"THEN greatest(now(), ended_at + interval '{CALLBACK_S} s') ELSE now() END, "
+            # Whoever works on what was known of a crashed call must not write what they find now.
+            "claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
             [call_id],
         )
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
