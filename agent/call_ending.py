@@ -20,7 +20,6 @@ from agent.conversation import Conversation
 from agent.errors import CarrierError
 from agent.generation import Purpose
 from agent.model_leg import ModelLeg
-from agent.realtime_events import FunctionCallDone
 from agent.records import CallMetrics, CallRecord, Outcome
 from agent.tx_meter import TxMeter
 
@@ -41,43 +40,49 @@ class CallEnding:
     leg: ModelLeg
     meter: TxMeter
     leaving: bool = False
-    """The model asked to hang up; a barge-in takes that back."""
+    """The model asked to hang up or to transfer; a barge-in takes that back."""
+    _transferring: int = 0
+    """Transfers under way: who is asked to hang up, too, leaves it to them."""
 
     # While the call runs
 
-    async def hang_up(self, call: FunctionCallDone) -> None:
-        """The model's ``end_call``: hang up when its last word was heard, unless the caller speaks again."""
+    async def hang_up(self) -> bool:
+        """The model's ``end_call``: hang up when its last word was heard; False if the caller speaks again."""
         self.state.events.emit("END_CALL_ASKED")
-        if await self._leave(call):
+        left = await self._leave()
+        if left and not self._transferring:
             self.state.end(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+        return left
 
-    async def transfer(self, call: FunctionCallDone, number: str) -> None:
+    async def transfer(self, number: str) -> bool:
         """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
 
-        Taking the call from us ends its stream, perhaps before the carrier's answer is here.
+        It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError;
+        the call goes on then.
         """
         state, rest = self.state, self.state.house.rest
+        if rest is None:
+            return False
         state.events.emit("TRANSFER_ASKED", number=number)
-        if rest is None or not await self._leave(call):
-            return
-        state.transferring_to = number
+        self._transferring += 1
         try:
+            if not await self._leave():
+                return False
             await rest.transfer(state.ticket.call_sid, number)
         except CarrierError as error:
-            state.transferring_to, self.leaving = "", False
+            self.leaving = False
             state.events.emit("TRANSFER_FAILED", "error", error=str(error))
-            self.conversation.answer_tool(call.call_id, '{"error": "the transfer failed"}', answer=True)
-        else:
-            state.end(Outcome.TRANSFERRED, f"transferred to {number}")
+            raise
+        finally:
+            self._transferring -= 1
+        state.transferred(number)
+        return True
 
-    async def _leave(self, call: FunctionCallDone) -> bool:
+    async def _leave(self) -> bool:
         """Wait until what was said was heard, within a bound; whether the caller let us go."""
         self.leaving = True
         with trio.move_on_after(DRAIN_BOUND_S):
             await self._drain(lambda: self.leaving)
-        if not self.leaving:
-            output = '{"ended": false, "reason": "the caller spoke again"}'
-            self.conversation.answer_tool(call.call_id, output, answer=False)
         return self.leaving
 
     async def say_farewell(self, instructions: str, outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
@@ -61,7 +61,7 @@ class CallHouse:
         """The first words of the agent; empty: the caller begins."""
         return self.settings.greeting if tenant.greeting is None else tenant.greeting
 
-    def session_of(self, tenant: Tenant, tools: Iterable[Tool], now: datetime) -> dict[str, Any]:
+    def session_of(self, tenant: Tenant, tools: Collection[Tool], now: datetime) -> dict[str, Any]:
         """The session object that the model of a tenant's call is given; ``now`` is aware."""
         settings = self.settings
         detection: dict[str, Any] = {"type": settings.turn_detection}
@@ -72,7 +72,7 @@ class CallHouse:
             transcription["language"] = tenant.language.partition("-")[0]
         noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
         return make_session(
-            instructions=_instructions(settings.instructions, tenant, now),
+            instructions=_instructions(settings.instructions, tenant, now, timely=len(tools) > 1),
             voice=tenant.voice or settings.voice,
             turn_detection=detection,
             transcription=transcription,
@@ -81,16 +81,16 @@ class CallHouse:
         )
 
 
-def _instructions(default: str, tenant: Tenant, now: datetime) -> str:
-    """What the model is told: the tenant's own words, and what it could not know."""
+def _instructions(default: str, tenant: Tenant, now: datetime, *, timely: bool) -> str:
+    """What the model is told: the tenant's own words, and what it could not know; ``timely``: the time, too."""
     lines = [default if tenant.instructions is None else tenant.instructions]
     if tenant.name and tenant.instructions is None:
-        lines.append(f"You speak for {tenant.name}.")
+        lines.append(f"You are the assistant of {tenant.name}.")
     if tenant.services:
         lines.append(f"Services: {', '.join(tenant.services)}.")
     if tenant.language:
         lines.append(f"Speak the language {tenant.language} unless the caller prefers another.")
-    if tenant != Tenant(id=tenant.id, name="", language=tenant.language):
+    if timely:
         local = now.astimezone(ZoneInfo(tenant.time_zone))
         lines.append(f"It is now {local:%A, %Y-%m-%d, %H:%M} ({tenant.time_zone}).")
     return "\n".join(lines)

@@ -12,8 +12,10 @@ from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 import attrs
+import psycopg
 import trio
 
+from agent.errors import DatabaseError
 from agent.eventlog import EventLog
 from agent.records import Turn
 from agent.store import AWAY, Database
@@ -114,6 +116,10 @@ class CallKeeper:
             except (*AWAY, trio.TooSlowError) as error:
                 self._away_until_s = trio.current_time() + AWAY_S
                 self.events.emit("KEEPING_FAILED", "warning", error=str(error) or "it took too long")
+            except psycopg.Error as error:
+                # The database is there and does not want this one. All of it is in the record, later.
+                self.events.emit("KEEPING_REFUSED", "error", error=str(error))
+                return
             else:
                 return
         if isinstance(entry, AnsweredCall):
@@ -129,6 +135,6 @@ class CallKeeper:
             try:
                 with trio.fail_after(WRITE_S):
                     await self.journal.heartbeat(self.server_id)
-            except (*AWAY, trio.TooSlowError):
+            except (psycopg.Error, DatabaseError, trio.TooSlowError):
                 self.events.count("HEARTBEAT_MISSED")
             await trio.sleep(HEARTBEAT_S)

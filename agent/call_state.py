@@ -53,8 +53,6 @@ class CallState:
     """FIRST_FRAME_SENT: REST calls of the set-up wait for it (TX-9)."""
     first_audio_ms: int | None = None
     recording_sid: RecordingSid | None = None
-    transferring_to: str = ""
-    """Where the carrier was asked to take the call: the stream's end is then no hang-up."""
     timeline: list[TimelineEvent] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
@@ -64,10 +62,15 @@ class CallState:
     def end(self, outcome: Outcome, reason: str) -> None:
         """The call is over; only the first reason counts. Cancels everything the call does."""
         if self.outcome is None:
-            if self.transferring_to and outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
-                outcome, reason = Outcome.TRANSFERRED, f"transferred to {self.transferring_to}"
             self.outcome, self.reason, self.ended_s = outcome, reason, trio.current_time()
             self.scope.cancel(reason=f"{outcome.value}: {reason}")
+
+    def transferred(self, number: str) -> None:
+        """The carrier took the call to ``number``: that, and no hang-up, is why its stream ended or will end."""
+        reason = f"transferred to {number}"
+        if self.outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
+            self.outcome, self.reason = Outcome.TRANSFERRED, reason
+        self.end(Outcome.TRANSFERRED, reason)
 
     def _note(self, event: str, fields: dict[str, Any]) -> None:
         if len(self.timeline) < TIMELINE_LIMIT:

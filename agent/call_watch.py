@@ -33,13 +33,18 @@ LIMIT_FAREWELL: Final = (
 
 @attrs.define(eq=False)
 class CallWatch:
-    """Looks once a second. ``farewell(instructions, outcome)`` starts the spoken end of the call."""
+    """Looks once a second.
+
+    ``farewell(instructions, outcome)`` starts the spoken end of the call; ``is_idle`` is whether nothing goes on
+    that anybody waits for.
+    """
 
     state: CallState
     conversation: Conversation
     pacer: TxScheduler
     clock: CallClock
     farewell: Callable[[str, Outcome], None]
+    is_idle: Callable[[], bool]
     _counted_rx: int = 0
     _counted_tx: int = 0
     _beat_s: float = 0.0
@@ -72,7 +77,7 @@ class CallWatch:
 
     def _watch_clock(self, now: float) -> None:
         playout = self.state.playout
-        idle = self.conversation.idle and not playout.audible(now)
+        idle = self.is_idle() and not playout.audible(now)
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
             case Due.PROMPT:
                 self.state.events.emit("IDLE_PROMPT")

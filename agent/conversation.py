@@ -128,7 +128,9 @@ class Conversation:
         self.turns.asked(purpose)
         event_id = self.next_event_id()
         self._requests[event_id] = purpose
-        return model.encode_response_create(event_id, purpose.value, instructions)
+        # Who fills the time that a tool takes has no need of tools.
+        tools = purpose is not Purpose.FILLER
+        return model.encode_response_create(event_id, purpose.value, instructions, tools=tools)
 
     def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
         """Request an answer."""

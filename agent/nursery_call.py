@@ -109,7 +109,7 @@ class Call:
             opening=self._opening,
             on_event=self._model_event,
             on_lost=self._session_lost,
-            quiet=lambda: self.conversation.idle,
+            quiet=lambda: self._idle,
             answer_due=lambda: self.conversation.turns.busy,
         )
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
@@ -119,11 +119,11 @@ class Call:
             state,
             self.conversation,
             tools_of(state.tenant, house.tools, can_transfer=house.rest is not None),
-            self.ending.hang_up,
-            self.ending.transfer,
-            lambda: self.leg.sessions,
+            self.ending,
         )
-        self.watch = CallWatch(state, self.conversation, self.pacer, clock, self._start_farewell)
+        self.watch = CallWatch(
+            state, self.conversation, self.pacer, clock, self._start_farewell, lambda: self._idle
+        )
 
     # The nursery
 
@@ -216,7 +216,13 @@ class Call:
                 self.watch.clock.caller_spoke()
             self.state.turned.unpark_all()
 
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing goes on that anybody waits for."""
+        return self.conversation.idle and not self.tools.busy
+
     def _session_lost(self) -> None:
+        self.tools.session_lost()
         self.conversation.session_lost()
         self.state.turned.unpark_all()
 
@@ -257,7 +263,9 @@ class Call:
 
     def call_tool(self, call: model.FunctionCallDone) -> None:
         """Run a tool as a guest."""
-        self._start_guest(f"tool {call.name}", partial(self.tools.run, call))
+        use = self.tools.begin(call)
+        if use is not None:
+            self._start_guest(f"tool {call.name}", partial(self.tools.run, use))
 
     def give_up(self, reason: str) -> None:
         """Apologise and hang up."""
@@ -320,7 +328,8 @@ class Call:
             )
         )
         for turn in transcript.turns():
-            keeper.turn(ticket.call_sid, turn)
+            if turn.role == "agent" or turn.complete:
+                keeper.turn(ticket.call_sid, turn)
         transcript.listener = partial(keeper.turn, ticket.call_sid)
 
     def _start_guest(self, name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -337,15 +337,19 @@ def encode_session_update(session: Mapping[str, Any], event_id: str) -> str:
     return _encode({"type": "session.update", "event_id": event_id, "session": session})
 
 
-def encode_response_create(event_id: str, purpose: str, instructions: str | None = None) -> str:
+def encode_response_create(
+    event_id: str, purpose: str, instructions: str | None = None, *, tools: bool = True
+) -> str:
     """Ask for an answer; ``instructions`` replace the session's for this one answer.
 
-    ``purpose`` travels as metadata, which the provider repeats in ``response.created``: that is how an answer we
-    asked for is told from one of the provider's own.
+    Without ``tools`` it may call none. ``purpose`` travels as metadata, which the provider repeats in
+    ``response.created``: that is how an answer we asked for is told from one of the provider's own.
     """
     response: dict[str, Any] = {"metadata": {"purpose": purpose}}
     if instructions is not None:
         response["instructions"] = instructions
+    if not tools:
+        response["tool_choice"] = "none"
     return _encode({"type": "response.create", "event_id": event_id, "response": response})
 
 

@@ -13,7 +13,8 @@ from msgspec import Meta
 from agent.errors import ToolError
 from agent.store import Database
 from agent.store.leads import add_appointment, appointments_of, find_lead, upsert_lead
-from agent.store.values import AppointmentRow, LeadRow, LeadUpdate, NewAppointment
+from agent.store.values import AppointmentRow, EarlierCall, LeadRow, LeadUpdate, NewAppointment
+from agent.store.views import earlier_calls
 from agent.tenant_fields import normalise_number
 from agent.tools import Tool, ToolCall, make_tool
 
@@ -39,6 +40,9 @@ class ToolDesk(Protocol):
 
     async def appointments(self, tenant_id: str, phone: str) -> list[AppointmentRow]:
         """See store.leads."""
+
+    async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
+        """See store.views."""
 
 
 @attrs.frozen
@@ -66,6 +70,11 @@ class StoreDesk:
         """See ToolDesk."""
         async with self.database.connection() as connection:
             return await appointments_of(connection, tenant_id, phone)
+
+    async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
+        """See ToolDesk."""
+        async with self.database.connection() as connection:
+            return await earlier_calls(connection, tenant_id, phone)
 
 
 @attrs.frozen
@@ -130,11 +139,12 @@ class DeskTools:
         return {"saved": True}
 
     async def lookup_caller(self, call: ToolCall) -> dict[str, Any]:
-        """Look up what is known of the caller from earlier calls: name, city, interest, appointments."""
+        """Look up what is known of the caller: name, city, interest, appointments, and the last calls."""
         phone = self._phone(call)
         lead = await self.desk.find_lead(call.tenant.id, phone)
         appointments = await self.desk.appointments(call.tenant.id, phone)
-        if lead is None and not appointments:
+        calls = await self.desk.earlier_calls(call.tenant.id, phone)
+        if lead is None and not appointments and not calls:
             return {"known": False}
         zone = ZoneInfo(call.tenant.time_zone)
         return {
@@ -143,6 +153,10 @@ class DeskTools:
             "appointments": [
                 {"starts_at": _spoken(row.starts_at.astimezone(zone)), "service": row.service}
                 for row in appointments[:_SHOWN]
+            ],
+            "last_calls": [
+                {"at": _spoken(row.answered_at.astimezone(zone)), "about": row.summary or "not known"}
+                for row in calls[:_SHOWN]
             ],
         }
 

@@ -134,7 +134,7 @@ class _EndCall(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Transfer(msgspec.Struct, forbid_unknown_fields=True):
-    number: typing.Annotated[str, msgspec.Meta(description="One of the allowed numbers, as it is written there")]
+    number: typing.Annotated[str, msgspec.Meta(description="One of the allowed numbers; empty: the first")] = ""
     reason: typing.Annotated[str, msgspec.Meta(description="What the caller wants, in a few words")] = ""
 
 

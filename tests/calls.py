@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from agent.call_house import CallHouse
+from agent.call_keeping import CallKeeper
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
 from agent.model_leg import Connector
@@ -25,7 +26,9 @@ from agent.sim.memory_rest import MemoryRest
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
 from agent.telemetry import Telemetry
+from agent.tenants import Tenant
 from agent.tickets import CallTicket
+from agent.tools import Tool
 from agent.twilio_stream import Start
 
 CALL_SID = "CA" + "1" * 32
@@ -78,8 +81,15 @@ def make_settings(**changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def open_house(connect: Connector, **changes: Any) -> AsyncIterator[House]:
-    """A house whose metronome runs."""
+async def open_house(
+    connect: Connector,
+    *,
+    tools: tuple[Tool, ...] = (),
+    tenant: Tenant | None = None,
+    keeper: CallKeeper | None = None,
+    **changes: Any,
+) -> AsyncIterator[House]:
+    """A house whose metronome runs; all calls are those of ``tenant``, if one is given."""
     records = MemoryRecords()
     rest = MemoryRest()
     channel = PostCallChannel.open()
@@ -93,7 +103,11 @@ async def open_house(connect: Connector, **changes: Any) -> AsyncIterator[House]
         connect_model=connect,
         records=records,
         hand_over=channel.calls_end,
+        tools=tools,
+        keeper=keeper,
     )
+    if tenant is not None:
+        calls.tenants.default = tenant
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
         yield House(calls, rest, records, channel)

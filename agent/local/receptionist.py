@@ -30,6 +30,7 @@ _HELP: Final = "How can I help you?"
 _UNHEARD: Final = "Sorry, I did not catch that."
 _UNKNOWN: Final = "I am afraid I cannot answer that, but I will make a note of it."
 _TIME_IS_UP: Final = "I am sorry, our time is up."
+_ONE_MOMENT: Final = "One moment, please."
 _STILL_THERE: Final = "Are you still there?"
 
 
@@ -89,13 +90,15 @@ class Receptionist:
         return attrs.evolve(state, last_said=text), Reply(text)
 
     def follow(self, state: State, instructions: str) -> tuple[State, Reply] | None:
-        """What instructions for one answer ask for: a goodbye, a check, a greeting. None: nothing known here.
+        """What instructions for one answer ask for: a goodbye, patience, a check, a greeting; None: not known.
 
         A goodbye that was ordered calls no tool to end the call: whoever ordered it ends it.
         """
         wish = instructions.lower()
         if "goodbye" in wish or "good-bye" in wish or "farewell" in wish:
             return self._spoken(state, [_TIME_IS_UP if "limit" in wish else "", _farewell(state)])
+        if "wait a moment" in wish:
+            return state, Reply(_ONE_MOMENT)
         if "still there" in wish or "silent" in wish or "silence" in wish:
             return self.say(state, _STILL_THERE)
         if "greet" in wish or "welcome" in wish:

@@ -145,6 +145,14 @@ class CallLine:
 
 
 @attrs.frozen
+class EarlierCall:
+    """A call that is over, as the next one may want to know of it."""
+
+    answered_at: datetime
+    summary: str
+
+
+@attrs.frozen
 class CallView:
     """Everything that is known of a call."""
 

@@ -14,7 +14,7 @@ from agent.records import Turn
 from agent.stages import STEPS
 from agent.store.leads import appointments_in, find_lead
 from agent.store.recordings import recording_of
-from agent.store.values import CallLine, CallView, DeliveryRow, StepRow
+from agent.store.values import CallLine, CallView, DeliveryRow, EarlierCall, StepRow
 
 _POSTCALL: Final = (
     "CASE WHEN c.status = 'active' THEN 'active' WHEN c.due_at IS NOT NULL THEN 'open' "
@@ -65,6 +65,21 @@ async def find_calls(connection: Connection[TupleRow], call: str, limit: int = 1
         found = await cursor.fetchall()
     exact = [line for line in found if line.call_sid == call or line.id == number]
     return exact[:1] or found
+
+
+async def earlier_calls(
+    connection: Connection[TupleRow], tenant_id: str, phone: str, limit: int = 5
+) -> list[EarlierCall]:
+    """The last calls from that number that are over, the latest first."""
+    async with connection.cursor(row_factory=class_row(EarlierCall)) as cursor:
+        await cursor.execute(
+            "SELECT c.answered_at, coalesce(s.result->>'summary', '') AS summary FROM calls c "
+            "LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary' "
+            "WHERE c.tenant_id = %s AND c.caller = %s AND c.status = 'ended' "
+            "ORDER BY c.answered_at DESC LIMIT %s",
+            [tenant_id, phone, limit],
+        )
+        return await cursor.fetchall()
 
 
 async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView | None:
