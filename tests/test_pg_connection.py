@@ -382,3 +382,43 @@ async def test_closing_wakes_who_waits(connection: Connection[Any], watcher: Wat
         await connection.execute("SELECT 1")
     await connection.close()
     await watcher.until_states([])
+
+
+async def test_psycopgs_own_time_out_drops_the_wait(connection: Connection[Any]) -> None:
+    """``wait(timeout=)`` is part of the interface; what it leaves is the caller's affair."""
+    with pytest.raises(psycopg.errors._WaitTimeout):
+        await connection.wait(connection._exec_command(b"SELECT pg_sleep(0.1)"), timeout=0.01)
+    await connection.close()
+
+
+async def test_cancelling_a_closed_connection_does_nothing(connection: Connection[Any]) -> None:
+    await connection.cancel_safe()
+    await connection.close()
+    await connection.cancel_safe()
+
+
+async def test_a_transaction_whose_connection_is_lost_has_failed(
+    connection: Connection[Any], watcher: Watcher
+) -> None:
+    async def lose() -> None:
+        async with connection.transaction() as transaction:
+            seen.append(transaction)
+            await watcher.connection.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+            await connection.execute("SELECT 1")
+
+    seen: list[psycopg.AsyncTransaction] = []
+    with pytest.raises(psycopg.OperationalError):
+        await lose()
+    assert connection.broken
+    assert seen[0].status is seen[0].Status.FAILED
+
+
+async def test_adapters_and_cursor_classes_can_be_given(empty_postgres: str) -> None:
+    class Reader(Cursor[Any]):
+        """A cursor of one's own."""
+
+    async with (
+        open_connection(empty_postgres) as model,
+        open_connection(empty_postgres, context=model, cursor_factory=Reader) as connection,
+    ):
+        assert isinstance(await connection.execute("SELECT 1"), Reader)

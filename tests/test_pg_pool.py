@@ -71,7 +71,7 @@ async def test_a_thousand_callers_are_served_in_their_order(empty_postgres: str)
                 for number in range(0, 1000, 3):
                     scopes[number].cancel()
                 await until(lambda: pool.stats.waiting == 666)
-            await until(lambda: len(served) == 666)
+            await until(lambda: len(served) == 666 and not pool.stats.in_use)
             stats = pool.stats
     # Four are served at a time, and which of the four says so first is the scheduler's business.
     assert all(abs(place - sorted(served).index(number)) < 4 for place, number in enumerate(served))
