@@ -231,10 +231,8 @@ class Worker:
 
     async def _failed(self, claim: Claim, step: str, attempt: int, error: Exception) -> str:
         patience = PATIENCE[step]
-        if isinstance(error, StepDeadError):
-            rest_s = None
-        else:
-            rest_s = patience.rest_s(attempt, random.random())  # noqa: S311 - spreads retries, hides nothing
+        jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
+        rest_s = None if isinstance(error, StepDeadError) else patience.rest_s(attempt, jitter)
         slow = isinstance(error, trio.TooSlowError)
         told = f"it took longer than {patience.limit_s:.0f} s" if slow else _told(error)
         await self._fail(claim, step, told, rest_s)

@@ -1,7 +1,7 @@
 """The server: everything a process shares between its calls, started in order and stopped in reverse.
 
-Nested from the outside: logging, the carrier's REST, post-call work, the model and the metronome, and inside
-them the connections with their calls.
+Nested from the outside: logging, the carrier's REST, the database, post-call work, the model and the metronome,
+and inside them the connections with their calls.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from agent.call_house import CallHouse
+from agent.call_keeping import CallKeeper, StoreJournal
 from agent.carrier_rest import CarrierRest, open_twilio_rest
 from agent.eventlog import EventLog, open_logging
 from agent.front_door import FrontDoor
@@ -23,17 +24,28 @@ from agent.loop_probe import LoopProbe
 from agent.metronome import Metronome
 from agent.model_side import ModelSide
 from agent.nursery_call import answer
-from agent.postcall import PostCallChannel, run_postcall
-from agent.record_store import FileRecordStore
+from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
+from agent.postcall_steps import open_instruments
+from agent.postcall_worker import Worker
+from agent.records import RecordingCallback
 from agent.settings import Settings
 from agent.shutdown import StopSignals, drain
 from agent.signature import SignatureCheck
+from agent.spool import Spool
+from agent.store import Database, open_database
+from agent.store.recordings import note_callback
 from agent.stream_desk import StreamDesk
 from agent.telemetry import Telemetry
+from agent.tenant_book import TenantBook, default_tenant
 from agent.tickets import TokenBook, stream_secret
+from agent.tool_desk import DeskTools, StoreDesk
+from agent.tools import END_CALL, TRANSFER_CALL, Tool
+from agent.user_tools import load_tools
 from agent.web import http_server, make_app
 from agent.webhooks import Reception
 
+POOL_MORE: Final = 4
+"""Connections besides those of the worker: the keeper, tools, tenants, recordings."""
 POSTCALL_S: Final = 5.0
 """How long post-call work may go on after the last call; what is left is durable."""
 
@@ -52,7 +64,17 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
         open_twilio_rest(settings) as rest,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
-        await _Server(settings, EventLog(telemetry), rest).run(signals, task_status.started)
+        events = EventLog(telemetry)
+        connections = settings.worker_calls + POOL_MORE
+        async with (
+            open_database(settings, events, must_be_there=False, max_size=connections) as database,
+            open_instruments(settings) as instruments,
+        ):
+            tools = DeskTools(StoreDesk(database)).tools()
+            tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
+            worker = Worker(database, instruments, events, settings.worker_calls) if settings.worker else None
+            server = _Server(settings, events, rest, database, tools, worker)
+            await server.run(signals, task_status.started)
 
 
 @attrs.define(eq=False)
@@ -60,6 +82,12 @@ class _Server:
     settings: Settings
     events: EventLog
     rest: CarrierRest | None
+    database: Database
+    tools: tuple[Tool, ...]
+    worker: Worker | None
+    spool: Spool = attrs.field(init=False)
+    keeper: CallKeeper = attrs.field(init=False)
+    tenants: TenantBook = attrs.field(init=False)
     channel: PostCallChannel = attrs.field(init=False, factory=PostCallChannel.open)
     metronome: Metronome = attrs.field(init=False, factory=Metronome)
     model: ModelSide = attrs.field(init=False)
@@ -71,6 +99,9 @@ class _Server:
     def __attrs_post_init__(self) -> None:
         settings, events = self.settings, self.events
         self.stop = StopSignals(events)
+        self.spool = Spool(settings.data_dir)
+        self.keeper = CallKeeper(StoreJournal(self.database), events, self.spool.save_answered)
+        self.tenants = TenantBook(default_tenant(settings), settings.unknown_number)
         self.model = ModelSide(settings, events)
         self.house = CallHouse(
             settings=settings,
@@ -78,8 +109,11 @@ class _Server:
             metronome=self.metronome,
             rest=self.rest,
             connect_model=self.model.connect,
-            records=FileRecordStore(settings.data_dir),
+            records=self.spool,
             hand_over=self.channel.calls_end,
+            tools=self.tools,
+            keeper=self.keeper,
+            tenants=self.tenants,
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
         check = SignatureCheck(token, settings.public_url, settings.allow_unsigned)
@@ -92,7 +126,16 @@ class _Server:
             lambda socket, admit: answer(socket, self.house, admit),
             self.not_ready,
         )
-        app = make_app(Reception(check, tokens, events, self.not_ready, lambda: self.desk.is_promised))
+        reception = Reception(
+            check,
+            tokens,
+            events,
+            self.not_ready,
+            lambda: self.desk.is_promised,
+            self._recording_told,
+            lambda direction, caller, called: self.tenants.of_call(direction, caller, called) is not None,
+        )
+        app = make_app(reception)
         self.door = FrontDoor(self.desk.serve, http_server(app), events)
 
     def not_ready(self) -> str:
@@ -107,6 +150,8 @@ class _Server:
                 with self.channel.calls_end:
                     async with trio.open_nursery() as services:
                         services.start_soon(self.metronome.run)
+                        services.start_soon(self.tenants.run, self.database, self.events)
+                        services.start_soon(self.keeper.run)
                         services.start_soon(LoopProbe(self.events).run)
                         services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
                         await self._serve_connections(services, started)
@@ -116,8 +161,20 @@ class _Server:
 
     async def _run_postcall(self, scope: trio.CancelScope) -> None:
         """Shielded: also calls that end by a cancel of everything are handed over."""
+        mover = RecordMover(self.spool, Ledger(self.database).keep, self.events)
         with scope:
-            await run_postcall(self.channel.service_end, self.events)
+            async with trio.open_nursery() as nursery:
+                if self.worker is not None:
+                    nursery.start_soon(self.worker.run)
+                await run_postcall(self.channel.service_end, self.events, mover)
+                if self.worker is not None:
+                    self.worker.stop()
+                if not self.database.ready.is_set():
+                    nursery.cancel_scope.cancel(reason="there is no database to work on")
+
+    async def _recording_told(self, told: RecordingCallback) -> None:
+        async with self.database.connection() as connection:
+            await note_callback(connection, told)
 
     async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
