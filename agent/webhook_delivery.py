@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 import attrs
+import httpcore  # noqa: F401 - httpx imports it with its first client: 20 ms that no call should wait for
 import httpx
 import trio
 
