@@ -25,7 +25,7 @@ from agent.analysis_request import (
 )
 from agent.errors import ProviderError, StepDeadError
 from agent.extraction import INTENTS, LEAD_STATUSES, Extraction, Line, RuleAnalyst
-from agent.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst
+from agent.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst, open_openai_client
 from agent.settings import load_settings
 from agent.sim.openai_rest import (
     EXTRACTION,
@@ -309,6 +309,33 @@ async def test_an_api_that_never_answers_is_left(autojump_clock: trio.testing.Mo
         assert trio.current_time() - began == pytest.approx(ANALYSIS_S)
 
 
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (httpx2.ReadTimeout("slow"), "did not answer within 60 s"),
+        (httpx2.ConnectTimeout("slow"), "did not answer within 60 s"),
+        (httpx2.ReadError("reset"), "cannot be reached: ReadError: reset"),
+        (httpx2.RemoteProtocolError("no HTTP"), "cannot be reached: RemoteProtocolError: no HTTP"),
+    ],
+)
+async def test_a_network_that_fails_is_tried_again(
+    failure: Exception, told: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    requests = []
+
+    async def fail(request: httpx2.Request) -> httpx2.Response:
+        requests.append(request)
+        raise failure
+
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(fail))
+    client = openai.AsyncOpenAI(api_key=KEY, base_url="http://api.test/v1", max_retries=0, http_client=http)
+    client._platform = "Unknown"
+    async with client:
+        with pytest.raises(ProviderError, match=told):
+            await OpenAiAnalyst(client, "gpt-5-mini").summarise(TALK, TENANT)
+    assert len(requests) == ATTEMPTS
+
+
 async def test_a_cancel_passes(autojump_clock: trio.testing.MockClock) -> None:
     async with analyst_on(failing(NEVER)) as analyst:
         with trio.move_on_after(1) as scope:
@@ -326,6 +353,13 @@ async def test_without_a_key_the_rules_read(monkeypatch: pytest.MonkeyPatch) -> 
     async with open_analyst(load_settings()) as analyst:
         assert await analyst.summarise(TALK, TENANT) == await rules.summarise(TALK, TENANT) != ""
         assert await analyst.extract(TALK, TENANT) == await rules.extract(TALK, TENANT) != Extraction()
+
+
+async def test_there_is_no_client_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+        async with open_openai_client(load_settings()):
+            pass
 
 
 @pytest.mark.sockets
