@@ -7,10 +7,12 @@ and inside them the connections with their calls.
 from __future__ import annotations
 
 import gc
+import importlib
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import trio
@@ -25,8 +27,6 @@ from agent.metronome import Metronome
 from agent.model_side import ModelSide
 from agent.nursery_call import answer
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
-from agent.postcall_steps import open_instruments
-from agent.postcall_worker import Worker
 from agent.records import RecordingCallback
 from agent.settings import Settings
 from agent.shutdown import StopSignals, drain
@@ -68,13 +68,34 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
         connections = settings.worker_calls + POOL_MORE
         async with (
             open_database(settings, events, must_be_there=False, max_size=connections) as database,
-            open_instruments(settings) as instruments,
+            _open_worker(settings, database, events) as worker,
         ):
             tools = DeskTools(StoreDesk(database)).tools()
             tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
-            worker = Worker(database, instruments, events, settings.worker_calls) if settings.worker else None
             server = _Server(settings, events, rest, database, tools, worker)
             await server.run(signals, task_status.started)
+
+
+@asynccontextmanager
+async def _open_worker(settings: Settings, database: Database, events: EventLog) -> AsyncIterator[Worker | None]:
+    """A worker with its instruments, if the settings want one; only then what they need is imported."""
+    if not settings.worker:
+        yield None
+        return
+    steps = importlib.import_module("agent.postcall_steps")
+    worker = importlib.import_module("agent.postcall_worker")
+    async with steps.open_instruments(settings) as instruments:
+        yield worker.Worker(database, instruments, events, settings.worker_calls)
+
+
+class Worker(Protocol):
+    """What the server knows of its worker; see ``agent.postcall_worker``."""
+
+    async def run(self) -> None:
+        """Work until stopped."""
+
+    def stop(self) -> None:
+        """Finish the steps under way, no more."""
 
 
 @attrs.define(eq=False)
@@ -85,6 +106,7 @@ class _Server:
     database: Database
     tools: tuple[Tool, ...]
     worker: Worker | None
+    """None: workers of their own do the work."""
     spool: Spool = attrs.field(init=False)
     keeper: CallKeeper = attrs.field(init=False)
     tenants: TenantBook = attrs.field(init=False)
