@@ -61,8 +61,9 @@ class Served:
         ]
 
     def files(self) -> list[str]:
-        """Regular files that are open, the record's among them."""
-        return [file.path for file in self.process.open_files() if file.path.startswith(str(self.data))]
+        """Regular files that are open, the record's among them; but for the server's own hold on its database."""
+        paths = [file.path for file in self.process.open_files() if file.path.startswith(str(self.data))]
+        return [path for path in paths if not path.endswith(".users.lock")]
 
 
 async def free_port() -> int:
