@@ -96,6 +96,7 @@ class CallTools:
     _seen: set[str] = attrs.field(factory=set)
     """Uses that came: a repeated event is not a second use."""
     _uses: list[Use] = attrs.field(factory=list)
+    _working: int = 0
     _asked_to_wait: bool = False
 
     @property
@@ -146,15 +147,11 @@ class CallTools:
                 self._tell(use, _TAKEN_BACK)
         elif tool.name == TRANSFER_CALL.name:
             await self._transfer(use, str(arguments["number"]))
-        elif len(self._uses) > AT_ONCE:
+        elif self._working >= AT_ONCE:
             events.emit("TOOLS_TOO_MANY", "warning", tool=tool.name)
             await self._answer(use, {"error": f"at most {AT_ONCE} tools can be used at the same time"})
         else:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._fill_silence)
-                output = await self._output(tool, use.call, arguments)
-                nursery.cancel_scope.cancel(reason="the tool has answered")
-            await self._answer(use, output)
+            await self._answer(use, await self._work(tool, use.call, arguments))
 
     async def _transfer(self, use: Use, number: str) -> None:
         allowed = self.state.tenant.transfer_numbers
@@ -170,6 +167,17 @@ class CallTools:
         else:
             if not gone:
                 self._tell(use, _TAKEN_BACK)
+
+    async def _work(self, tool: Tool, call: FunctionCallDone, arguments: dict[str, Any]) -> Any:
+        self._working += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fill_silence)
+                output = await self._output(tool, call, arguments)
+                nursery.cancel_scope.cancel(reason="the tool has answered")
+        finally:
+            self._working -= 1
+        return output
 
     async def _output(self, tool: Tool, call: FunctionCallDone, arguments: dict[str, Any]) -> Any:
         """What the tool answers, or what went wrong with it, within LIMIT_S; WRITE_GRACE_S more if it writes."""

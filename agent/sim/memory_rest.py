@@ -79,12 +79,16 @@ class MemoryRest:
             await stream.hang_up()
 
     async def transfer(self, call_sid: CallSid, number: str) -> None:
-        """Take the call from us, which ends its stream. Raises CarrierError on demand."""
-        await self._request("transfer", call_sid)
-        self.transferred[call_sid] = number
-        stream = self.streams.get(call_sid)
-        if stream is not None:
-            await stream.hang_up()
+        """Take the call from us, which ends its stream. Raises CarrierError on demand.
+
+        Its answer comes even if the end of the stream was told before, as from the real one's thread.
+        """
+        with trio.CancelScope(shield=True):
+            await self._request("transfer", call_sid)
+            self.transferred[call_sid] = number
+            stream = self.streams.get(call_sid)
+            if stream is not None:
+                await stream.hang_up()
 
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
         """Start a recording. Raises CarrierError on demand."""
