@@ -18,16 +18,17 @@ from psycopg.rows import TupleRow
 
 from agent import call_completed as event
 from agent.carrier_media import open_twilio_recordings
+from agent.errors import StepDeadError
 from agent.extraction import Analyst, Extraction, Line, conversation_of
 from agent.openai_rest import open_analyst
 from agent.pg import Connection
-from agent.recordings import RecordingSource, delete_at_carrier, fetch_recording
+from agent.recordings import RecordingSource, fetch_recording
 from agent.records import CallMetrics, Turn
 from agent.settings import Settings
 from agent.store import Database
 from agent.store.leads import appointments_in, find_lead, upsert_lead
 from agent.store.ledger import Claim, ClaimedCall, add_delivery, read_call, states_of
-from agent.store.recordings import mark_deleted, mark_downloaded, recording_of
+from agent.store.recordings import mark_downloaded, recording_of
 from agent.store.tenants import get_tenant
 from agent.store.values import LeadUpdate, RecordingRow
 from agent.store.views import turns_of
@@ -35,7 +36,7 @@ from agent.tenant_fields import normalise_number
 from agent.tenants import DEFAULT_TENANT_ID, Tenant
 from agent.transcribing import Transcriber, open_transcriber
 from agent.transcription import Segment
-from agent.units import CallSid, RecordingSid
+from agent.units import CallSid
 from agent.webhook_delivery import Delivery, deliver
 
 Effect = Callable[[Connection[TupleRow]], Awaitable[Mapping[str, Any] | None]]
@@ -77,7 +78,7 @@ async def open_instruments(settings: Settings) -> AsyncIterator[Instruments]:
             carrier=await stack.enter_async_context(open_twilio_recordings(settings)),
             transcriber=await stack.enter_async_context(open_transcriber(settings)),
             analyst=await stack.enter_async_context(open_analyst(settings)),
-            recordings=settings.data_dir / "recordings",
+            recordings=settings.data_dir.absolute() / "recordings",
             allow_inward=settings.allow_inward_webhooks,
         )
 
@@ -150,7 +151,12 @@ async def _recording(facts: CallFacts, instruments: Instruments, _: Database) ->
     if facts.recording is None and facts.call.record is not None:
         return skipped("the call was not recorded")
     if instruments.carrier is None:
-        return skipped("there are no credentials for the carrier (TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN)")
+        if facts.recording is None:
+            return skipped("nobody knows of one, and there are no credentials to ask the carrier")
+        raise StepDeadError(
+            "there are no credentials to fetch it: set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN where the worker "
+            "runs, then call-agent calls retry"
+        )
     downloaded = await fetch_recording(facts, instruments.carrier, instruments.recordings)
     if downloaded is None:
         return skipped("the carrier has no recording of this call")
@@ -223,19 +229,13 @@ async def _lead(facts: CallFacts, _: Instruments, __: Database) -> Found:
     return Found({"phone": facts.phone}, upsert)
 
 
-async def _status(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
-    """Move the lead's status on, never back. Last before the webhook, it also tidies up at the carrier."""
-    recording, carrier = facts.recording, instruments.carrier
-    deletes = facts.tenant.delete_recordings and recording is not None and recording.deleted_at is None
-    if deletes and recording is not None and carrier is not None:
-        await delete_at_carrier(carrier, RecordingSid(recording.recording_sid))
+async def _status(facts: CallFacts, _: Instruments, __: Database) -> Found:
+    """Move the lead's status on, never back."""
+    if facts.found("lead") is None:
+        return skipped("there is no lead")
     found = facts.found("extraction") or {}
 
     async def move(connection: Connection[TupleRow]) -> Mapping[str, Any]:
-        if deletes and recording is not None and carrier is not None:
-            await mark_deleted(connection, recording.recording_sid)
-        if facts.found("lead") is None:
-            return {"skipped": "there is no lead"}
         booked = await appointments_in(connection, facts.claim.call_id)
         status = "appointment" if booked else found.get("lead_status", "")
         await upsert_lead(connection, LeadUpdate(facts.tenant.id, facts.phone, status=status))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import socket
 import time
 from math import inf
@@ -22,10 +23,11 @@ from psycopg.rows import TupleRow
 from agent.errors import NotReadyError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import Connection, open_connection
+from agent.postcall_chores import run_chores
 from agent.postcall_steps import STEP_FUNCTIONS, CallFacts, Found, Instruments, read_facts
 from agent.stages import PATIENCE, look_again_s, next_step
 from agent.store import AWAY, Database, open_listener
-from agent.store.calls import CHANNEL, end_crashed
+from agent.store.calls import CHANNEL
 from agent.store.ledger import (
     Claim,
     ClaimLostError,
@@ -43,17 +45,17 @@ from agent.store.ledger import (
 
 POLL_S: Final = 5.0
 """How often is looked for work that nobody told of."""
-CRASHED_S: Final = 15.0
-"""How often is looked for calls whose server is gone."""
 RECONNECT_S: Final = 1.0
+CLAIM_S: Final = 15.0
+"""How long looking for work may take: a server that says nothing for longer is as good as gone."""
 RELEASE_S: Final = 2.0
-"""How long giving back a claim may take; the end of the connection does it otherwise."""
+"""How long each part of giving back a call may take."""
 MAX_ERROR: Final = 500
 
 
 def worker_name() -> str:
-    """Who works here, for people: host and process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Who works here: host and process, and what no other process has, nor the same after a restart."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
 
 @attrs.define(eq=False)
@@ -97,7 +99,7 @@ class Worker:
             self.events.emit("WORKER_READY", worker=self.name)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, listener)
-                nursery.start_soon(self._end_crashed)
+                nursery.start_soon(run_chores, self.database, self.instruments.carrier, self.events)
                 async with trio.open_nursery() as calls:
                     await self._dispatch(claims, calls)
                 nursery.cancel_scope.cancel(reason="the worker stops")
@@ -107,28 +109,30 @@ class Worker:
             self._bell.set()
         raise psycopg.OperationalError("the listening connection ended")
 
-    async def _end_crashed(self) -> None:
-        while True:
-            async with self.database.connection() as connection:
-                for call_sid in await end_crashed(connection):
-                    self.events.emit("CALL_CRASHED", "warning", call=call_sid)
-            await trio.sleep(CRASHED_S)
-
     async def _dispatch(self, claims: Connection[TupleRow], calls: trio.Nursery) -> None:
         """Claim what is due as far as there is room; sleep until something is, or somebody tells."""
         while not self._stopping:
             self._bell = trio.Event()
-            room = self.max_calls - len(self._working)
-            if room:
-                found = await due_calls(claims, self.max_calls * 2)
-                for call_id in [call_id for call_id in found if call_id not in self._working][:room]:
-                    claim = await claim_call(claims, call_id, self.name)
-                    if claim is not None:
-                        self._working.add(call_id)
-                        calls.start_soon(self._work, claims, claim)
-            due_s = await next_due_s(claims) if room else None
-            with trio.move_on_after(min(POLL_S, max(0.05, inf if due_s is None or due_s <= 0 else due_s))):
+            with trio.move_on_after(CLAIM_S) as looking:
+                due_s = await self._claim_due(claims, calls)
+            if looking.cancelled_caught or claims.closed:
+                raise psycopg.OperationalError("the connection that holds the claims was lost")
+            with trio.move_on_after(min(POLL_S, inf if due_s is None else max(0.05, due_s))):
                 await self._bell.wait()
+
+    async def _claim_due(self, claims: Connection[TupleRow], calls: trio.Nursery) -> float | None:
+        """Begin with what is due, as far as there is room; in how many seconds there will be more.
+
+        Asked also if there is no room: it shows that the claims' connection lives.
+        """
+        room = self.max_calls - len(self._working)
+        found = await due_calls(claims, self.max_calls * 2)
+        for call_id in [call_id for call_id in found if call_id not in self._working][:room]:
+            claim = await claim_call(claims, call_id, self.name)
+            if claim is not None:
+                self._working.add(call_id)
+                calls.start_soon(self._work, claims, claim)
+        return await next_due_s(claims)
 
     async def _work(self, claims: Connection[TupleRow], claim: Claim) -> None:
         """Do what is due for one call, and give it back. Whatever goes wrong is this call's alone."""
@@ -147,33 +151,47 @@ class Worker:
         finally:
             try:
                 with trio.move_on_after(RELEASE_S, shield=True):
-                    await self._give_back(claims, claim)
+                    await self._settle(claim)
+                with trio.move_on_after(RELEASE_S, shield=True) as unlocking:
+                    await self._unlock(claims, claim)
+                if unlocking.cancelled_caught:
+                    claims.close_now()
             finally:
                 self._working.discard(claim.call_id)
                 self._bell.set()
 
-    async def _give_back(self, claims: Connection[TupleRow], claim: Claim) -> None:
-        """Say when the call is due again, and unlock it; if the connection is gone, its end did both."""
-        if claims.closed:
-            return
+    async def _settle(self, claim: Claim) -> None:
+        """Say when the call is due again. If that fails it is due as before, and the next one says so.
+
+        Not on the claims' connection: all calls share that, and a transaction belongs to one task.
+        """
         try:
-            await settle_due(claims, claim)
+            async with self.database.connection() as connection:
+                await settle_due(connection, claim)
         except ClaimLostError:
             pass  # somebody had it done again; the lock is still ours to give back
         except psycopg.Error as error:
-            self.events.emit("NOT_RELEASED", "warning", call_id=claim.call_id, error=_told(error))
+            self.events.emit("NOT_SETTLED", "warning", call_id=claim.call_id, error=_told(error))
+
+    async def _unlock(self, claims: Connection[TupleRow], claim: Claim) -> None:
+        """Give the claim back. A connection that cannot do that is closed, which does, and ends the session."""
+        if claims.closed:
             return
         try:
             await release_call(claims, claim)
         except psycopg.Error as error:
             self.events.emit("NOT_RELEASED", "warning", call_id=claim.call_id, error=_told(error))
+            claims.close_now()
 
     async def _next(self, claim: Claim) -> bool:
-        """Do the next step; False if none is left, or the next one rests."""
+        """Do the next step; False if none is left, or it has to rest.
+
+        When the call is due says when the next step is: what is told of a recording makes it due before its time.
+        """
         async with self.database.connection() as connection:
             states = await states_of(connection, claim.call_id)
             step = next_step({name: row["state"] for name, row in states.items()})
-            if step is None or states[step]["rests"]:
+            if step is None:
                 return False
             facts = await read_facts(connection, claim)
             attempt = await start_step(connection, claim, step, self.name)
@@ -206,6 +224,10 @@ class Worker:
             await self._finish(claim, step, found)
         except ClaimLostError:
             raise
+        except trio.Cancelled:
+            with trio.move_on_after(RELEASE_S, shield=True):
+                await self._put_back(claim, step)
+            raise
         except NotReadyError as error:
             return await self._postponed(claim, step, str(error), time.time() - facts.call.ended_at.timestamp())
         # The boundary of a step: whatever it raises is a failed attempt, with its reason in the ledger.
@@ -218,6 +240,14 @@ class Worker:
         async with self.database.connection() as connection, connection.transaction():
             more = await found.effect(connection) if found.effect is not None else None
             await finish_step(connection, claim, step, {**found.result, **(more or {})})
+
+    async def _put_back(self, claim: Claim, step: str) -> None:
+        """The step is not done because this worker ends, or lost its claims: that was no attempt."""
+        try:
+            async with self.database.connection() as connection:
+                await postpone_step(connection, claim, step, "its worker was stopped", 0.0)
+        except (*AWAY, ClaimLostError) as error:
+            self.events.emit("NOT_PUT_BACK", "warning", call_id=claim.call_id, step=step, error=_told(error))
 
     async def _postponed(self, claim: Claim, step: str, why: str, since_end_s: float) -> str:
         """Not there yet: looked for again, without counting an attempt, for some hours."""

@@ -32,7 +32,7 @@ FLOORS = {
           part_file recordings carrier_media wav_reading transcribing local_transcribing pg""",
     # The call, and what comes after it.
     4: """call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call
-          postcall postcall_steps postcall_worker""",
+          postcall postcall_chores postcall_steps postcall_worker""",
     # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
     5: """server worker web webhooks dial doctor doctor_database findings cli cli_database cli_output cli_calls calls_desk callparts callsview
           cli_tenants tenants_desk tenantsview __main__ local sim demo bench""",

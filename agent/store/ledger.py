@@ -68,8 +68,10 @@ async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
 
 
 async def next_due_s(connection: Connection[TupleRow]) -> float | None:
-    """Seconds until the next work is due, negative for what is; None: there is none."""
-    cursor = await connection.execute("SELECT extract(epoch FROM min(due_at) - now())::float FROM calls")
+    """Seconds until further work is due, beyond what is due now; None: there is none."""
+    cursor = await connection.execute(
+        "SELECT extract(epoch FROM min(due_at) - now())::float FROM calls WHERE due_at > now()"
+    )
     row = await cursor.fetchone()
     return row[0] if row else None
 
@@ -114,14 +116,19 @@ async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCa
 
 
 async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, worker: str) -> int:
-    """A step begins; which attempt it is. A step that a dead worker left running was an attempt too."""
+    """A step begins; which attempt it is.
+
+    A step that a dead worker left running was an attempt too: it may have died of it. One that ``worker`` itself
+    left, for it lost its claim, was none.
+    """
     async with connection.transaction():
         await _check(connection, claim)
         cursor = await connection.execute(
-            "UPDATE postcall_steps SET state = 'running', attempts = attempts + 1, started_at = now(), "
-            "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %s "
-            "WHERE call_id = %s AND step = %s RETURNING attempts",
-            [clean(worker), claim.call_id, step],
+            "UPDATE postcall_steps SET state = 'running', started_at = now(), "
+            "attempts = attempts + CASE WHEN state = 'running' AND claimed_by = %(worker)s THEN 0 ELSE 1 END, "
+            "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %(worker)s "
+            "WHERE call_id = %(call)s AND step = %(step)s RETURNING attempts",
+            {"worker": clean(worker), "call": claim.call_id, "step": step},
         )
         row = await cursor.fetchone()
     if row is None:

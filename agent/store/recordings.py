@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import attrs
@@ -84,6 +85,23 @@ async def mark_downloaded(
         "duration_s = excluded.duration_s, downloaded_at = excluded.downloaded_at",
         [recording_sid, call_id, path, sha256, size_bytes, channels, round(duration_s)],
     )
+
+
+async def to_be_deleted(connection: Connection[TupleRow], but: Collection[str], limit: int) -> list[str]:
+    """Recordings that the carrier is to delete because their tenant says so, without those in ``but``.
+
+    Each was fetched, and its transcription is settled: until then the copy of the carrier is the only one that a
+    worker on another machine can read. One that could not be fetched stays where it is.
+    """
+    cursor = await connection.execute(
+        "SELECT r.recording_sid FROM recordings r JOIN calls c ON c.id = r.call_id "
+        "JOIN tenants t ON t.id = c.tenant_id JOIN postcall_steps s ON s.call_id = c.id "
+        "WHERE t.delete_recordings AND r.deleted_at IS NULL AND r.path IS NOT NULL "
+        "AND s.step = 'transcription' AND s.state IN ('done', 'dead') AND r.recording_sid <> ALL (%s::text[]) "
+        "ORDER BY r.downloaded_at LIMIT %s",
+        [list(but), limit],
+    )
+    return [recording_sid for (recording_sid,) in await cursor.fetchall()]
 
 
 async def mark_deleted(connection: Connection[TupleRow], recording_sid: str) -> None:
