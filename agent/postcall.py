@@ -12,7 +12,6 @@ from typing import Final
 
 import attrs
 import msgspec
-import psycopg
 import trio
 
 from agent.eventlog import EventLog
@@ -73,6 +72,8 @@ class RecordMover:
     _idle: trio.Event = attrs.field(factory=trio.Event)
     _refused: set[str] = attrs.field(factory=set)
     """What the database will not take as it is; tried again by the next process."""
+    _failed: set[str] = attrs.field(factory=set)
+    """What failed last time, for a reason that may pass: tried after all others."""
 
     def look(self) -> None:
         """There is something new in the spool."""
@@ -99,14 +100,22 @@ class RecordMover:
                 pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _move_all(self) -> bool:
-        """Move what waits, the oldest first; False when the database, or the disk, is away."""
+        """Move what waits, the oldest first; False when the database, or the disk, is away.
+
+        That shows in one entry that cannot be moved. It comes last the next time: should it be the only one, it
+        stands in nobody's way.
+        """
+        name = ""
         try:
-            for name in await self.spool.waiting():
-                if name not in self._refused:
-                    await self._move(name)
+            names = [name for name in await self.spool.waiting() if name not in self._refused]
+            self._failed.intersection_update(names)
+            for name in sorted(names, key=self._failed.__contains__):
+                await self._move(name)
+                self._failed.discard(name)
         except (*AWAY, OSError, trio.TooSlowError) as error:
+            self._failed.add(name)
             self.events.emit("RECORDS_WAIT", "warning", error=" ".join(str(error).split()) or "it took too long")
-            return False
+            return False  # noqa: ASYNC910 - what was raised came out of an await
         return True
 
     async def _move(self, name: str) -> None:
@@ -121,9 +130,10 @@ class RecordMover:
         try:
             with trio.fail_after(MOVE_S):
                 await self.keep(entry)
-        except AWAY:
+        except (*AWAY, OSError, trio.TooSlowError):
             raise
-        except psycopg.Error as error:
+        # The boundary of one record: what the database, or the way to it, does not take is this record's alone.
+        except Exception as error:  # noqa: BLE001
             self._refused.add(name)
             self.events.exception("RECORD_REFUSED", error, call=entry.call_sid)
             return
