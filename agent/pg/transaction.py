@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import psycopg
 import trio
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from agent.pg.cancelling import CancellableConnection
@@ -121,20 +122,25 @@ class Pipeline(psycopg.AsyncPipeline):
         if self._conn.closed:
             return
         begun = False
+        gen = self._exit_gen()
         try:
             async with self._lock:
                 begun = True
-                await self._conn.wait(self._exit_gen())
+                await self._conn.wait(gen)
         except psycopg.Error:
             # The exception out of the block says more than what its end says because of it.
             if error is None:
                 raise
         except (trio.Cancelled, KeyboardInterrupt):
             if not begun:
-                await self._cut_short()  # noqa: ASYNC102 - shielded and bounded inside
+                await self._cut_short(gen)  # noqa: ASYNC102 - shielded and bounded inside
+            elif not self._conn.closed and self.pgconn.pipeline_status:
+                # Broken off between two commands, when there was nothing to cancel on the server.
+                with suppress(psycopg.Error):
+                    await self._conn.clean_up(gen)  # noqa: ASYNC102 - likewise
             raise
 
-    async def _cut_short(self) -> None:
+    async def _cut_short(self, gen: PQGen[None]) -> None:
         with trio.move_on_after(self._conn.clean_up_s, shield=True), suppress(psycopg.Error):
             async with self._lock:
-                await self._conn.interrupt(self._exit_gen())
+                await self._conn.interrupt(gen)
