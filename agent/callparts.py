@@ -119,6 +119,8 @@ def _step_words(row: StepRow, now: datetime) -> Text:
     words = []
     if row.state == "done" and (skipped := (row.result or {}).get("skipped")):
         words.append(f"nothing to do: {skipped}")
+    if row.state == "done" and (segments := (row.result or {}).get("segments")):
+        words.append(f"{len(segments)} utterances, by {(row.result or {}).get('model', '')}")
     if row.state == "running" and row.claimed_by:
         words.append(f"by {row.claimed_by}")
     if row.state in ("failed", "pending") and row.next_try_at is not None:

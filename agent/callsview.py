@@ -122,7 +122,7 @@ def _sections(view: CallView, zone: tzinfo | None) -> Iterator[RenderableType]:
     """What the post-call work found, each part only if there is something to say."""
     if view.recording is not None:
         yield section("Recording", tell_recording(view.recording))
-    summary = view.result("summary").get("summary")
+    summary = view.result("summary").get("text")
     if summary:
         yield section("Summary", Text(shown(str(summary))))
     found = view.result("extraction")

@@ -34,7 +34,7 @@ def run_with_database(work: Callable[[Settings, Database], Awaitable[T]], *, mak
         check_there_is_one(settings)
 
     async def run() -> T:
-        with _warnings_only() as events:
+        with open_warnings() as events:
             async with open_with_a_word(settings, events) as database:
                 return await work(settings, database)
 
@@ -74,7 +74,8 @@ async def _say_later(text: str, scope: trio.CancelScope) -> None:
 
 
 @contextmanager
-def _warnings_only() -> Iterator[EventLog]:
+def open_warnings() -> Iterator[EventLog]:
+    """Log on standard error what is a warning or worse: people read a command's own words."""
     telemetry = Telemetry()
     with open_logging("warning", "auto", telemetry):
         yield EventLog(telemetry)

@@ -13,8 +13,8 @@ from demo_calls import turn
 from rich.console import Console, RenderableType
 
 from agent.callsview import call_as_json, line_as_json, tell_call, tell_list
+from agent.stages import STEPS
 from agent.store.values import (
-    STEPS,
     AppointmentRow,
     CallLine,
     CallView,
@@ -47,7 +47,7 @@ def step(name: str, state: str, **more: Any) -> StepRow:
 
 
 RESULTS: dict[str, dict[str, object]] = {
-    "summary": {"summary": "Anna wants a [bold]cleaning[/bold]."},
+    "summary": {"text": "Anna wants a [bold]cleaning[/bold]."},
     "extraction": {"name": "Anna Miller", "city": "Boston", "service": "cleaning", "intent": "", "follow_up": ""},
     "lead": {"skipped": "the caller's number is withheld"},
 }

@@ -21,7 +21,7 @@ import trio
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.demo.agent_process import Account, ServerError, environment, open_agent
+from agent.demo.agent_process import PUBLIC_URL, Account, ServerError, environment, open_agent
 from agent.demo.checks import TARGET_LATENCY_MS
 from agent.demo.run import divide, read_recording
 from agent.demo.script import CITY, NAME, SCRIPT
@@ -58,13 +58,16 @@ def test_the_server_sees_nothing_of_the_users_settings() -> None:
         "AGENT_PUBLIC_URL": "https://mine.example",
         "agent_lead_ms": "0",
         "TWILIO_AUTH_TOKEN": "mine",
+        "DATABASE_URL": "postgresql://mine",
+        "PGPASSWORD": "mine",
         "DEBUG_TX": "1",
     }
     given = environment(users, ACCOUNT, Path("data"))
     assert given["PATH"] == "/bin"
     assert given["PYTHONPATH"].endswith(f"{os.pathsep}/mine")
     assert given["TWILIO_AUTH_TOKEN"] == ACCOUNT.auth_token
-    assert {*users} & {*given} == {"PATH", "PYTHONPATH", "TWILIO_AUTH_TOKEN"}
+    assert given["AGENT_PUBLIC_URL"] == PUBLIC_URL
+    assert {*users} & {*given} == {"PATH", "PYTHONPATH", "TWILIO_AUTH_TOKEN", "AGENT_PUBLIC_URL"}
 
 
 def test_a_recording_is_divided_at_its_pauses() -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import pytest
 import typer
-from demo_calls import METRICS, RECORD, SIGHT, turn
+from demo_calls import ANSWERED, METRICS, RECORD, SIGHT, turn
 from rich.console import Console, RenderableType
 
-from agent.demo.checks import Check, broken, check_audio, check_script, contains
+from agent.demo.checks import (
+    Check,
+    Received,
+    broken,
+    check_after_call,
+    check_audio,
+    check_found,
+    check_script,
+    contains,
+)
 from agent.demo.command import tell
 from agent.demo.picture import draw
 from agent.demo.run import Demo, Files
@@ -23,6 +32,8 @@ from agent.demo.timeline import Words, make_timeline
 from agent.records import CallRecord, Outcome
 from agent.sim.sounds import tone
 from agent.sim.tape import Tape
+from agent.stages import STEPS
+from agent.store.values import CallLine, CallView, LeadRow, StepRow, StepState
 from agent.transcriptview import tell_transcript
 
 
@@ -72,6 +83,66 @@ def test_what_the_carrier_saw_breaks_the_call(sight: CarrierSight, reason: str) 
 def test_what_the_agent_recorded_breaks_the_call(record: CallRecord, reason: str) -> None:
     with pytest.raises(AssertionError, match=reason):
         assert not broken(checks(record)), broken(checks(record))
+
+
+def step(name: str, state: StepState = "done", /, **result: Any) -> StepRow:
+    error = "HTTP 410" if state == "dead" else None
+    return StepRow(name, state, 1, result if state == "done" else None, error, NOW, None, None, NOW)
+
+
+NOW = RECORD.ended_at
+FOUND = {"name": "Anna Miller", "city": "Boston"}
+LEAD = LeadRow(4, "harbour-dental", RECORD.caller, "Anna Miller", "Boston", None, "contacted", None, NOW, NOW)
+LINE = CallLine(
+    17, RECORD.call_sid, "harbour-dental", "inbound", RECORD.caller, RECORD.called, ANSWERED, NOW, "idle", "done"
+)
+RESULTS: dict[str, dict[str, Any]] = {"extraction": FOUND, "lead": {"lead": 4}}
+AFTER = CallView(
+    line=LINE,
+    tenant_name="Harbour Dental",
+    time_zone="UTC",
+    reason="",
+    dtmf="",
+    metrics=None,
+    turns=RECORD.turns,
+    recording=None,
+    steps=tuple(step(name, **RESULTS.get(name, {"ok": True})) for name in STEPS),
+    lead=LEAD,
+    appointments=(),
+    deliveries=(),
+)
+TAKEN = Received(taken=1, unsigned=0)
+
+
+def after_checks(view: CallView = AFTER, received: Received = TAKEN) -> list[Check]:
+    return check_after_call(view, received) + check_found(view, RECORD.caller)
+
+
+def test_a_good_ending_breaks_nothing() -> None:
+    assert broken(after_checks()) == ""
+
+
+@pytest.mark.parametrize(
+    ("view", "received", "reason"),
+    [
+        (AFTER, Received(0, 0), "taken 0 times"),
+        (AFTER, Received(1, 1), "1 requests were not signed right"),
+        (attrs.evolve(AFTER, steps=AFTER.steps[:-1]), TAKEN, "webhook is missing"),
+        (attrs.evolve(AFTER, steps=()), TAKEN, "recording is missing"),
+        (attrs.evolve(AFTER, steps=(*AFTER.steps[:-1], step("webhook", "dead"))), TAKEN, "given up .HTTP 410."),
+        (
+            attrs.evolve(AFTER, steps=(step("recording", skipped="it was not recorded"), *AFTER.steps[1:])),
+            TAKEN,
+            "recording had nothing to do .it was not recorded.",
+        ),
+        (attrs.evolve(AFTER, lead=None), TAKEN, "there is no lead"),
+        (attrs.evolve(AFTER, lead=attrs.evolve(LEAD, city=None)), TAKEN, "Anna Miller, None: contacted"),
+        (attrs.evolve(AFTER, lead=attrs.evolve(LEAD, id=3)), TAKEN, "a lead of the caller is required"),
+    ],
+)
+def test_what_came_after_breaks_the_call(view: CallView, received: Received, reason: str) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        assert not broken(after_checks(view, received)), broken(after_checks(view, received))
 
 
 def test_words_are_found_whatever_their_case_and_punctuation() -> None:
@@ -127,9 +198,14 @@ def test_checks_say_what_was_found() -> None:
 def test_a_broken_call_is_told_whole_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     """The report comes first, the reason last, in one sentence on standard error."""
     files = Files(Path("call.wav"), Path("timeline.png"), Path("call.json"))
-    good = Demo(RECORD, SIGHT, tuple(checks()), files)
+    good = Demo(RECORD, SIGHT, tuple(checks()), files, AFTER)
     tell(Console(), good)
-    assert "call.wav  stereo" in capsys.readouterr().out
+    out, _ = capsys.readouterr()
+    assert "call.wav  stereo" in out
+    report, _, view = out.partition("$ AGENT_DATA_DIR=data call-agent calls show 17")
+    assert "Transcript" not in report
+    assert "Transcript: what was heard" in view
+    assert "webhook" in view.splitlines()[-1]
     gapped = attrs.evolve(good, checks=tuple(checks(sight=attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)))))
     with pytest.raises(typer.Exit) as left:
         tell(Console(), gapped)

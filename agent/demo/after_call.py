@@ -11,20 +11,24 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
+from agent.call_completed import event_id
+from agent.cli_database import open_warnings
+from agent.demo.checks import Received
 from agent.demo.progress import Progress
 from agent.demo.script import GREETING, INSTRUCTIONS
 from agent.errors import AgentError
-from agent.eventlog import EventLog
+from agent.records import CallRecord
 from agent.settings import Settings
 from agent.sim.serving import serve_app
 from agent.sim.webhook_receiver import WebhookReceiver
 from agent.store import Database, open_database
+from agent.store.ledger import read_call
 from agent.store.tenants import put_tenant
 from agent.store.values import CallView, StepRow
 from agent.store.views import find_calls, show_call
-from agent.telemetry import Telemetry
 from agent.tenants import Tenant, make_secret, make_tenant
 from agent.units import CallSid
 
@@ -60,6 +64,18 @@ class AfterCall:
                 await trio.sleep(_POLL_S)
         raise AfterCallError(f"what comes after the call was not done within {AFTER_S:.0f} s: {_left(view)}")
 
+    async def record(self, view: CallView) -> CallRecord:
+        """What the agent recorded of the call. Raises AfterCallError when the call did not end in order."""
+        async with self.database.connection() as connection:
+            call = await read_call(connection, view.line.id)
+        if call.record is None:
+            raise AfterCallError(f"the agent kept no record of the call, which ended as {view.line.outcome}")
+        return msgspec.convert(call.record, CallRecord)
+
+    def received(self, call_sid: CallSid) -> Received:
+        """What the receiver saw of the call's webhook."""
+        return Received(self.receiver.times(event_id(call_sid)), self.receiver.unsigned)
+
     async def _view(self, call_sid: CallSid) -> CallView | None:
         async with self.database.connection() as connection:
             lines = await find_calls(connection, call_sid)
@@ -75,10 +91,11 @@ async def open_after_call(data_dir: Path, number: str) -> AsyncIterator[AfterCal
     async with trio.open_nursery() as nursery:
         url = await nursery.start(serve_app, receiver.make_app())
         tenant = harbour_dental(number, f"{url}/calls", receiver.secret)
-        async with open_database(settings, EventLog(Telemetry())) as database:
-            async with database.connection() as connection:
-                await put_tenant(connection, tenant)
-            yield AfterCall(database, receiver, tenant)
+        with open_warnings() as events:
+            async with open_database(settings, events) as database:
+                async with database.connection() as connection:
+                    await put_tenant(connection, tenant)
+                yield AfterCall(database, receiver, tenant)
         nursery.cancel_scope.cancel(reason="the demo is over")
 
 

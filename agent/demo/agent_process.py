@@ -15,16 +15,19 @@ import httpx
 import trio
 
 import agent
-from agent.demo.script import GREETING, INSTRUCTIONS
 from agent.errors import AgentError
 
 LOG: Final = "server.log"
+PUBLIC_URL: Final = "https://agent.example"
+"""Where the carrier is told to call back; the simulated one knows that this machine is meant."""
+DATA: Final = "data"
+"""The server's data directory, in the folder it runs in."""
 READY_S: Final = 75.0
 """How long the server may take to be ready: the embedded model loads in two seconds, on a cold disk in more."""
 STOP_S: Final = 8.0
 KILL_S: Final = 1.0
 _POLL_S: Final = 0.1
-_OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX")
+_OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DATABASE_URL", "PG", "DEBUG_TX")
 _LOG_LINE: Final = 300
 
 
@@ -43,7 +46,10 @@ class Account:
 
 
 def environment(current: Mapping[str, str], account: Account, data_dir: Path) -> dict[str, str]:
-    """The server's environment: no key, so that the embedded model answers, and a carrier that signs."""
+    """The server's environment: no key, so that the embedded model answers, and a carrier that signs.
+
+    Greeting and instructions come from the tenant, whose webhook is on this machine.
+    """
     kept = {name: value for name, value in current.items() if not name.upper().startswith(_OURS)}
     source = str(Path(agent.__file__).parent.parent)
     return {
@@ -53,8 +59,8 @@ def environment(current: Mapping[str, str], account: Account, data_dir: Path) ->
         "AGENT_DATA_DIR": str(data_dir),
         "AGENT_DRAIN_S": "0",
         "AGENT_LOG_FORMAT": "json",
-        "AGENT_GREETING": GREETING,
-        "AGENT_INSTRUCTIONS": INSTRUCTIONS,
+        "AGENT_PUBLIC_URL": PUBLIC_URL,
+        "AGENT_ALLOW_INWARD_WEBHOOKS": "1",
         "TWILIO_ACCOUNT_SID": account.sid,
         "TWILIO_AUTH_TOKEN": account.auth_token,
         "TWILIO_API_URL": account.api_url,
@@ -77,7 +83,7 @@ async def open_agent(account: Account, folder: Path) -> AsyncIterator[str]:
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd=folder,
-            env=environment(os.environ, account, Path("data")),
+            env=environment(os.environ, account, Path(DATA)),
             start_new_session=True,
         )
         try:

@@ -12,6 +12,8 @@ from agent.demo.script import CITY, NAME
 from agent.demo.sight import CarrierSight, Gap
 from agent.records import CallRecord, Outcome
 from agent.sim.arrivals import GAP_LIMIT_S
+from agent.stages import STEPS
+from agent.store.values import CallView, StepRow
 
 MAX_GAP_MS: Final = round(GAP_LIMIT_S * 1000)
 """TX-3."""
@@ -19,6 +21,14 @@ BARGE_INS: Final = 2
 """The greeting and one answer."""
 TARGET_LATENCY_MS: Final = 900
 """Median from the end of the caller's speech to the answer, on the embedded model."""
+
+
+@attrs.frozen
+class Received:
+    """What the receiver of the tenant's webhook says of one call."""
+
+    taken: int
+    unsigned: int
 
 
 @attrs.frozen
@@ -96,6 +106,34 @@ def check_script(record: CallRecord, sight: CarrierSight) -> list[Check]:
     ]
 
 
+def check_after_call(view: CallView, webhook: Received) -> list[Check]:
+    """What must hold after every call: no step given up, and the tenant told with a right signature."""
+    done = [row.step for row in view.steps if row.state == "done"]
+    dead = [f"{row.step} was given up ({row.error})" for row in view.steps if row.state == "dead"]
+    skipped = [f"{row.step} had nothing to do ({why})" for row in view.steps if (why := _skipped(row))]
+    missing = [f"{step} is missing" for step in STEPS if step not in {row.step for row in view.steps}]
+    wrong = [*missing, *dead, *skipped]
+    told = f"the webhook was taken {webhook.taken} times, {webhook.unsigned} requests were not signed right"
+    return [
+        Check("every step after the call", len(done) == len(STEPS) and not wrong, "; ".join(wrong or done)),
+        Check("the webhook signed and taken", webhook.taken > 0 and not webhook.unsigned, told),
+    ]
+
+
+def check_found(view: CallView, caller: str) -> list[Check]:
+    """What must also be found out about the scripted call: who called, from where, and the lead it makes."""
+    found, lead = view.result("extraction"), view.lead
+    particulars = f"{found.get('name') or 'no name'}, {found.get('city') or 'no city'}"
+    right = (found.get("name"), found.get("city")) == (NAME, CITY)
+    named = lead is not None and (lead.phone, lead.name, lead.city) == (caller, NAME, CITY)
+    of_this_call = lead is not None and view.result("lead").get("lead") == lead.id
+    who = "there is no lead" if lead is None else f"{lead.phone}, {lead.name}, {lead.city}: {lead.status}"
+    return [
+        Check("name and city extracted", right, particulars),
+        Check("a lead of the caller", named and of_this_call, who),
+    ]
+
+
 def broken(checks: Sequence[Check]) -> str:
     """What was broken, in one sentence; empty if nothing was."""
     return "; ".join(f"{check.said} ({check.name} is required)" for check in checks if not check.held)
@@ -104,6 +142,10 @@ def broken(checks: Sequence[Check]) -> str:
 def contains(text: str, words: str) -> bool:
     """Whether ``words`` follow each other in ``text``, whatever the case and punctuation."""
     return f" {_plain(words)} " in f" {_plain(text)} "
+
+
+def _skipped(row: StepRow) -> str:
+    return str((row.result or {}).get("skipped", ""))
 
 
 def _plain(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from agent.callsview import tell_call
+from agent.demo.agent_process import DATA
 from agent.demo.checks import broken
 from agent.demo.progress import open_progress
 from agent.demo.run import Demo, run_demo
 from agent.demo.telling import tell_checks, tell_metrics
-from agent.transcriptview import tell_transcript
 
 _FAILED: Final = 1
 _SIGNALLED: Final = 128
@@ -42,8 +45,11 @@ def command(
     """Phone the agent on this machine, no key needed, and see what was heard of it.
 
     A simulated caller interrupts the greeting and one answer, asks two questions, gives a name and a city and
-    says goodbye; the agent hangs up. Leaves call.wav (stereo: caller left, agent right, as heard), timeline.png
-    and call.json. Exit status 1: the call broke a requirement.
+    says goodbye; the agent hangs up. Then the recording is fetched and written down, the call summarised, a lead
+    made and its webhook delivered, all on this machine; the report ends with **call-agent calls show**.
+
+    Leaves call.wav (stereo: caller left, agent right, as heard), timeline.png and call.json. Exit status 1: the
+    call, or what came after it, broke a requirement.
     """
     console = Console(highlight=False, soft_wrap=False)
     run = trio.run(_run, caller, out, console)
@@ -74,8 +80,6 @@ async def _run(caller: Path | None, out: Path, console: Console) -> _Run:
 def tell(console: Console, demo: Demo) -> None:
     """Print the report of a call. Raises typer.Exit(1), the reason told, if the call broke a requirement."""
     console.print()
-    console.print(tell_transcript(demo.record.turns))
-    console.print()
     console.print(tell_metrics(demo.record.metrics, demo.sight))
     console.print()
     console.print(tell_checks(demo.checks))
@@ -86,6 +90,11 @@ def tell(console: Console, demo: Demo) -> None:
         (demo.files.json, "the record, what the carrier saw, the checks"),
     ):
         console.print(Text(f"{path}  ").append(what, "dim"), soft_wrap=True)
+    console.print()
+    data_dir = shlex.quote(str(demo.files.json.parent / DATA))
+    shows = f"AGENT_DATA_DIR={data_dir} call-agent calls show {demo.after.line.id}"
+    console.print(Text(f"$ {shows}", "dim"), soft_wrap=True)
+    console.print(tell_call(demo.after, datetime.now(UTC)))
     if reason := broken(demo.checks):
         typer.echo(f"call-agent: the call broke a requirement: {reason}", err=True)
         raise typer.Exit(_FAILED)

@@ -13,8 +13,10 @@ import httpx
 import msgspec
 import trio
 
-from agent.demo.agent_process import LOG, Account, open_agent
-from agent.demo.checks import Check, check_audio, check_script
+from agent.callsview import call_as_json
+from agent.demo.after_call import open_after_call
+from agent.demo.agent_process import DATA, LOG, PUBLIC_URL, Account, open_agent
+from agent.demo.checks import Check, check_after_call, check_audio, check_found, check_script
 from agent.demo.levels import stretches, trimmed
 from agent.demo.phoning import ANSWER_S, LONGEST_ANSWER_S, Say, follow_script, play_recording
 from agent.demo.progress import Progress
@@ -24,20 +26,17 @@ from agent.demo.timeline import Timeline, make_timeline
 from agent.demo.wav import RecordingError, read_wav, write_stereo
 from agent.errors import AgentError
 from agent.local.process import check_installed
-from agent.record_store import FileRecordStore, decode_record
 from agent.records import CallRecord
 from agent.sim.carrier import SimulatedStream
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
-from agent.units import SAMPLE_RATE_HZ, CallSid
+from agent.store.values import CallView
+from agent.units import SAMPLE_RATE_HZ
 
 ACCOUNT_SID: Final = "AC" + "d" * 32
 CALLER, NUMBER = "+15550001111", "+15552223333"
 CALL_LIMIT_S: Final = 120.0
 """How long the scripted call may take; 35 seconds are usual."""
-RECORD_S: Final = 10.0
-"""How long after the hang-up the agent's record may take."""
 LONGEST_RECORDING_S: Final = 600
-_POLL_S: Final = 0.05
 
 Converse = Callable[[SimulatedStream, Say], Awaitable[None]]
 
@@ -63,6 +62,8 @@ class Demo:
     sight: CarrierSight
     checks: tuple[Check, ...]
     files: Files
+    after: CallView
+    """The call as ``call-agent calls show`` has it, everything after it done."""
 
 
 async def read_recording(path: Path) -> list[SpokenLine]:
@@ -98,14 +99,19 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
     check_installed()
     await trio.Path(out).mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(16)
-    async with open_simulated_twilio(agent_url="", auth_token=token, account_sid=ACCOUNT_SID) as twilio:
+    progress.now("starting the embedded Postgres")
+    async with (
+        open_simulated_twilio(agent_url="", auth_token=token, account_sid=ACCOUNT_SID) as twilio,
+        open_after_call((out / DATA).absolute(), NUMBER) as after,
+    ):
+        progress.step(f"the embedded Postgres runs; {NUMBER} is {after.tenant.name}")
         progress.step(f"starting the agent and the embedded model; the log is {out / LOG}")
         progress.now("loading the embedded model")
         account = Account(ACCOUNT_SID, token, twilio.api_url, NUMBER)
         async with open_agent(account, out) as url:
             progress.step(f"the agent is ready at {url}")
             # The server needs the carrier's address before it has its own: the carrier learns it here.
-            twilio.caller = attrs.evolve(twilio.caller, agent_url=url)
+            twilio.caller = attrs.evolve(twilio.caller, agent_url=url, public_url=PUBLIC_URL)
             if turns is None:
                 script = await trio.to_thread.run_sync(_synthesise)
                 converse: Converse = partial(_follow, script)
@@ -115,14 +121,18 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
                 spoken_s = sum(len(turn.audio) for turn in turns) / SAMPLE_RATE_HZ
                 limit_s = spoken_s + (len(turns) + 1) * (ANSWER_S + LONGEST_ANSWER_S)
             stream, ended_s = await _phone(twilio, converse, limit_s, progress)
-            record = await _record(out / "data", stream.call_sid)
+            view = await after.follow(stream.call_sid, progress)
+            record = await after.record(view)
+        received = after.received(stream.call_sid)
     sight = see(stream, ended_s)
-    checks = check_audio(record, sight) + (check_script(record, sight) if turns is None else [])
+    checks = check_audio(record, sight) + check_after_call(view, received)
+    if turns is None:
+        checks += check_script(record, sight) + check_found(view, CALLER)
     progress.now("drawing")
     files = Files(out / "call.wav", out / "timeline.png", out / "call.json")
     timeline = make_timeline(record, sight, stream.said, stream.playback.tape, stream.started_s)
-    await trio.to_thread.run_sync(_write, files, stream, ended_s, timeline, _as_json(record, sight, checks))
-    return Demo(record, sight, tuple(checks), files)
+    await trio.to_thread.run_sync(_write, files, stream, ended_s, timeline, _as_json(record, sight, checks, view))
+    return Demo(record, sight, tuple(checks), files, view)
 
 
 async def _phone(
@@ -160,23 +170,13 @@ def _synthesise() -> list[SpokenLine]:
     return [SpokenLine(line, trimmed(synthesise(line.text))) for line in SCRIPT]
 
 
-async def _record(data_dir: Path, call_sid: CallSid) -> CallRecord:
-    """The agent's record of the call, which it writes after the hang-up."""
-    path = trio.Path(FileRecordStore(data_dir).path_of(call_sid))
-    with trio.move_on_after(RECORD_S):
-        while not await path.exists():  # noqa: ASYNC110  (files have no events)
-            await trio.sleep(_POLL_S)
-        return decode_record(await path.read_bytes())
-    raise DemoError(f"the agent kept no record of the call within {RECORD_S:.0f} s")
-
-
-def _as_json(record: CallRecord, sight: CarrierSight, checks: Sequence[Check]) -> bytes:
+def _as_json(record: CallRecord, sight: CarrierSight, checks: Sequence[Check], view: CallView) -> bytes:
     carrier: dict[str, Any] = {
         **attrs.asdict(sight),
         "latencies_ms": [latency.ms for latency in sight.latencies],
         "median_latency_ms": sight.median_latency_ms,
     }
-    whole = {"record": record, "carrier": carrier, "checks": checks}
+    whole = {"record": record, "carrier": carrier, "checks": checks, "after": call_as_json(view)}
     return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"
 
 
