@@ -155,7 +155,7 @@ class _Server:
             self.not_ready,
             lambda: self.desk.is_promised,
             self._recording_told,
-            lambda direction, caller, called: self.tenants.of_call(direction, caller, called) is not None,
+            self.tenants,
         )
         app = make_app(reception)
         self.door = FrontDoor(self.desk.serve, http_server(app), events)

@@ -6,14 +6,33 @@ leaves the caller on a dead line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from twilio.twiml.voice_response import Connect, VoiceResponse
 
 TOKEN_PARAMETER: Final = "token"  # noqa: S105 - the parameter's name, not a token
-BUSY_WORDS: Final = "All our lines are busy right now. Please call again in a few minutes. Goodbye."
-
-NOBODYS_WORDS: Final = "The number you have called is not in use. Goodbye."
+_ENGLISH: Final = "en-US"
+Words = Mapping[str, str]
+"""A sentence in the languages we have it in, by the names Twilio's ``<Say>`` has for them."""
+BUSY: Final[Words] = {
+    _ENGLISH: "All our lines are busy right now. Please call again in a few minutes. Goodbye.",
+    "de-DE": "Alle Leitungen sind besetzt. Bitte rufen Sie in einigen Minuten wieder an. Auf Wiederhören.",
+    "es-ES": "Todas nuestras líneas están ocupadas. Vuelva a llamar en unos minutos, por favor. Adiós.",
+    "fr-FR": "Toutes nos lignes sont occupées. Veuillez rappeler dans quelques minutes. Au revoir.",
+    "he-IL": "כל הקווים שלנו תפוסים כרגע. אנא התקשרו שוב בעוד מספר דקות. להתראות.",
+    "it-IT": "Tutte le linee sono occupate. La preghiamo di richiamare tra qualche minuto. Arrivederci.",
+    "pt-BR": "Todas as nossas linhas estão ocupadas. Por favor, ligue novamente em alguns minutos. Até logo.",
+}
+NOBODYS: Final[Words] = {
+    _ENGLISH: "The number you have called is not in use. Goodbye.",
+    "de-DE": "Die gewählte Rufnummer ist nicht vergeben. Auf Wiederhören.",
+    "es-ES": "El número al que ha llamado no está en servicio. Adiós.",
+    "fr-FR": "Le numéro que vous avez composé n'est pas attribué. Au revoir.",
+    "he-IL": "המספר שחייגתם אינו בשימוש. להתראות.",
+    "it-IT": "Il numero chiamato non è attivo. Arrivederci.",
+    "pt-BR": "O número chamado não está em uso. Até logo.",
+}
 
 
 def connect_stream(url: str, token: str) -> str:
@@ -23,10 +42,14 @@ def connect_stream(url: str, token: str) -> str:
     return str(VoiceResponse().append(connect))
 
 
-def refuse_politely(words: str = BUSY_WORDS) -> str:
-    """Say why nobody can take the call, and hang up: the caller would take silence for a broken line."""
+def refuse_politely(words: Words = BUSY, language: str = "") -> str:
+    """Say why nobody can take the call, and hang up: the caller would take silence for a broken line.
+
+    ``language`` is a code such as he or pt-PT; English if we do not have the words in it.
+    """
+    spoken = {name.partition("-")[0]: name for name in words}.get(language.partition("-")[0], _ENGLISH)
     response = VoiceResponse()
-    response.say(words)
+    response.say(words[spoken], **({} if spoken == _ENGLISH else {"language": spoken}))
     response.hangup()
     return str(response)
 

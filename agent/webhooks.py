@@ -18,6 +18,8 @@ from agent.errors import AdmissionError, AgentError
 from agent.eventlog import EventLog
 from agent.records import RecordingCallback, RecordingStatus
 from agent.signature import SignatureCheck, public_base, stream_url
+from agent.tenant_book import TenantBook
+from agent.tenants import DEFAULT_TENANT_ID, Tenant
 from agent.tickets import CallTicket, TokenBook
 from agent.units import CallSid, RecordingSid
 
@@ -60,8 +62,8 @@ class Reception:
     not_ready: Callable[[], str]
     is_full: Callable[[], bool]
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
-    is_ours: Callable[[str, str, str], bool] = lambda _direction, _caller, _called: True
-    """Whether a call, by its direction, caller and called number, is one that somebody here takes."""
+    tenants: TenantBook = attrs.field(factory=lambda: TenantBook(Tenant(DEFAULT_TENANT_ID, "")))
+    """Whose calls are taken, and which language is theirs."""
 
     def base(self, request: Request) -> str:
         """The URL by which whoever asks reached us, without a path of ours."""
@@ -82,14 +84,15 @@ class Reception:
         call_sid = CallSid(fields.get("CallSid", ""))
         if not call_sid:
             raise HTTPException(400, "the request has no CallSid: is this Twilio's voice webhook?")
+        ticket = CallTicket(call_sid, direction, fields.get("From", ""), fields.get("To", ""))
+        tenant = self.tenants.of_call(direction, ticket.caller, ticket.called)
+        if tenant is None:
+            self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason="a number of no tenant")
+            return twiml.refuse_politely(twiml.NOBODYS, self.tenants.default.language)
         reason = self.not_ready() or ("all lines are busy" if self.is_full() else "")
         if reason:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason=reason)
-            return twiml.refuse_politely()
-        ticket = CallTicket(call_sid, direction, fields.get("From", ""), fields.get("To", ""))
-        if not self.is_ours(direction, ticket.caller, ticket.called):
-            self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason="a number of no tenant")
-            return twiml.refuse_politely(twiml.NOBODYS_WORDS)
+            return twiml.refuse_politely(twiml.BUSY, tenant.language)
         self.events.emit("CALL_ANNOUNCED", call=call_sid, direction=direction)
         # Unix time: a token may be checked on another machine than the one that issued it.
         return twiml.connect_stream(stream_url(base, STREAM_PATH), self.tokens.issue(ticket, time.time()))

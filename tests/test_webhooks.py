@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import attrs
@@ -21,6 +21,8 @@ from agent.eventlog import EventLog
 from agent.records import RecordingCallback
 from agent.signature import SignatureCheck
 from agent.telemetry import Telemetry
+from agent.tenant_book import TenantBook
+from agent.tenants import Tenant
 from agent.tickets import CallTicket, TokenBook
 from agent.units import CallSid, RecordingSid
 from agent.web import SERVICE, make_app
@@ -58,9 +60,10 @@ async def open_front(
     allow_unsigned: bool = False,
     not_ready: Callable[[], str] = lambda: "",
     is_full: Callable[[], bool] = lambda: False,
+    **more: Any,
 ) -> AsyncIterator[Front]:
     check = SignatureCheck(auth, BASE, allow_unsigned)
-    reception = webhooks.Reception(check, TokenBook(b"secret"), EventLog(Telemetry()), not_ready, is_full)
+    reception = webhooks.Reception(check, TokenBook(b"secret"), EventLog(Telemetry()), not_ready, is_full, **more)
     transport = httpx.ASGITransport(make_app(reception))
     async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
         yield Front(client, reception)
@@ -123,6 +126,38 @@ async def test_when_no_call_can_be_taken_the_caller_is_told(reasons: Any) -> Non
         answer = await front.post("/voice/incoming")
         assert [child.tag for child in ET.fromstring(answer.text)] == ["Say", "Hangup"]  # noqa: S314 - our own
         assert front.counts == {"CALL_REFUSED": 1}
+
+
+SHOP = Tenant("shop", "Shop", ("+15552223333",), language="de")
+HEBREW = Tenant("default", "", language="he")
+
+
+def make_book(unknown_number: Literal["default", "refuse"]) -> TenantBook:
+    book = TenantBook(HEBREW, unknown_number)
+    book.replace([SHOP])
+    return book
+
+
+async def test_pc_5_a_call_to_nobodys_number_is_refused_in_the_default_language() -> None:
+    """AGENT_UNKNOWN_NUMBER=refuse; a tenant's call is taken, as is one that a tenant's number makes."""
+    async with open_front(tenants=make_book("refuse")) as front:
+        stream_of(await front.post("/voice/incoming"))
+        stream_of(await front.post("/voice/outgoing", {**FIELDS, "From": SHOP.numbers[0], "To": "+15550001111"}))
+        answer = await front.post("/voice/incoming", {**FIELDS, "To": "+15559999999"})
+        [say, hang_up] = ET.fromstring(answer.text)  # noqa: S314 - our own
+        assert (say.tag, say.attrib, hang_up.tag) == ("Say", {"language": "he-IL"}, "Hangup")
+        assert front.counts == {"CALL_ANNOUNCED": 2, "CALL_REFUSED": 1}
+
+
+async def test_pc_5_a_call_to_nobodys_number_is_the_default_tenants() -> None:
+    async with open_front(tenants=make_book("default")) as front:
+        stream_of(await front.post("/voice/incoming", {**FIELDS, "To": "+15559999999"}))
+
+
+async def test_pc_5_a_busy_tenants_caller_is_told_so_in_its_language() -> None:
+    async with open_front(tenants=make_book("refuse"), is_full=lambda: True) as front:
+        answer = await front.post("/voice/incoming")
+        assert ET.fromstring(answer.text)[0].attrib == {"language": "de-DE"}  # noqa: S314 - our own
 
 
 @pytest.mark.parametrize(
