@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import attrs
 import psycopg
@@ -17,8 +18,12 @@ from agent.tenants import DEFAULT_TENANT_ID, Tenant
 
 REFRESH_S: Final = 60.0
 """How often all tenants are read, in case word of a change was lost."""
+READ_S: Final = 20.0
+"""A database that takes longer to tell them counts as away."""
 RETRY_S: Final = 5.0
 CHANNEL: Final = "tenants"
+UNNAMED: Final = "Default"
+"""What the store calls the default tenant until somebody names it."""
 
 
 def default_tenant(settings: Settings) -> Tenant:
@@ -33,6 +38,11 @@ class TenantBook:
     default: Tenant
     unknown_number: Literal["default", "refuse"] = "default"
     _by_number: dict[str, Tenant] = attrs.field(factory=dict)
+    _language: str = attrs.field(init=False)
+    """That of the settings: the default tenant's, unless it has one of its own."""
+
+    def __attrs_post_init__(self) -> None:
+        self._language = self.default.language
 
     def find(self, number: str) -> Tenant | None:
         """Whose number it is; None: nobody's, and calls to such are refused."""
@@ -47,29 +57,43 @@ class TenantBook:
 
     def replace(self, tenants: Iterable[Tenant]) -> None:
         """All tenants, as they are now."""
-        tenants = list(tenants)
+        tenants = [_in_a_known_zone(tenant) for tenant in tenants]
         self._by_number = {number: tenant for tenant in tenants for number in tenant.numbers}
         for tenant in tenants:
             if tenant.id == DEFAULT_TENANT_ID:
-                self.default = attrs.evolve(tenant, language=tenant.language or self.default.language)
+                name = "" if tenant.name == UNNAMED else tenant.name
+                self.default = attrs.evolve(tenant, name=name, language=tenant.language or self._language)
+                self._by_number |= dict.fromkeys(tenant.numbers, self.default)
 
     async def run(self, database: Database, events: EventLog) -> None:
         """Read the tenants, and again whenever they change, until cancelled. Outlives the database's absences."""
         await database.ready.wait()
         while True:
             try:
-                async with open_listener(database, CHANNEL) as listener:
-                    await self._follow(database, listener)
-            except AWAY as error:
-                events.emit_first("TENANTS_NOT_READ", error=str(error))
+                with trio.fail_after(READ_S) as connecting:
+                    async with open_listener(database, CHANNEL) as listener:
+                        connecting.deadline = float("inf")
+                        await self._follow(database, listener)
+            except (*AWAY, psycopg.Error, trio.TooSlowError) as error:
+                events.emit_first("TENANTS_NOT_READ", error=str(error) or "it took too long")
             await trio.sleep(RETRY_S)
 
     async def _follow(self, database: Database, listener: Any) -> None:
         while True:
-            async with database.connection() as connection:
-                self.replace(await list_tenants(connection))
+            with trio.fail_after(READ_S):
+                async with database.connection() as connection:
+                    self.replace(await list_tenants(connection))
             with trio.move_on_after(REFRESH_S):
                 async for _ in listener.notifies():
                     break
             if listener.closed:
                 raise psycopg.OperationalError("the listening connection was closed")
+
+
+def _in_a_known_zone(tenant: Tenant) -> Tenant:
+    """With a time zone that this machine knows; looked up here, a call has it at hand."""
+    try:
+        ZoneInfo(tenant.time_zone)
+    except (KeyError, ValueError, OSError):
+        return attrs.evolve(tenant, time_zone="UTC")
+    return tenant
