@@ -85,7 +85,7 @@ class Worker:
         while not self._stopping:
             try:
                 await self._session()
-            except* AWAY as group:
+            except* (*AWAY, psycopg.Error) as group:
                 self.events.emit("WORKER_RECONNECTS", "warning", error=_told(group.exceptions[0]))
             if not self._stopping:
                 await trio.sleep(RECONNECT_S)
@@ -170,7 +170,7 @@ class Worker:
                 await settle_due(connection, claim)
         except ClaimLostError:
             pass  # somebody had it done again; the lock is still ours to give back
-        except psycopg.Error as error:
+        except (*AWAY, psycopg.Error) as error:
             self.events.emit("NOT_SETTLED", "warning", call_id=claim.call_id, error=_told(error))
 
     async def _unlock(self, claims: Connection[TupleRow], claim: Claim) -> None:
@@ -194,9 +194,17 @@ class Worker:
             if step is None:
                 return False
             facts = await read_facts(connection, claim)
-            attempt = await start_step(connection, claim, step, self.name)
         began_s = trio.current_time()
-        outcome = await self._do(step, attempt, facts)
+        try:
+            async with self.database.connection() as connection:
+                attempt = await start_step(connection, claim, step, self.name)
+            outcome = await self._do(step, attempt, facts)
+        except BaseException as interruption:
+            # Not `except Cancelled`: that may come in a group.
+            if not isinstance(interruption, Exception):
+                with trio.move_on_after(RELEASE_S, shield=True):
+                    await self._put_back(claim, step)
+            raise
         took_s = trio.current_time() - began_s
         telemetry = self.events.telemetry
         telemetry.postcall_steps.labels(step=step, outcome=outcome).inc()
@@ -224,10 +232,6 @@ class Worker:
             await self._finish(claim, step, found)
         except ClaimLostError:
             raise
-        except trio.Cancelled:
-            with trio.move_on_after(RELEASE_S, shield=True):
-                await self._put_back(claim, step)
-            raise
         except NotReadyError as error:
             return await self._postponed(claim, step, str(error), time.time() - facts.call.ended_at.timestamp())
         # The boundary of a step: whatever it raises is a failed attempt, with its reason in the ledger.
@@ -246,7 +250,7 @@ class Worker:
         try:
             async with self.database.connection() as connection:
                 await postpone_step(connection, claim, step, "its worker was stopped", 0.0)
-        except (*AWAY, ClaimLostError) as error:
+        except (*AWAY, psycopg.Error, ClaimLostError) as error:
             self.events.emit("NOT_PUT_BACK", "warning", call_id=claim.call_id, step=step, error=_told(error))
 
     async def _postponed(self, claim: Claim, step: str, why: str, since_end_s: float) -> str:

@@ -166,12 +166,13 @@ async def fail_step(
 async def postpone_step(
     connection: Connection[TupleRow], claim: Claim, step: str, why: str, rest_s: float
 ) -> None:
-    """What a step needs is not there yet: no attempt is counted."""
+    """A step under way needs what is not there yet, or its worker stops: no attempt is counted."""
     async with connection.transaction():
         await _check(connection, claim)
         await connection.execute(
             "UPDATE postcall_steps SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %s, "
-            "next_try_at = now() + %s * interval '1 s' WHERE call_id = %s AND step = %s",
+            "next_try_at = now() + %s * interval '1 s' "
+            "WHERE call_id = %s AND step = %s AND state = 'running'",
             [clean(why), rest_s, claim.call_id, step],
         )
 
