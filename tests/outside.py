@@ -1,4 +1,4 @@
-"""All that post-call work talks to, simulated on loopback: the carrier, OpenAI's REST API, a tenant's receiver."""
+"""What post-call work talks to, simulated on loopback: the carrier, the REST API of OpenAI, a tenant's receiver."""
 
 from __future__ import annotations
 
