@@ -108,6 +108,22 @@ async def test_changes_are_known_at_once(postgres: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.sockets
+async def test_many_tenants_are_read_in_pages(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is left out, none is there twice; the default one is among them."""
+    monkeypatch.setattr(tenant_book, "PAGE", 3)
+    with psycopg.connect(postgres, autocommit=True) as other:
+        other.execute("INSERT INTO tenants (id, name) SELECT 'a' || n, 'A' FROM generate_series(1, 8) n")
+        other.execute(
+            "INSERT INTO tenant_numbers SELECT '+1555100000' || n, 'a' || n FROM generate_series(1, 8) n"
+        )
+    async with open_book(postgres, monkeypatch) as (book, database, _):
+        await database.make_ready()
+        await until(lambda: book.find("+15551000008") != book.default)
+        found = [book.find(f"+1555100000{number}") for number in range(1, 9)]
+        assert [tenant.id for tenant in found if tenant] == [f"a{number}" for number in range(1, 9)]
+
+
+@pytest.mark.sockets
 async def test_the_book_outlives_its_connections(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed connections: what was known stays known, and what is new is read when the database is back."""
     async with open_book(postgres, monkeypatch) as (book, database, events):

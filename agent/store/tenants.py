@@ -21,10 +21,12 @@ FROM tenants t LEFT JOIN tenant_numbers n ON n.tenant_id = t.id
 """
 
 
-async def list_tenants(connection: Connection[TupleRow]) -> list[Tenant]:
-    """All of them, by id."""
+async def list_tenants(
+    connection: Connection[TupleRow], *, after: str = "", limit: int | None = None
+) -> list[Tenant]:
+    """All of them, by id; or ``limit`` of them, those behind the id ``after``."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(f"{_SELECT} GROUP BY t.id ORDER BY t.id")
+        await cursor.execute(f"{_SELECT} WHERE t.id > %s GROUP BY t.id ORDER BY t.id LIMIT %s", [after, limit])
         return [_tenant(row) for row in await cursor.fetchall()]
 
 
