@@ -1,4 +1,4 @@
-"""What post-call work talks to, simulated on loopback: the carrier, the REST API of OpenAI, a tenant's receiver."""
+"""What post-call work talks to, simulated on loopback: carrier, OpenAI's REST API, a tenant's receiver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import trio
 from ended_calls import change, make_record, rows
 
 from agent.call_completed import event_id
+from agent.eventlog import EventLog
 from agent.pg import open_connection
+from agent.postcall_steps import open_instruments
+from agent.postcall_worker import Worker
 from agent.records import CallRecord
 from agent.settings import Settings, load_settings
 from agent.sim.openai_rest import OpenAiRest
@@ -21,11 +24,14 @@ from agent.sim.serving import serve_app
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
 from agent.sim.webhook_receiver import WebhookReceiver
 from agent.stages import STEPS
+from agent.store import open_database
 from agent.store.calls import keep_record
+from agent.telemetry import Telemetry
 from agent.units import RecordingSid
 
 ACCOUNT_SID = "AC" + "0" * 32
 TOKEN = "token"  # noqa: S105 - of an account that is not one
+ALL_DONE = dict.fromkeys(STEPS, "done")
 SECRET = "whsec_test"  # noqa: S105 - of a receiver that is not one
 
 
@@ -114,3 +120,32 @@ async def open_outside(conninfo: str) -> AsyncIterator[Outside]:
         }
         yield Outside(conninfo, twilio, openai, receiver, environment)
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def open_worker(outside: Outside, data_dir: Path, **changes: Any) -> AsyncIterator[Worker]:
+    """A worker at work; cancelled when left."""
+    settings = outside.settings(data_dir, **changes)
+    events = EventLog(Telemetry())
+    async with (
+        open_database(settings, events) as database,
+        open_instruments(settings) as instruments,
+        trio.open_nursery() as nursery,
+    ):
+        worker = Worker(database, instruments, events, settings.worker_calls)
+        nursery.start_soon(worker.run)
+        yield worker
+        nursery.cancel_scope.cancel(reason="the worker is left")
+
+
+def check_all_once(outside: Outside, call_sids: list[Any]) -> None:
+    """Every call completed, every effect there once, the webhook at least once."""
+    for call_sid in call_sids:
+        assert outside.states(call_sid) == ALL_DONE
+        assert outside.taken(call_sid) >= 1
+    count = len(call_sids)
+    assert rows(outside.conninfo, "SELECT count(*), count(DISTINCT phone) FROM leads") == [(count, count)]
+    assert set(outside.receiver.counts) == {event_id(call_sid) for call_sid in call_sids}
+    assert not outside.receiver.changed, "the same facts are the same bytes"
+    left = "SELECT count(*) FROM calls WHERE due_at IS NOT NULL OR claim IS NOT NULL"
+    assert rows(outside.conninfo, left) == [(0,)]

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 from ended_calls import rows
-from outside import Outside, open_outside
+from outside import ALL_DONE, Outside, check_all_once, open_outside, open_worker
 from pg_servers import open_server
-from test_pipeline import ALL_DONE, check_all_once, open_worker
 
 from agent.pg import open_connection
 from agent.store.migrating import migrate
@@ -28,9 +27,7 @@ KILLS = 5
 @asynccontextmanager
 async def open_process(outside: Outside, data_dir: Path) -> AsyncIterator[trio.Process]:
     """A worker in a process of its own, ready; killed when left."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("AGENT_", "OPENAI_"))
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "agent", "worker"],
         env={**environment, **outside.environment, "AGENT_DATA_DIR": str(data_dir), "AGENT_LOG_LEVEL": "warning"},
@@ -103,7 +100,7 @@ async def test_a_claim_that_is_lost_stops_the_work_and_it_is_begun_again(postgre
             for _ in range(3):
                 await trio.sleep(0.4)
                 async with open_connection(postgres) as connection:
-                    await connection.execute(cut, [connection.info.backend_pid])
+                    await connection.execute(cut)
             await outside.until_done(30)
         check_all_once(outside, [record.call_sid for record in records])
 
