@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import attrs
 import pytest
@@ -18,6 +18,7 @@ import trio.testing
 from calls import CALL_SID, House, open_call, open_house
 
 from agent.records import Outcome
+from agent.sim.carrier import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer, ToolCall
@@ -64,6 +65,9 @@ class CancelAt(trio.abc.Instrument):
         return False
 
 
+Result = tuple[House, SimulatedStream, float]
+
+
 def make_model() -> ScriptedRealtime:
     return ScriptedRealtime(
         [
@@ -74,7 +78,7 @@ def make_model() -> ScriptedRealtime:
     )
 
 
-async def run_script(instrument: CancelAt) -> tuple[House, Any, float]:
+async def run_script(instrument: CancelAt) -> Result:
     """The scripted call; returns the house, the carrier's stream, and when the call was over."""
     model = make_model()
     async with open_house(memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100) as house:
@@ -96,12 +100,12 @@ async def run_script(instrument: CancelAt) -> tuple[House, Any, float]:
         return house, stream, trio.current_time()
 
 
-def run_virtually(instrument: CancelAt) -> tuple[House, Any, float]:
+def run_virtually(instrument: CancelAt, script: Callable[[CancelAt], Awaitable[Result]] = run_script) -> Result:
     # As Hypothesis does it: else Trio shuffles the tasks of each batch, and a step's number means nothing.
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio._core._run._r.seed(0)
     clock = trio.testing.MockClock(autojump_threshold=0)
-    result: tuple[House, Any, float] = trio.run(run_script, instrument, clock=clock, instruments=[instrument])
+    result: Result = trio.run(script, instrument, clock=clock, instruments=[instrument])
     return result
 
 
