@@ -115,7 +115,7 @@ class RecordMover:
         except (*AWAY, OSError, trio.TooSlowError) as error:
             self._failed.add(name)
             self.events.emit("RECORDS_WAIT", "warning", error=" ".join(str(error).split()) or "it took too long")
-            return False  # noqa: ASYNC910 - what was raised came out of an await
+            return False
         return True
 
     async def _move(self, name: str) -> None:

@@ -24,11 +24,12 @@ from agent.errors import NotReadyError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import Connection, open_connection
 from agent.postcall_chores import run_chores
-from agent.postcall_steps import STEP_FUNCTIONS, CallFacts, Found, Instruments, read_facts
-from agent.stages import PATIENCE, look_again_s, next_step
+from agent.postcall_steps import STEP_FUNCTIONS, Found, Instruments, read_facts
+from agent.stages import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
 from agent.store import AWAY, Database, open_listener
 from agent.store.calls import CHANNEL
 from agent.store.ledger import (
+    Begun,
     Claim,
     ClaimLostError,
     claim_call,
@@ -87,6 +88,10 @@ class Worker:
                 await self._session()
             except* (*AWAY, psycopg.Error) as group:
                 self.events.emit("WORKER_RECONNECTS", "warning", error=_told(group.exceptions[0]))
+            # The boundary of the worker: a mistake in it must not stop the calls of the server it may be in.
+            except* Exception as group:  # noqa: BLE001
+                self.events.exception("WORKER_ERROR", group)
+                await trio.sleep(POLL_S)
             if not self._stopping:
                 await trio.sleep(RECONNECT_S)
 
@@ -193,12 +198,11 @@ class Worker:
             step = next_step({name: row["state"] for name, row in states.items()})
             if step is None:
                 return False
-            facts = await read_facts(connection, claim)
         began_s = trio.current_time()
         try:
             async with self.database.connection() as connection:
-                attempt = await start_step(connection, claim, step, self.name)
-            outcome = await self._do(step, attempt, facts)
+                begun = await start_step(connection, claim, step, self.name)
+            outcome = await self._do(claim, step, begun)
         except BaseException as interruption:
             # Not `except Cancelled`: that may come in a group.
             if not isinstance(interruption, Exception):
@@ -212,31 +216,33 @@ class Worker:
         self.events.emit(
             "POSTCALL_STEP",
             "warning" if outcome in ("failed", "dead") else "info",
-            call=facts.call_sid,
+            call=claim.call_sid,
             step=step,
             outcome=outcome,
-            attempt=attempt,
+            attempt=begun.attempt,
             took_ms=round(took_s * 1000),
         )
         return outcome in ("done", "dead")
 
-    async def _do(self, step: str, attempt: int, facts: CallFacts) -> str:
+    async def _do(self, claim: Claim, step: str, begun: Begun) -> str:
         """One attempt at a step, and its result in the ledger; what became of it."""
-        patience, claim = PATIENCE[step], facts.claim
+        ended_at_s = 0.0
         try:
-            if attempt > patience.attempts:
-                # Whoever worked on it was killed each time.
-                raise StepDeadError(f"it was begun {attempt - 1} times and never ended")  # noqa: TRY301
-            with trio.fail_after(patience.limit_s):
+            if begun.interruptions >= MOST_INTERRUPTIONS:
+                raise StepDeadError(f"its worker died {begun.interruptions} times under it")  # noqa: TRY301
+            with trio.fail_after(PATIENCE[step].limit_s):
+                async with self.database.connection() as connection:
+                    facts = await read_facts(connection, claim)
+                ended_at_s = facts.call.ended_at.timestamp()
                 found = await STEP_FUNCTIONS[step](facts, self.instruments, self.database)
             await self._finish(claim, step, found)
         except ClaimLostError:
             raise
         except NotReadyError as error:
-            return await self._postponed(claim, step, str(error), time.time() - facts.call.ended_at.timestamp())
+            return await self._postponed(claim, step, str(error), time.time() - ended_at_s)
         # The boundary of a step: whatever it raises is a failed attempt, with its reason in the ledger.
         except Exception as error:  # noqa: BLE001
-            return await self._failed(claim, step, attempt, error)
+            return await self._failed(claim, step, begun.attempt, error)
         return "done"
 
     async def _finish(self, claim: Claim, step: str, found: Found) -> None:

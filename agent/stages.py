@@ -51,6 +51,8 @@ PATIENCE: Final[Mapping[str, Patience]] = {
     # 5 s, 15 s, 45 s, 2, 7, 20 minutes, then hours: 13 tries in 24 to 30 hours.
     "webhook": Patience(attempts=13, limit_s=60.0, first_s=5.0, longest_s=5 * 3600.0),
 }
+MOST_INTERRUPTIONS: Final = 25
+"""A step whose process died so often while it ran is held to be what kills it."""
 NOT_READY_S: Final = 15.0
 """When something that is not there yet is looked for again, at first."""
 NOT_READY_LONGEST_S: Final = 600.0

@@ -17,6 +17,7 @@ from agent.pg import Connection, open_connection
 from agent.stages import STEPS
 from agent.store.calls import call_answered, keep_record
 from agent.store.ledger import (
+    Begun,
     Claim,
     ClaimLostError,
     add_delivery,
@@ -60,7 +61,7 @@ async def claimed(claims: Conn, call_id: int, worker: str = "a worker") -> Claim
     return claim
 
 
-async def settle_all(pg: Conn, claim: Claim, *steps: str) -> None:  # noqa: ASYNC910 - there are steps
+async def settle_all(pg: Conn, claim: Claim, *steps: str) -> None:
     for step in steps:
         await start_step(pg, claim, step, "a worker")
         await finish_step(pg, claim, step, {"step": step})
@@ -94,7 +95,7 @@ async def test_pc_4_a_worker_that_dies_frees_its_calls_at_once(postgres: str, pg
                 await trio.sleep(0.01)
         assert second.token != first.token
         assert (await states_of(pg, call_id))["recording"]["state"] == "running", "to be begun again"
-        assert await start_step(pg, second, "recording", "other") == 2
+        assert await start_step(pg, second, "recording", "other") == Begun(attempt=1, interruptions=1)
 
 
 async def test_pc_4_one_who_lost_the_claim_writes_nothing(postgres: str, pg: Conn) -> None:
@@ -178,7 +179,7 @@ async def test_a_call_is_due_when_its_next_step_is_and_never_when_all_are_settle
     async with open_worker(postgres) as claims:
         claim = await claimed(claims, call_id)
         await settle_all(pg, claim, "recording")
-        assert await start_step(pg, claim, "transcription", "one") == 1
+        assert await start_step(pg, claim, "transcription", "one") == Begun(attempt=1, interruptions=0)
         await fail_step(pg, claim, "transcription", "the API answers 500", 60.0)
         await settle_due(pg, claim)
         await release_call(claims, claim)
@@ -189,7 +190,7 @@ async def test_a_call_is_due_when_its_next_step_is_and_never_when_all_are_settle
         assert await claim_call(claims, call_id, "one") is None, "it rests"
         change(postgres, "UPDATE calls SET due_at = now()")
         claim = await claimed(claims, call_id)
-        assert await start_step(pg, claim, "transcription", "one") == 2
+        assert await start_step(pg, claim, "transcription", "one") == Begun(attempt=2, interruptions=0)
         await fail_step(pg, claim, "transcription", "the API refuses the key", None)
         await settle_all(pg, claim, *STEPS[2:])
         await settle_due(pg, claim)
@@ -207,7 +208,7 @@ async def test_what_is_not_ready_costs_no_attempt(postgres: str, pg: Conn) -> No
     async with open_worker(postgres) as claims:
         claim = await claimed(claims, call_id)
         for _ in range(3):
-            assert await start_step(pg, claim, "recording", "one") == 1
+            assert await start_step(pg, claim, "recording", "one") == Begun(attempt=1, interruptions=0)
             await postpone_step(pg, claim, "recording", "it is in progress", 15.0)
         row = (await states_of(pg, call_id))["recording"]
         assert (row["state"], row["attempts"], row["error"]) == ("pending", 0, "it is in progress")

@@ -52,7 +52,7 @@ class MemoryLedger:
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until the ledger is so."""
         await trio.lowlevel.checkpoint()
-        with trio.fail_after(20):  # noqa: ASYNC912 - it may be so already
+        with trio.fail_after(20):
             while not is_so():
                 await self.changed.wait()
 

@@ -140,7 +140,7 @@ async def test_two_processes_on_one_directory_do_each_other_no_harm(tmp_path: Pa
     one, other = Spool(tmp_path), Spool(tmp_path)
     seen: dict[str, CallRecord] = {}
 
-    async def save(spool: Spool, numbers: range) -> None:  # noqa: ASYNC910 - there are some
+    async def save(spool: Spool, numbers: range) -> None:
         for number in numbers:
             await spool.save(make_record(number, reason=f"call {number}"))
 

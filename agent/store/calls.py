@@ -121,8 +121,8 @@ async def open_steps(connection: Connection[TupleRow], call_id: int) -> None:
     """All post-call steps of a call as not begun."""
     await connection.execute(
         "INSERT INTO postcall_steps (call_id, step) SELECT %s, unnest(%s::text[]) ON CONFLICT (call_id, step) "
-        "DO UPDATE SET state = 'pending', attempts = 0, result = NULL, error = NULL, started_at = NULL, "
-        "next_try_at = NULL, claimed_by = NULL, finished_at = NULL",
+        "DO UPDATE SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL, "
+        "started_at = NULL, next_try_at = NULL, claimed_by = NULL, finished_at = NULL",
         [call_id, list(STEPS)],
     )
 

@@ -36,6 +36,15 @@ class Claim:
 
     call_id: int
     token: UUID
+    call_sid: str = ""
+
+
+@attrs.frozen
+class Begun:
+    """A step that began: which attempt it is, and how often the process of a worker died under it before."""
+
+    attempt: int
+    interruptions: int
 
 
 @attrs.frozen
@@ -83,17 +92,18 @@ async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) ->
     token = uuid4()
     cursor = await claims.execute(
         "UPDATE calls SET claim = %s, claimed_by = %s, claimed_at = now() "
-        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING id",
+        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING call_sid",
         [token, clean(worker), call_id],
     )
-    if await cursor.fetchone() is None:
+    row = await cursor.fetchone()
+    if row is None:
         await _unlock(claims, call_id)
         return None
-    return Claim(call_id, token)
+    return Claim(call_id, token, row[0])
 
 
 async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
-    """Give a claim back; ``settle_due`` has said before when the call is due again."""
+    """Give a claim back: it ends, if ``settle_due`` could not end it, and the call is unlocked."""
     await claims.execute(
         "UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s AND claim = %s",
         [claim.call_id, claim.token],
@@ -115,25 +125,25 @@ async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCa
     return call
 
 
-async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, worker: str) -> int:
-    """A step begins; which attempt it is.
+async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, worker: str) -> Begun:
+    """A step begins. One that was left running goes on being the same attempt.
 
-    A step that a dead worker left running was an attempt too: it may have died of it. One that ``worker`` itself
-    left, for it lost its claim, was none.
+    If another worker left it, that died, perhaps of it: an interruption. If ``worker`` did, it lost its claim.
     """
     async with connection.transaction():
         await _check(connection, claim)
         cursor = await connection.execute(
             "UPDATE postcall_steps SET state = 'running', started_at = now(), "
-            "attempts = attempts + CASE WHEN state = 'running' AND claimed_by = %(worker)s THEN 0 ELSE 1 END, "
+            "attempts = attempts + (state <> 'running')::int, "
+            "interruptions = interruptions + (state = 'running' AND claimed_by <> %(worker)s)::int, "
             "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %(worker)s "
-            "WHERE call_id = %(call)s AND step = %(step)s RETURNING attempts",
+            "WHERE call_id = %(call)s AND step = %(step)s RETURNING attempts, interruptions",
             {"worker": clean(worker), "call": claim.call_id, "step": step},
         )
         row = await cursor.fetchone()
     if row is None:
         raise ClaimLostError(f"call {claim.call_id} has no step {step}")
-    return int(row[0])
+    return Begun(*row)
 
 
 async def finish_step(
@@ -178,13 +188,17 @@ async def postpone_step(
 
 
 async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
-    """Set when the call is due again by its steps: when the next of them is, or never if all are settled."""
+    """End the claim, and set when the call is due again: when its next step is, or never if all are settled.
+
+    The lock is left: ``release_call`` frees it, or the end of the worker's connection.
+    """
     async with connection.transaction():
         await _check(connection, claim)
         await connection.execute(
             "UPDATE calls SET due_at = (SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s "
             "WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead') "
-            "ORDER BY array_position(%s::text[], s.step) LIMIT 1) WHERE id = %s",
+            "ORDER BY array_position(%s::text[], s.step) LIMIT 1), "
+            "claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
             [list(STEPS), claim.call_id],
         )
 
@@ -246,8 +260,8 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
                 return []
             step = broken[0]
         cursor = await connection.execute(
-            "UPDATE postcall_steps SET state = 'pending', attempts = 0, result = NULL, error = NULL, "
-            "next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL "
+            "UPDATE postcall_steps SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, "
+            "error = NULL, next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL "
             "WHERE call_id = %s AND step = ANY (%s) RETURNING step",
             [call_id, list(steps_from(step))],
         )
