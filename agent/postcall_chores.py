@@ -1,4 +1,4 @@
-"""What a worker does besides the calls' steps: it ends the calls of dead servers, and tidies up at the carrier.
+"""What a worker does besides the calls' steps: ends the calls of dead servers, tidies up at the carrier, counts.
 
 Neither belongs to a step: a carrier that does not delete must not hold up anybody's webhook.
 """
@@ -14,6 +14,7 @@ from agent.errors import CarrierError, StepDeadError
 from agent.eventlog import EventLog
 from agent.recordings import RecordingSource, delete_at_carrier
 from agent.store import AWAY, Database
+from agent.store.backlog import count_open
 from agent.store.calls import end_crashed
 from agent.store.recordings import mark_deleted, to_be_deleted
 from agent.units import RecordingSid
@@ -31,6 +32,8 @@ async def run_chores(database: Database, carrier: RecordingSource | None, events
     while True:
         try:
             await _end_crashed(database, events)
+            async with database.connection() as connection:
+                events.telemetry.postcall_open.set(await count_open(connection))
             if carrier is not None:
                 await _delete_recordings(database, carrier, events, rests)
         except AWAY as error:

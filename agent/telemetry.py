@@ -32,6 +32,7 @@ class Telemetry:
     turn_latency: Histogram = attrs.field(init=False)
     loop_gap: Histogram = attrs.field(init=False)
 
+    postcall_open: Gauge = attrs.field(init=False)
     postcall_steps: Counter = attrs.field(init=False)
     postcall_seconds: Histogram = attrs.field(init=False)
 
@@ -77,6 +78,11 @@ class Telemetry:
     def _loop_gap(self) -> Histogram:
         text = "Longest time per second in which the event loop did not run"
         return Histogram("agent_loop_gap_seconds", text, buckets=LATENESS_S, registry=self.registry)
+
+    @postcall_open.default
+    def _postcall_open(self) -> Gauge:
+        text = "Ended calls with post-call work left, in the whole database"
+        return Gauge("agent_postcall_open_calls", text, registry=self.registry)
 
     @postcall_steps.default
     def _postcall_steps(self) -> Counter:

@@ -371,8 +371,7 @@ async def test_pc_3_a_call_that_goes_on_is_left_alone_until_it_has_ended(
             "INSERT INTO postcall_steps (call_id, step) SELECT id, unnest(%s::text[]) FROM calls", [list(STEPS)]
         )
     async with working(postgres, tmp_path, neighbours):
-        async with open_connection(postgres) as connection:
-            await connection.execute("SELECT pg_notify('postcall', '')")
+        change(postgres, "SELECT pg_notify('postcall', '')")
         await trio.sleep(0.3)
         [(call_id, claim)] = rows(postgres, "SELECT id, claim FROM calls")
         assert claim is None

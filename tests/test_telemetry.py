@@ -25,6 +25,9 @@ def test_the_names_that_operators_read() -> None:
     telemetry.first_audio_latency.observe(0.3)
     telemetry.turn_latency.observe(0.6)
     telemetry.loop_gap.observe(0.001)
+    telemetry.postcall_open.set(3)
+    telemetry.postcall_steps.labels(step="webhook", outcome="done").inc()
+    telemetry.postcall_seconds.labels(step="webhook").observe(0.2)
     page = generate_latest(telemetry.registry).decode()
     for sample in (
         "agent_active_calls 1.0",
@@ -35,5 +38,8 @@ def test_the_names_that_operators_read() -> None:
         'agent_first_audio_seconds_bucket{le="0.3"} 1.0',
         'agent_turn_latency_seconds_bucket{le="0.7"} 1.0',
         'agent_loop_gap_seconds_bucket{le="0.001"} 1.0',
+        "agent_postcall_open_calls 3.0",
+        'agent_postcall_steps_total{outcome="done",step="webhook"} 1.0',
+        'agent_postcall_step_seconds_count{step="webhook"} 1.0',
     ):
         assert sample in page

@@ -19,6 +19,13 @@ class Backlog:
     dead: int
 
 
+async def count_open(connection: Connection[TupleRow]) -> int:
+    """How many calls have work left, due or not."""
+    cursor = await connection.execute("SELECT count(*) FROM calls WHERE due_at IS NOT NULL")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
 async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead_days: int) -> Backlog:
     """What is due for over ``overdue_s`` and not claimed, and what was given up within ``dead_days``."""
     async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
