@@ -28,7 +28,7 @@ from agent.records import CallMetrics, Turn
 from agent.settings import Settings
 from agent.store import Database
 from agent.store.leads import appointments_in, find_lead, upsert_lead
-from agent.store.ledger import Claim, ClaimedCall, add_delivery, read_call, states_of
+from agent.store.ledger import Claim, ClaimedCall, add_delivery, read_call, results_of, states_of
 from agent.store.recordings import mark_downloaded, recording_of
 from agent.store.tenants import get_tenant
 from agent.store.values import AppointmentRow, LeadRow, LeadUpdate, RecordingRow
@@ -145,14 +145,14 @@ async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFact
         tenant=tenant,
         turns=tuple(await turns_of(connection, claim.call_id)),
         recording=await recording_of(connection, claim.call_id),
-        results={step: row["result"] for step, row in states.items() if row["state"] == "done"},
+        results=await results_of(connection, claim.call_id),
         dead={step: row["error"] for step, row in states.items() if row["state"] == "dead"},
     )
 
 
 async def _recording(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
     """Fetch the carrier's recording. Of a call that crashed nobody knows whether there is one: it is asked."""
-    if facts.recording is None and facts.call.record is not None:
+    if facts.recording is None and facts.call.has_record:
         return skipped("the call was not recorded")
     if instruments.carrier is None:
         if facts.recording is None:
@@ -284,7 +284,6 @@ def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[
     call, tenant = facts.call, facts.tenant
     transcription, summary = facts.found("transcription"), facts.found("summary")
     extraction = facts.found("extraction")
-    metrics = (call.record or {}).get("metrics")
     completed = event.CallCompleted(
         id=event.event_id(facts.call_sid),
         tenant=event.tenant_shown(tenant),
@@ -298,7 +297,7 @@ def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[
             ended_at=call.ended_at,
             outcome=call.outcome,
             reason=call.reason,
-            dtmf=(call.record or {}).get("dtmf", ""),
+            dtmf=call.dtmf,
         ),
         transcript=event.turns_shown(facts.turns),
         recording=_recording_shown(facts.recording, tenant),
@@ -332,7 +331,7 @@ def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[
             )
             for made in appointments
         ),
-        metrics=msgspec.convert(metrics, CallMetrics) if metrics else None,
+        metrics=msgspec.convert(call.metrics, CallMetrics) if call.metrics else None,
         dead_steps=event.dead_steps_shown(facts.dead),
     )
     return event.encode(completed)

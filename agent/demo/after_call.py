@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import msgspec
 import trio
 
 from agent.call_completed import event_id
@@ -25,10 +24,9 @@ from agent.settings import Settings
 from agent.sim.serving import serve_app
 from agent.sim.webhook_receiver import WebhookReceiver
 from agent.store import Database, open_database
-from agent.store.ledger import read_call
 from agent.store.tenants import put_tenant
 from agent.store.values import CallView, StepRow
-from agent.store.views import find_calls, show_call
+from agent.store.views import find_calls, record_of, show_call
 from agent.tenants import Tenant, make_secret, make_tenant
 from agent.units import CallSid
 
@@ -67,10 +65,10 @@ class AfterCall:
     async def record(self, view: CallView) -> CallRecord:
         """What the agent recorded of the call. Raises AfterCallError when the call did not end in order."""
         async with self.database.connection() as connection:
-            call = await read_call(connection, view.line.id)
-        if call.record is None:
+            record = await record_of(connection, view.line.id)
+        if record is None:
             raise AfterCallError(f"the agent kept no record of the call, which ended as {view.line.outcome}")
-        return msgspec.convert(call.record, CallRecord)
+        return record
 
     def received(self, call_sid: CallSid) -> Received:
         """What the receiver saw of the call's webhook."""

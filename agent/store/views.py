@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Final
 
 import attrs
+import msgspec
 from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
-from agent.records import Turn
+from agent.records import CallRecord, Turn
 from agent.stages import STEPS
 from agent.store.leads import appointments_in, find_lead
 from agent.store.recordings import recording_of
@@ -112,6 +113,13 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
             appointments=tuple(await appointments_in(connection, call_id)),
             deliveries=tuple(await deliveries_of(connection, call_id)),
         )
+
+
+async def record_of(connection: Connection[TupleRow], call_id: int) -> CallRecord | None:
+    """All that a call left when it ended; None of one that goes on or crashed. Takes a while for a long one."""
+    cursor = await connection.execute("SELECT record::text FROM calls WHERE id = %s", [call_id])
+    row = await cursor.fetchone()
+    return msgspec.json.decode(row[0], type=CallRecord) if row and row[0] else None
 
 
 async def turns_of(connection: Connection[TupleRow], call_id: int) -> list[Turn]:
