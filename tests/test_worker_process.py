@@ -90,7 +90,8 @@ async def test_stopped_in_order_it_ends_the_steps_under_way_and_begins_no_other(
 
 async def test_a_claim_that_is_lost_stops_the_work_and_it_is_begun_again(postgres: str, tmp_path: Path) -> None:
     """The server cuts the worker's connections: what it did is not written, and done again under a new claim."""
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    cut = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()"""
     async with open_outside(postgres) as outside:
         outside.openai.delay_s = 0.3
         records = [await outside.end_call(number) for number in range(1, 9)]
