@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 from calls import open_house, received
+from desks import MemoryDesk
 from fault_calls import Leg, open_faulty_call, open_leg
-from test_tool_desk import MemoryDesk
 from trio.testing import MockClock
 
 from agent.records import CallRecord

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from test_tool_desk import MemoryDesk, calling
+from desks import MemoryDesk
+from test_tool_desk import calling
 
 from agent.call_tools import FILLER, tools_of
 from agent.demo.script import CITY, INSTRUCTIONS, NAME

@@ -8,11 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import attrs
 import msgspec
 import pytest
-import trio
 from databases import TestCluster
+from desks import MemoryDesk
 from ended_calls import make_record
 
 from agent.errors import DatabaseError, ToolArgumentsError, ToolError
@@ -20,7 +19,6 @@ from agent.pg import Pool, open_pool
 from agent.store import Database
 from agent.store.calls import keep_record
 from agent.store.tenants import put_tenant
-from agent.store.values import AppointmentRow, EarlierCall, LeadRow, LeadUpdate, NewAppointment
 from agent.tenants import Tenant
 from agent.tool_desk import DeskTools, StoreDesk, ToolDesk
 from agent.tools import Tool, ToolCall
@@ -29,61 +27,6 @@ ZONE = ZoneInfo("America/New_York")
 NOW = datetime(2026, 11, 20, 12, tzinfo=ZONE)
 SHOP = Tenant("shop", "The Shop", ("+12125550100",), time_zone=ZONE.key)
 PHONE = "+12125550123"
-
-
-@attrs.define(eq=False)
-class MemoryDesk:
-    """Leads and appointments in memory."""
-
-    leads: dict[tuple[str, str], LeadRow] = attrs.field(factory=dict)
-    made: list[tuple[NewAppointment, int]] = attrs.field(factory=list)
-    delay_s: float = 0.0
-
-    async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
-        """See ToolDesk."""
-        await trio.sleep(self.delay_s)
-        await self.update_lead(
-            LeadUpdate(new.tenant_id, new.phone, name=new.name, service=new.service, status="appointment")
-        )
-        for known, number in self.made:
-            if (known.call_sid, known.tool_call_id) == (new.call_sid, new.tool_call_id) or (
-                known.tenant_id,
-                known.phone,
-                known.starts_at,
-            ) == (new.tenant_id, new.phone, new.starts_at):
-                return number, False
-        self.made.append((new, len(self.made) + 1))
-        return len(self.made), True
-
-    async def update_lead(self, update: LeadUpdate) -> int:
-        """See ToolDesk."""
-        await trio.sleep(self.delay_s)
-        key = (update.tenant_id, update.phone)
-        row = self.leads.get(key) or LeadRow(len(self.leads) + 1, *key, None, None, None, "new", None, NOW, NOW)
-        given = {name: getattr(update, name) for name in ("name", "city", "service", "status", "note")}
-        self.leads[key] = attrs.evolve(row, **{name: value for name, value in given.items() if value})
-        return row.id
-
-    async def find_lead(self, tenant_id: str, phone: str) -> LeadRow | None:
-        """See ToolDesk."""
-        await trio.sleep(self.delay_s)
-        return self.leads.get((tenant_id, phone))
-
-    async def appointments(self, tenant_id: str, phone: str) -> list[AppointmentRow]:
-        """See ToolDesk."""
-        await trio.sleep(self.delay_s)
-        rows = [
-            AppointmentRow(number, new.starts_at, new.service, new.name, new.phone, new.note)
-            for new, number in self.made
-            if (new.tenant_id, new.phone) == (tenant_id, phone)
-        ]
-        return sorted(rows, key=lambda row: row.starts_at, reverse=True)
-
-    async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
-        """See ToolDesk."""
-        del tenant_id, phone
-        await trio.sleep(self.delay_s)
-        return []
 
 
 def calling(tool_call_id: str = "call_1", phone: str = PHONE, tenant: Tenant = SHOP) -> ToolCall:
