@@ -28,7 +28,7 @@ DRAIN_EXTRA_S: Final = 0.4
 DRAIN_BOUND_S: Final = 30.0
 FAREWELL_BOUND_S: Final = 15.0
 STEP_S: Final = 6.0
-"""Bound of each step of the ending; they run side by side."""
+"""Bound of each step of the ending, which run side by side; and of the carrier's answer to a transfer."""
 
 
 @attrs.define(eq=False)
@@ -57,8 +57,8 @@ class CallEnding:
     async def transfer(self, number: str) -> bool:
         """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
 
-        It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError;
-        the call goes on then.
+        It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError
+        and trio.TooSlowError; the call goes on then.
         """
         state, rest = self.state, self.state.house.rest
         if rest is None:
@@ -68,10 +68,11 @@ class CallEnding:
         try:
             if not await self._leave():
                 return False
-            await rest.transfer(state.ticket.call_sid, number)
-        except CarrierError as error:
+            with trio.fail_after(STEP_S):
+                await rest.transfer(state.ticket.call_sid, number)
+        except (CarrierError, trio.TooSlowError) as error:
             self.leaving = False
-            state.events.emit("TRANSFER_FAILED", "error", error=str(error))
+            state.events.emit("TRANSFER_FAILED", "error", error=str(error) or "the carrier does not answer")
             raise
         finally:
             self._transferring -= 1

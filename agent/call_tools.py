@@ -67,7 +67,7 @@ class Leaving(Protocol):
         """End the call when its last word was heard."""
 
     async def transfer(self, number: str) -> bool:
-        """As hang_up, but the carrier connects the caller to ``number``. Raises CarrierError."""
+        """As hang_up, but the carrier connects the caller to ``number``. Raises CarrierError, TooSlowError."""
 
 
 @attrs.define(eq=False)
@@ -162,7 +162,7 @@ class CallTools:
             return
         try:
             gone = await self.ending.transfer(number)
-        except CarrierError:
+        except (CarrierError, trio.TooSlowError):
             await self._answer(use, {"error": "the transfer failed; nobody was reached"})
         else:
             if not gone:

@@ -133,8 +133,9 @@ class Conversation:
         return model.encode_response_create(event_id, purpose.value, instructions, tools=tools)
 
     def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
-        """Request an answer."""
-        self.effects.to_model(self.request(purpose, instructions))
+        """Request an answer, unless the model was given up."""
+        if not self._given_up:
+            self.effects.to_model(self.request(purpose, instructions))
 
     def _ask_when_free(self, purpose: Purpose) -> None:
         """Request an answer, once the one under way is over: the provider would refuse it before."""

@@ -62,6 +62,23 @@ async def test_a_call_that_has_ended_may_be_hung_up(fault: RestFault) -> None:
         assert twilio.api.requests[0].answer == fault.status
 
 
+async def test_a_call_is_transferred_by_new_instructions_for_it() -> None:
+    async with open_account() as (twilio, rest):
+        await rest.transfer(CALL, "+15557770001")
+        [request] = twilio.api.requests
+        assert request.path == f"/2010-04-01/Accounts/{ACCOUNT}/Calls/{CALL}.json"
+        assert list(request.form) == ["Twiml"]
+        assert "<Dial>+15557770001</Dial>" in request.form["Twiml"]
+
+
+@pytest.mark.parametrize("fault", [UNKNOWN, RestFault(400, 21220), SERVER_FAILS])
+async def test_a_call_that_has_ended_cannot_be_transferred(fault: RestFault) -> None:
+    async with open_account() as (twilio, rest):
+        twilio.api.faults.append(fault)
+        with pytest.raises(CarrierError, match="transferring"):
+            await rest.transfer(CALL, "+15557770001")
+
+
 async def test_recordings_have_a_channel_for_each_side() -> None:
     async with open_account() as (twilio, rest):
         sid = await rest.start_recording(CALL)

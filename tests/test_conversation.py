@@ -410,6 +410,16 @@ def test_a_tools_output_is_told_and_answered_when_the_model_is_free() -> None:
     assert talk.asked == ["turn", "tool"]
 
 
+def test_a_model_that_was_given_up_is_asked_for_nothing() -> None:
+    """Or the apology would wait for an answer that cannot come."""
+    talk = Talk()
+    talk.event(model.ErrorEvent("invalid_request_error", "invalid_api_key", "no", "", ""))
+    talk.conversation.answer_tool("call_1", "{}", answer=True)
+    talk.conversation.tell("The caller pressed 42#", talk.now)
+    assert talk.asked == []
+    assert not talk.conversation.turns.busy
+
+
 def test_keys_are_told_as_the_callers_and_answered() -> None:
     talk = Talk()
     talk.conversation.tell("The caller pressed 42#", talk.now)
