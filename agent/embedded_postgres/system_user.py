@@ -103,11 +103,11 @@ def _may_pass(runner: Runner, status: os.stat_result) -> bool:
 def _grant_passing(uid: int, directory: Path) -> None:
     """Add an entry to the directory's list. Raises OSError."""
     entries = _read_acl(directory)
-    for tag, permissions, number in entries:
-        if tag == _USER and number == uid and permissions & _PASS:
-            return
     group = next(permissions for tag, permissions, _ in entries if tag == _GROUP)
     mask = next((permissions for tag, permissions, _ in entries if tag == _MASK), group)
+    named = next((permissions for tag, permissions, number in entries if (tag, number) == (_USER, uid)), 0)
+    if named & mask & _PASS:  # a chmod leaves the entry and closes the mask
+        return
     kept = [entry for entry in entries if entry[0] != _MASK and entry[:1] + entry[2:] != (_USER, uid)]
     wanted = sorted([*kept, (_USER, _PASS, uid), (_MASK, mask | _PASS, _NOBODY)], key=lambda entry: entry[0])
     os.setxattr(directory, _ACL, _ACL_VERSION + b"".join(_ENTRY.pack(*entry) for entry in wanted))
