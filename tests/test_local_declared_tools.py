@@ -56,7 +56,7 @@ def test_a_call_is_ended_or_transferred_with_arguments_that_are_taken(words: str
 def test_what_it_cannot_fill_it_does_not_call() -> None:
     """An appointment wants a date that a rule cannot make of "Tuesday at three": the wish is written down."""
     state, _ = RECEPTIONIST.greet(State())
-    used = []
+    used, noted = [], dict[str, object]()
     for words in (
         "I would like to book an appointment for a cleaning.",
         f"My name is {NAME}.",
@@ -67,8 +67,11 @@ def test_what_it_cannot_fill_it_does_not_call() -> None:
         state, _, calls = says(state, words)
         used += [call.name for call in calls]
         for call in calls:
-            TOOLS[call.name].read(call.arguments)
+            arguments = TOOLS[call.name].read(call.arguments)
+            noted = arguments if call.name == "update_lead" else noted
     assert set(used) == {"update_lead", "end_call"}
+    assert noted["service"] == "cleaning"
+    assert noted["note"] == "", "what one field says, no other one repeats"
 
 
 def test_it_asks_to_wait_when_it_is_told_to() -> None:

@@ -86,8 +86,11 @@ def recording_call(tool: Tool, slots: Mapping[Slot, str], *, still_to_ask: Itera
     wanted = {key: slot for key in tool.properties if (slot := _slot_of(key)) is not None}
     if not wanted or not tool.required <= wanted.keys() or set(wanted.values()) & set(still_to_ask):
         return None
-    filled = {}
+    filled, told = {}, set[Slot]()
     for key, slot in wanted.items():
+        if slot in told and key not in tool.required:
+            continue  # a note beside the service itself
+        told.add(slot)
         value = _choice(tool.properties[key], slots[slot]) if slot in slots else None
         if value is not None:
             filled[key] = value
