@@ -21,7 +21,7 @@ import trio
 from typer.testing import CliRunner
 
 from agent.cli import app
-from agent.demo.agent_process import PUBLIC_URL, Account, ServerError, environment, open_agent
+from agent.demo.agent_process import DATA, PUBLIC_URL, Account, ServerError, environment, open_agent
 from agent.demo.checks import TARGET_LATENCY_MS
 from agent.demo.run import divide, read_recording
 from agent.demo.script import CITY, NAME, SCRIPT
@@ -129,6 +129,13 @@ def piece(ulaw: bytes, begin_s: float, end_s: float) -> bytes:
     return ulaw[round(begin_s * 8000) : round(end_s * 8000)]
 
 
+def result_of(after: dict[str, Any], step: str) -> dict[str, Any]:
+    """What a post-call step found."""
+    [row] = [row for row in after["steps"] if row["step"] == step]
+    result: dict[str, Any] = row["result"]
+    return result
+
+
 @pytest.mark.sockets
 @pytest.mark.speech
 @needs_speech
@@ -146,6 +153,7 @@ def test_the_demo_call(tmp_path: Path) -> None:
     assert "[not heard:" in done.stdout
     assert "CALL_METRICS" in done.stdout
     out = tmp_path / "call"
+    assert not (out / DATA / "postgres" / "postmaster.pid").exists()
     call: dict[str, Any] = json.loads((out / "call.json").read_bytes())
     record, carrier = call["record"], call["carrier"]
     assert all(check["held"] for check in call["checks"])
@@ -156,6 +164,16 @@ def test_the_demo_call(tmp_path: Path) -> None:
     assert struct.unpack_from(">II", (out / "timeline.png").read_bytes(), 16) == (1600, 700)
 
     left, right = channel(out / "call.wav", 0), channel(out / "call.wav", 1)
+    after = call["after"]
+    assert after["recording"]["channels"] == 2
+    assert Path(after["recording"]["path"]).stat().st_size > 2 * 8000 * record["metrics"]["duration_ms"] / 1000
+    assert {part["channel"] for part in result_of(after, "transcription")["segments"]} == {"caller", "agent"}
+    assert CITY in result_of(after, "summary")["text"]
+    assert (after["lead"]["name"], after["lead"]["city"]) == (NAME, CITY)
+    assert [delivery["http_status"] for delivery in after["deliveries"]] == [200]
+    shown = done.stdout.partition("call-agent calls show")[2]
+    assert all(words in shown for words in ("Transcript", "[not heard:", "Harbour Dental", "Summary", "HTTP 200"))
+
     assert len(left) == len(right) == pytest.approx(carrier["duration_s"] * 8000, abs=200)
     greeting, answer, *_ = carrier["heard"]
     assert transcribe(piece(right, greeting["begin_s"], greeting["end_s"])).startswith("Hello")
@@ -187,3 +205,4 @@ def test_a_signal_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
         assert process.wait(20) == 128 + signal.SIGINT
         assert process.stderr.read() == ""
         assert not [child for child in children if child.is_running()]
+        assert not (tmp_path / "demo-call" / DATA / "postgres" / "postmaster.pid").exists()
