@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import attrs
 from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
+from agent.store.ledger import due_calls
+
+_MOST: Final = 100_000
 
 
 @attrs.frozen
 class Backlog:
-    """Calls whose work is due but not taken up, since when, and calls of which a step was given up lately."""
+    """Calls whose work is due but that nobody works on, since when, and calls of which a step was given up lately."""
 
     overdue: int
     oldest_due_at: datetime | None
@@ -27,14 +31,15 @@ async def count_open(connection: Connection[TupleRow]) -> int:
 
 
 async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead_days: int) -> Backlog:
-    """What is due for over ``overdue_s`` and not claimed, and what was given up within ``dead_days``."""
+    """What is due for over ``overdue_s`` and nobody works on, and what was given up within ``dead_days``."""
+    due = await due_calls(connection, _MOST)
     async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
         await cursor.execute(
             "SELECT count(*) AS overdue, min(due_at) AS oldest_due_at, "
             "(SELECT count(DISTINCT call_id) FROM postcall_steps WHERE state = 'dead' "
             "AND coalesce(finished_at, started_at) > now() - %s * interval '1 day') AS dead "
-            "FROM calls WHERE due_at < now() - %s * interval '1 s' AND claim IS NULL",
-            [dead_days, overdue_s],
+            "FROM calls WHERE id = ANY (%s) AND due_at < now() - %s * interval '1 s'",
+            [dead_days, due, overdue_s],
         )
         found = await cursor.fetchone()
     return found or Backlog(0, None, 0)
