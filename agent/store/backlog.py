@@ -16,7 +16,7 @@ _MOST: Final = 100_000
 
 @attrs.frozen
 class Backlog:
-    """Calls whose work is due but that nobody works on, since when, and calls of which a step was given up lately."""
+    """Calls whose work is due but that nobody works on, since when, and calls with a step given up lately."""
 
     overdue: int
     oldest_due_at: datetime | None
