@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import httpx
 import msgspec
 import trio
 
 from agent.bench.observations import CarrierCall, CarrierReport, Clear, Spell, Window
-from agent.bench.plan import LoadPlan, SimulatorOrder, signature
+from agent.bench.plan import OUR_NUMBER, LoadPlan, SimulatorOrder, call_sid, number_of, signature
 from agent.errors import AgentError
+from agent.sim.calling import Caller, StreamOrder, parse_twiml
 from agent.sim.carrier import SimulatedStream, open_simulated_stream
 from agent.sim.load import PHASES
 from agent.sim.playback import PlaybackBuffer
@@ -95,14 +97,23 @@ class WatchedSocket:
         await self.inner.abort()
 
 
+async def _announce(url: str, call: int) -> StreamOrder:
+    """Ask the agent at ``url`` what to do with a call, as Twilio does."""
+    caller = Caller(url)
+    fields = caller.fields(call_sid(call), number_of(call), OUR_NUMBER, "inbound", "ringing")
+    return parse_twiml(await caller.post(f"{url}/voice/incoming", fields))
+
+
 @asynccontextmanager
 async def _open_call(url: str, seen: CarrierCall, ticker: Ticker) -> AsyncIterator[SimulatedStream]:
     playback = PlaybackBuffer(record=False)
+    order = await _announce(url, seen.call) if url.startswith("http") else StreamOrder(url, {})
     async with (
-        open_client(url) as socket,
+        open_client(order.url) as socket,
         open_simulated_stream(
             WatchedSocket(socket, playback, seen),
-            call_sid=f"CA{seen.call:032x}",
+            call_sid=call_sid(seen.call),
+            custom_parameters=order.parameters,
             stream_sid=f"MZ{seen.call:032x}",
             playback=playback,
             ticker=ticker,
@@ -114,6 +125,7 @@ async def _open_call(url: str, seen: CarrierCall, ticker: Ticker) -> AsyncIterat
         try:
             yield stream
         finally:
+            seen.hung_up_s = time.monotonic()
             to_monotonic_s = time.monotonic() - trio.current_time()
             seen.underruns_s = [underrun.at_s + to_monotonic_s for underrun in playback.underruns]
             seen.protocol_errors = stream.protocol_errors
@@ -122,7 +134,8 @@ async def _open_call(url: str, seen: CarrierCall, ticker: Ticker) -> AsyncIterat
 async def _call(url: str, seen: CarrierCall, ticker: Ticker, plan: LoadPlan, window: Window) -> None:
     """One caller, from the first word to the end of the window; what goes wrong is noted, others go on."""
     speech = Utterance(tone(plan.speech_ms))
-    end_s = trio.current_time() + window.end_s - time.monotonic()
+    leave_s = window.begin_s if seen.call < plan.leaving else window.end_s
+    end_s = trio.current_time() + leave_s - time.monotonic()
     try:
         async with _open_call(url, seen, ticker) as stream:
             with trio.move_on_at(end_s):
@@ -132,12 +145,15 @@ async def _call(url: str, seen: CarrierCall, ticker: Ticker, plan: LoadPlan, win
                     await trio.sleep(plan.every_s)
             if stream.is_closed:
                 seen.failure = f"the agent ended the call with {stream.close_code}"
-    except (AgentError, OSError, trio.TooSlowError) as error:
+    except (AgentError, OSError, httpx.HTTPError, trio.TooSlowError) as error:
         seen.failure = str(error) or type(error).__name__
 
 
 async def phone(url: str, plan: LoadPlan) -> CarrierReport:
-    """Make all calls of ``plan`` to the media stream at ``url``; prints the window as one line of JSON first."""
+    """Make all calls of ``plan`` to the media stream at ``url``; at an http:// URL by the agent's webhook.
+
+    Prints the window as one line of JSON first.
+    """
     now = time.monotonic()
     begin_s = now + plan.ramp_s + plan.warm_up_s
     window = Window(begin_s, begin_s + plan.seconds)

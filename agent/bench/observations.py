@@ -6,6 +6,8 @@ compared; trio's own clock has another zero in each process.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import attrs
 
 
@@ -44,6 +46,17 @@ class CarrierCall:
     protocol_errors: list[str] = attrs.field(factory=list)
     failure: str = ""
     """Why the call ended before its time; empty if it did not."""
+    hung_up_s: float = 0.0
+    """When the caller hung up."""
+
+    def gaps_s(self, since_s: float = 0.0) -> list[float]:
+        """The time between any two frames of a talk spurt in a row that ended after ``since_s``."""
+        return [
+            later_s - earlier_s
+            for spell in self.spells
+            for earlier_s, later_s in pairwise(spell.arrivals_s)
+            if later_s >= since_s
+        ]
 
 
 @attrs.frozen

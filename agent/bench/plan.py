@@ -31,6 +31,8 @@ class LoadPlan:
     """Of the model's audio. The first is the largest: the model, too, has to keep ahead of the pacer's lead."""
     first_delta_ms: int = 200
     lead_ms: int = 100
+    leaving: int = 0
+    """So many callers, the first ones, hang up together when the measurement begins; the others go on."""
 
     @property
     def ramp_s(self) -> float:
@@ -50,6 +52,19 @@ class SimulatorOrder:
     plan: LoadPlan
     result: str
     url: str = ""
+
+
+OUR_NUMBER: Final = "+15550000000"
+
+
+def call_sid(call: int) -> str:
+    """The SID of a call by its number."""
+    return f"CA{call:032x}"
+
+
+def number_of(call: int) -> str:
+    """Who calls: each caller has a number of their own."""
+    return f"+1555{call:07d}"
 
 
 def signature(call: int) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from agent.errors import AgentError
 
 STOP_S: Final = 10.0
 KILL_S: Final = 1.0
-_OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX")
+_OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX", "DATABASE_URL", "PG")
 _LAST_WORDS: Final = 300
 
 
@@ -36,6 +36,20 @@ def cores() -> tuple[int, int] | None:
         return None
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
+
+
+@contextmanager
+def moved_to(core: int | None) -> Iterator[None]:
+    """Run this process on ``core`` meanwhile: the agent's is the agent's alone."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,94 @@
+"""Who plays in a run with calls: the model, the agent and the callers, each a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import httpx
+import msgspec
+import trio
+
+from agent.bench.observations import CarrierReport, ModelReport, Window
+from agent.bench.plan import LoadPlan, SimulatorOrder
+from agent.bench.processes import Child, open_child
+
+READY_S: Final = 30.0
+ANSWER_S: Final = 10.0
+"""How long the agent may take to answer a web request, or a simulator to begin."""
+_Report = TypeVar("_Report", CarrierReport, ModelReport)
+
+
+@asynccontextmanager
+async def open_model(plan: LoadPlan, folder: Path, core: int | None) -> AsyncIterator[tuple[Child, str]]:
+    """A simulated speech-to-speech model, with its URL; its report will be ``model.json``."""
+    arguments = ["-m", "agent.bench.models", _order(plan, folder / "model.json")]
+    async with open_child("model", arguments, core=core, folder=folder) as model:
+        with trio.fail_after(ANSWER_S):
+            url = msgspec.json.decode(await model.line(), type=str)
+        yield model, url
+
+
+def server_settings(plan: LoadPlan, model_url: str, data_dir: Path) -> dict[str, str]:
+    """What a server is set to. It does no post-call work: that is measured by itself."""
+    return {
+        "AGENT_HOST": "127.0.0.1",
+        "AGENT_ALLOW_UNSIGNED": "1",
+        "AGENT_DATA_DIR": str(data_dir),
+        "AGENT_MAX_CALLS": str(plan.calls + 1),
+        "AGENT_LEAD_MS": str(plan.lead_ms),
+        "AGENT_DRAIN_S": "5",
+        "AGENT_LOG_FORMAT": "json",
+        "AGENT_WORKER": "0",
+        "OPENAI_API_KEY": "none",
+        "OPENAI_REALTIME_URL": model_url,
+    }
+
+
+def open_server(
+    folder: Path, core: int | None, settings: Mapping[str, str], port: int = 0
+) -> AbstractAsyncContextManager[Child]:
+    """``call-agent serve``; see ``until_ready``."""
+    arguments = ["-m", "agent", "serve", "--port", str(port)]
+    return open_child("agent", arguments, core=core, folder=folder, settings=settings)
+
+
+async def until_ready(agent: Child) -> str:
+    """Wait until the server can take calls; its URL."""
+    with trio.fail_after(READY_S):
+        line = (await agent.line()).decode()
+        base = next((word for word in line.split() if word.startswith("http://")), "")
+        async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
+            # A server in another process has no event to wait for.
+            while (await client.get("/readyz")).status_code != httpx.codes.OK:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+    return base
+
+
+def open_callers(plan: LoadPlan, url: str, result: Path, core: int | None) -> AbstractAsyncContextManager[Child]:
+    """All callers of ``plan``: at a ws:// URL straight to the media stream, at an http:// one by the webhook."""
+    arguments = ["-m", "agent.bench.carriers", _order(plan, result, url)]
+    return open_child("carrier", arguments, core=core, folder=result.parent)
+
+
+async def window_of(callers: Child) -> Window:
+    """When they are measured; they say so as they begin."""
+    with trio.fail_after(ANSWER_S):
+        return msgspec.json.decode(await callers.line(), type=Window)
+
+
+async def until(monotonic_s: float) -> None:
+    """Wait until a moment of CLOCK_MONOTONIC; not at all for one that is over."""
+    await trio.sleep(max(monotonic_s - time.monotonic(), 0.0))
+
+
+def read_report(path: Path, kind: type[_Report]) -> _Report:
+    """What a simulator left behind."""
+    return msgspec.json.decode(path.read_bytes(), type=kind)
+
+
+def _order(plan: LoadPlan, result: Path, url: str = "") -> str:
+    return msgspec.json.encode(SimulatorOrder(plan=plan, result=str(result), url=url)).decode()
