@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from agent.pg import Connection
 from agent.records import CallRecord, Turn
 from agent.stages import STEPS
-from agent.store.text import clean, record_json
+from agent.store.text import clean, key, record_json
 from agent.store.values import AnsweredCall
 
 CHANNEL: Final = "postcall"
@@ -22,6 +22,8 @@ UNSEEN_S: Final = 60
 """A server that was not seen for so long is gone, and its calls with it. It says so each 10 s."""
 CALLBACK_S: Final = 30
 """How long the carrier's word that a recording is ready is waited for, before it is asked."""
+_CALLS_LOCK: Final = 0x63616C73
+"""The first half of the advisory locks of calls by their SID."""
 _SERVERS_KEPT: Final = "7 days"
 _threads: Final = trio.CapacityLimiter(2)
 
@@ -36,11 +38,11 @@ async def call_answered(connection: Connection[TupleRow], call: AnsweredCall) ->
         "INSERT INTO calls (call_sid, tenant_id, direction, caller, called, answered_at, server_id, status) "
         f"VALUES (%s, {_TENANT}, %s, %s, %s, %s, %s, 'active') ON CONFLICT (call_sid) DO NOTHING",
         [
-            clean(call.call_sid),
+            key(call.call_sid),
             call.tenant_id,
             call.direction,
-            clean(call.caller),
-            clean(call.called),
+            key(call.caller),
+            key(call.called),
             call.answered_at,
             call.server_id,
         ],
@@ -56,10 +58,12 @@ async def save_turn(connection: Connection[TupleRow], call_sid: str, turn: Turn)
     await connection.execute(
         f"INSERT INTO turns (call_id, {_TURN_COLUMNS}) "
         "SELECT id, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s FROM calls WHERE call_sid = %s AND record IS NULL "
+        # A record that is being kept has its turns already, where this one cannot see them.
+        "FOR SHARE "
         "ON CONFLICT (call_id, turn_key) DO UPDATE SET text = excluded.text, heard_text = excluded.heard_text, "
         "audio_ms = excluded.audio_ms, heard_ms = excluded.heard_ms, interrupted = excluded.interrupted, "
         "complete = excluded.complete",
-        [*_turn_values(turn), call_sid],
+        [*_turn_values(turn), key(call_sid)],
     )
 
 
@@ -71,6 +75,7 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
     """
     whole = await trio.to_thread.run_sync(record_json, record, limiter=_threads)
     async with connection.transaction():
+        await lock_call(connection, record.call_sid)
         cursor = await connection.execute(
             "INSERT INTO calls (call_sid, tenant_id, direction, caller, called, status, answered_at, ended_at, "
             f"outcome, reason, dtmf, record) VALUES (%s, {_TENANT}, %s, %s, %s, 'ended', %s, %s, %s, %s, %s, %s) "
@@ -78,11 +83,11 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
             "outcome = excluded.outcome, reason = excluded.reason, dtmf = excluded.dtmf, "
             "record = excluded.record WHERE calls.record IS NULL RETURNING id",
             [
-                clean(record.call_sid),
+                key(record.call_sid),
                 record.tenant_id,
                 record.direction,
-                clean(record.caller),
-                clean(record.called),
+                key(record.caller),
+                key(record.called),
                 record.answered_at,
                 max(record.ended_at, record.answered_at),
                 record.outcome.value,
@@ -93,16 +98,14 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
         )
         row = await cursor.fetchone()
         if row is None:
-            cursor = await connection.execute(
-                "SELECT id FROM calls WHERE call_sid = %s", [clean(record.call_sid)]
-            )
+            cursor = await connection.execute("SELECT id FROM calls WHERE call_sid = %s", [key(record.call_sid)])
             [call_id] = await cursor.fetchone() or [0]
             return int(call_id)
         call_id = int(row[0])
         await _replace_turns(connection, call_id, record.turns)
         await _note_recording(connection, call_id, record)
         await connection.execute(
-            "UPDATE appointments SET call_id = %s WHERE call_sid = %s", [call_id, record.call_sid]
+            "UPDATE appointments SET call_id = %s WHERE call_sid = %s", [call_id, key(record.call_sid)]
         )
         await open_steps(connection, call_id)
         await connection.execute(
@@ -115,6 +118,11 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
         )
         await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
     return call_id
+
+
+async def lock_call(connection: Connection[TupleRow], call_sid: str) -> None:
+    """Until the end of the transaction, nobody else tells of that call: of one without a row yet, too."""
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_CALLS_LOCK, key(call_sid)])
 
 
 async def open_steps(connection: Connection[TupleRow], call_id: int) -> None:
@@ -176,7 +184,7 @@ async def _replace_turns(connection: Connection[TupleRow], call_id: int, turns: 
 
 def _turn_values(turn: Turn) -> tuple[Any, ...]:
     return (
-        clean(turn.item_id) if turn.item_id else f"{turn.role}-{turn.started_ms}",
+        key(turn.item_id) or f"{turn.role}-{turn.started_ms}",
         turn.role,
         clean(turn.item_id),
         clean(turn.text),
@@ -194,7 +202,7 @@ async def _note_recording(connection: Connection[TupleRow], call_id: int, record
         await connection.execute(
             "INSERT INTO recordings (recording_sid, call_id, status) VALUES (%s, %s, 'in-progress') "
             "ON CONFLICT (recording_sid) DO NOTHING",
-            [clean(record.recording_sid), call_id],
+            [key(record.recording_sid), call_id],
         )
     await _adopt_callbacks(connection, call_id, record.call_sid)
 
@@ -207,5 +215,5 @@ async def _adopt_callbacks(connection: Connection[TupleRow], call_id: int, call_
         "WHERE call_sid = %s "
         "ON CONFLICT (recording_sid) DO UPDATE SET status = excluded.status, url = excluded.url, "
         "duration_s = excluded.duration_s, channels = excluded.channels WHERE recordings.path IS NULL",
-        [call_id, clean(call_sid)],
+        [call_id, key(call_sid)],
     )

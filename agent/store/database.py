@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -12,7 +13,7 @@ import trio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from agent.embedded_postgres import open_embedded_postgres
+from agent.embedded_postgres import open_embedded_postgres, run_watch
 from agent.errors import DatabaseError
 from agent.eventlog import EventLog
 from agent.pg import Connection, Pool, open_connection, open_pool
@@ -21,11 +22,23 @@ from agent.store.migrating import migrate
 
 APPLICATION: Final = "call-agent"
 """What the server shows our connections as."""
-CONNECT_S: Final = 10
-"""libpq's connect_timeout for each host, unless DATABASE_URL says otherwise."""
+_DEFAULTS: Final = {
+    "fallback_application_name": APPLICATION,
+    "connect_timeout": 10,  # seconds, for each host
+    # A server that vanished without a word is noticed within a minute, not after hours.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""What libpq is told unless DATABASE_URL says otherwise."""
+_PORTS: Final = re.compile(r"[0-9, ]*")
 FIRST_TRIES_S: Final = (0.5, 1.0, 2.0, 4.0)
 """Pauses between the first tries of a process that cannot do without: a database that is being restarted."""
 LATER_TRY_S: Final = 5.0
+HOPELESS_TRY_S: Final = 60.0
+"""Pauses between the tries of one that can do without."""
+_GONE: Final = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 AWAY: Final = (DatabaseError, psycopg.OperationalError, psycopg.InterfaceError)
 """What using a database raises that is not there, or not any more: what was to be done can be done later."""
 
@@ -51,15 +64,13 @@ class Database:
 
     async def make_ready(self) -> list[int]:
         """Connect and migrate; the versions applied. Raises DatabaseError in one sentence without secrets."""
-        try:
-            async with self.pool.connection() as connection:
-                applied = await migrate(connection)
-        except (psycopg.Error, OSError) as error:
-            raise DatabaseError(
-                f"no database at {shown(self.conninfo)}: {' '.join(str(error).split())}"
-            ) from None
+        applied = await _make_ready(self.conninfo)
         self.ready.set()
         return applied
+
+
+class _AwayError(DatabaseError):
+    """It may come back."""
 
 
 @asynccontextmanager
@@ -69,22 +80,28 @@ async def open_database(
     """The database that DATABASE_URL names, or the embedded one in the data directory; migrated.
 
     With ``must_be_there`` it is ready when this returns, after some tries; else tries go on in the background,
-    for a server whose calls must not wait for a database. The embedded one is started in any case. Raises
-    DatabaseError, also where no try can help (another program's tables, a newer schema).
+    for a server whose calls must not wait for a database. The embedded one is started in any case, and started
+    again when it is killed. Raises DatabaseError, also where no try can help (another
+    program's tables, a newer schema).
     """
     async with AsyncExitStack() as stack:
+        embedded = settings.database_url is None
         if settings.database_url is None:
             conninfo = await stack.enter_async_context(open_embedded_postgres(settings.data_dir))
         else:
-            conninfo = _checked(settings.database_url.get_secret_value())
+            conninfo = settings.database_url.get_secret_value()
+        conninfo = completed(conninfo)
+        if wait := must_be_there or embedded:
+            await _reach(conninfo, events)
         pool = await stack.enter_async_context(open_pool(conninfo, max_size=max_size, name=APPLICATION))
         database = Database(conninfo, pool)
-        if must_be_there or settings.database_url is None:
-            await _reach(database, events)
-            yield database
-            return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_trying, database, events)
+            if wait:
+                database.ready.set()
+            else:
+                nursery.start_soon(_keep_trying, database, events)
+            if embedded:
+                nursery.start_soon(run_watch, settings.data_dir)
             yield database
             nursery.cancel_scope.cancel(reason="the database is left")
 
@@ -105,7 +122,8 @@ def shown(conninfo: str) -> str:
     return f"{host}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
 
 
-def _checked(conninfo: str) -> str:
+def completed(conninfo: str) -> str:
+    """A connection string with what it leaves open set on purpose. Raises DatabaseError without a word of it."""
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:
@@ -113,35 +131,58 @@ def _checked(conninfo: str) -> str:
         raise DatabaseError(
             "DATABASE_URL is not what libpq understands, such as postgresql://user:password@host:5432/database"
         ) from None
-    defaults = {"connect_timeout": CONNECT_S, "fallback_application_name": APPLICATION}
-    whole: dict[str, Any] = {**defaults, **given}
+    if "@" in str(given.get("host", "")) or not _PORTS.fullmatch(str(given.get("port", ""))):
+        # Half of the password is taken for the host, or its port, and would be in every message.
+        raise DatabaseError("DATABASE_URL: in the password @ is written as %40, and / as %2F")
+    whole: dict[str, Any] = {**_DEFAULTS, **given}
     return make_conninfo(**whole)
 
 
-async def _reach(database: Database, events: EventLog) -> None:
+async def _reach(conninfo: str, events: EventLog) -> None:
+    """Make the database ready. Raises DatabaseError: after some tries, or at once where they cannot help."""
     for pause_s in (*FIRST_TRIES_S, None):
         try:
-            applied = await database.make_ready()
-        except DatabaseError as error:
-            database.problem = str(error)
-            if pause_s is None or not isinstance(error.__context__, psycopg.Error | OSError):
+            applied = await _make_ready(conninfo)
+        except _AwayError as error:
+            if pause_s is None:
                 raise
             events.emit("DATABASE_AWAY", "warning", error=str(error), next_try_in_s=pause_s)
             await trio.sleep(pause_s)
         else:
-            events.emit("DATABASE_READY", applied=applied, at=shown(database.conninfo))
+            _tell_ready(conninfo, applied, events)
             return
 
 
 async def _keep_trying(database: Database, events: EventLog) -> None:
-    """Make it ready as soon as it can be; what no try can help is logged each time, and a person may."""
+    """Make it ready as soon as it can be; what no try can help, a person may, and is told of now and then."""
     while True:
         try:
             applied = await database.make_ready()
         except DatabaseError as error:
             database.problem = str(error)
-            events.emit("DATABASE_AWAY", "error", error=str(error), next_try_in_s=LATER_TRY_S)
-            await trio.sleep(LATER_TRY_S)
+            pause_s = LATER_TRY_S if isinstance(error, _AwayError) else HOPELESS_TRY_S
+            events.emit("DATABASE_AWAY", "error", error=str(error), next_try_in_s=pause_s)
+            await trio.sleep(pause_s)
         else:
-            events.emit("DATABASE_READY", applied=applied, at=shown(database.conninfo))
+            _tell_ready(database.conninfo, applied, events)
             return
+
+
+def _tell_ready(conninfo: str, applied: list[int], events: EventLog) -> None:
+    events.emit("DATABASE_READY", applied=applied, at=shown(conninfo))
+
+
+async def _make_ready(conninfo: str) -> list[int]:
+    """Connect and migrate. Raises DatabaseError in one sentence without secrets."""
+    try:
+        # A connection of its own: the lock that migrating takes is freed with it, whatever happens.
+        async with open_connection(conninfo, autocommit=True) as connection:
+            return await migrate(connection)
+    except _GONE as error:
+        raise _AwayError(f"no database at {shown(conninfo)}: {_one_line(error)}") from None
+    except psycopg.Error as error:
+        raise DatabaseError(f"the database at {shown(conninfo)} cannot be used: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

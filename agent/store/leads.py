@@ -8,7 +8,7 @@ import attrs
 from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
-from agent.store.text import clean
+from agent.store.text import clean, key
 from agent.store.values import AppointmentRow, LeadRow, LeadUpdate, NewAppointment
 
 STATUSES: Final = ("new", "contacted", "not_interested", "qualified", "appointment", "customer")
@@ -51,7 +51,7 @@ async def find_lead(connection: Connection[TupleRow], tenant_id: str, phone: str
     async with connection.cursor(row_factory=class_row(LeadRow)) as cursor:
         await cursor.execute(
             f"SELECT {_LEAD} FROM leads WHERE tenant_id = %s AND phone = %s",
-            [tenant_id, phone],
+            [tenant_id, key(phone)],
         )
         return await cursor.fetchone()
 
@@ -73,9 +73,9 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             "ON CONFLICT DO NOTHING RETURNING id",
             [
                 new.tenant_id,
-                clean(new.call_sid),
-                clean(new.call_sid),
-                clean(new.tool_call_id),
+                key(new.call_sid),
+                key(new.call_sid),
+                key(new.tool_call_id),
                 lead_id,
                 new.starts_at,
                 clean(new.service),
@@ -89,8 +89,15 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             return int(row[0]), True
         cursor = await connection.execute(
             "SELECT id FROM appointments WHERE (call_sid, tool_call_id) = (%s, %s) "
-            "OR (tenant_id, phone, starts_at) = (%s, %s, %s)",
-            [clean(new.call_sid), clean(new.tool_call_id), new.tenant_id, new.phone, new.starts_at],
+            "OR (tenant_id, phone, starts_at) = (%s, %s, %s) ORDER BY tool_call_id = %s DESC LIMIT 1",
+            [
+                key(new.call_sid),
+                key(new.tool_call_id),
+                new.tenant_id,
+                new.phone,
+                new.starts_at,
+                key(new.tool_call_id),
+            ],
         )
         row = await cursor.fetchone()
         if row is None:
@@ -106,7 +113,7 @@ async def appointments_of(
         await cursor.execute(
             f"SELECT {_APPOINTMENT} FROM appointments "
             "WHERE tenant_id = %s AND phone = %s ORDER BY starts_at DESC LIMIT %s",
-            [tenant_id, phone, limit],
+            [tenant_id, key(phone), limit],
         )
         return await cursor.fetchall()
 

@@ -14,15 +14,18 @@ from typing import Final
 
 import attrs
 import psycopg
+import trio
 
 from agent.errors import DatabaseError
 from agent.pg import Connection
 
 LOCK: Final = 0x63616C6C
 """The advisory lock that processes which migrate at the same time queue at."""
+UNLOCK_S: Final = 2.0
+"""A server that takes longer to free it is cut off, and frees it by that."""
 _FILE: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _BOOKS: Final = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE schema_migrations (
   version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,
   applied_at timestamptz NOT NULL DEFAULT now()
 )"""
@@ -65,13 +68,14 @@ async def migrate(connection: Connection, steps: tuple[Migration, ...] | None = 
     try:
         return await _migrate(connection, steps)
     finally:
-        if not connection.closed:
-            await connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        with trio.move_on_after(UNLOCK_S, shield=True):
+            if not connection.closed:
+                await connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
 
 
 async def _migrate(connection: Connection, steps: tuple[Migration, ...]) -> list[int]:
-    await _check_ours(connection)
-    await connection.execute(_BOOKS)
+    if not await _has_books(connection):
+        await connection.execute(_BOOKS)
     cursor = await connection.execute("SELECT version, name, sha256 FROM schema_migrations ORDER BY version")
     applied = {version: (name, sha256) for version, name, sha256 in await cursor.fetchall()}
     known = {step.version: step for step in steps}
@@ -103,18 +107,28 @@ async def _apply(connection: Connection, step: Migration) -> None:
                 "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)",
                 [step.version, step.name, step.sha256],
             )
+    except psycopg.OperationalError:  # it went away, and may come back
+        raise
     except psycopg.Error as error:
         raise DatabaseError(f"migration {step.version:04} ({step.name}) failed: {error}") from error
 
 
-async def _check_ours(connection: Connection) -> None:
-    """A database with tables, none of which is ours, was meant for something else."""
+async def _has_books(connection: Connection) -> bool:
+    """Whether our schema was begun here. A database with tables, none of which is ours, was meant for others."""
     cursor = await connection.execute(
-        "SELECT count(*) FILTER (WHERE tablename = 'schema_migrations'), min(tablename) FROM pg_tables "
-        "WHERE schemaname = current_schema()"
+        "SELECT c.relname::text, array_agg(a.attname::text) FROM pg_class c "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+        "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = quote_ident(current_schema())::regnamespace "
+        "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "  # of extensions
+        "GROUP BY c.relname ORDER BY c.relname"
     )
-    row = await cursor.fetchone()
-    if row is not None and not row[0] and row[1] is not None:
+    columns: dict[str, list[str]] = dict(await cursor.fetchall())
+    # Many programs call theirs so, but not its columns.
+    if {"version", "name", "sha256"} <= set(columns.get("schema_migrations", ())):
+        return True
+    if columns:
         raise DatabaseError(
-            f"the database holds tables of something else ({row[1]}, for one): give call-agent one of its own"
+            f"the database holds tables of something else ({next(iter(columns))}, for one): give call-agent "
+            "one of its own"
         )
+    return False

@@ -10,8 +10,8 @@ from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
 from agent.records import RecordingCallback
-from agent.store.calls import CHANNEL
-from agent.store.text import clean
+from agent.store.calls import CHANNEL, lock_call
+from agent.store.text import clean, key
 from agent.store.values import RecordingRow
 
 _COLUMNS: Final = ", ".join(field.name for field in attrs.fields(RecordingRow))
@@ -23,14 +23,17 @@ async def note_callback(connection: Connection[TupleRow], callback: RecordingCal
     Callbacks may come twice and in any order: one that a recording begins does not undo that it ended.
     """
     async with connection.transaction():
+        await lock_call(connection, callback.call_sid)
+        # Whoever ends the call holds its row before those of its recordings; so do we.
+        await connection.execute("SELECT FROM calls WHERE call_sid = %s FOR UPDATE", [key(callback.call_sid)])
         await connection.execute(
             "INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels) "
             "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (recording_sid) DO UPDATE SET status = excluded.status, "
             "url = excluded.url, duration_s = excluded.duration_s, channels = excluded.channels, came_at = now() "
             "WHERE excluded.status <> 'in-progress'",
             [
-                clean(callback.recording_sid),
-                clean(callback.call_sid),
+                key(callback.recording_sid),
+                key(callback.call_sid),
                 callback.status,
                 clean(callback.url) or None,
                 callback.duration_s,
@@ -43,12 +46,12 @@ async def note_callback(connection: Connection[TupleRow], callback: RecordingCal
             "JOIN calls c USING (call_sid) WHERE b.recording_sid = %s ON CONFLICT (recording_sid) DO UPDATE SET "
             "status = excluded.status, url = excluded.url, duration_s = excluded.duration_s, "
             "channels = excluded.channels WHERE recordings.path IS NULL",
-            [clean(callback.recording_sid)],
+            [key(callback.recording_sid)],
         )
         if callback.status != "in-progress":
             await connection.execute(
                 "UPDATE calls SET due_at = now() WHERE call_sid = %s AND due_at > now()",
-                [clean(callback.call_sid)],
+                [key(callback.call_sid)],
             )
             await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 

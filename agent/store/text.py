@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agent.records import CallRecord
+
+KEY_CHARACTERS: Final = 200
+"""Names of calls, items and people on the phone have at most 40, or a few more with SIP."""
 
 
 def clean(text: str) -> str:
@@ -14,6 +17,11 @@ def clean(text: str) -> str:
     if "\0" in text:
         text = text.replace("\0", "")
     return text.encode(errors="replace").decode()
+
+
+def key(text: str) -> str:
+    """``text`` as Postgres can keep it in an index, which has no room for what a broken peer may send."""
+    return clean(text)[:KEY_CHARACTERS]
 
 
 def clean_json(value: Any) -> Any:

@@ -15,6 +15,7 @@ from agent.records import CallRecord, Turn
 from agent.stages import STEPS
 from agent.store.leads import appointments_in, find_lead
 from agent.store.recordings import recording_of
+from agent.store.text import key
 from agent.store.values import CallLine, CallView, DeliveryRow, EarlierCall, StepRow
 
 _POSTCALL: Final = (
@@ -61,7 +62,7 @@ async def find_calls(connection: Connection[TupleRow], call: str, limit: int = 1
         await cursor.execute(
             f"{_LINE} WHERE c.id = %s OR starts_with(c.call_sid, %s) "
             "ORDER BY c.call_sid = %s DESC, c.answered_at DESC LIMIT %s",
-            [number, call, call, limit],
+            [number, key(call), key(call), limit],
         )
         found = await cursor.fetchall()
     exact = [line for line in found if line.call_sid == call or line.id == number]
@@ -78,7 +79,7 @@ async def earlier_calls(
             "LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary' "
             "WHERE c.tenant_id = %s AND c.caller = %s AND c.status = 'ended' "
             "ORDER BY c.answered_at DESC LIMIT %s",
-            [tenant_id, phone, limit],
+            [tenant_id, key(phone), limit],
         )
         return await cursor.fetchall()
 
