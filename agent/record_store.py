@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Final, Protocol
@@ -71,8 +72,12 @@ def sync_directory(path: Path) -> None:
 
 
 def encode_record(record: CallRecord) -> bytes:
-    """The record as indented UTF-8 JSON."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    """The record as indented UTF-8 JSON; halves of surrogate pairs, which UTF-8 has not, as question marks."""
+    try:
+        raw = msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        raw = json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode(errors="replace")
+    return msgspec.json.format(raw, indent=2) + b"\n"
 
 
 def decode_record(raw: bytes) -> CallRecord:

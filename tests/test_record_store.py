@@ -162,3 +162,12 @@ async def test_a_disk_that_fails_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "calls").write_text("a file where the directory should be")
     with trio.fail_after(10), pytest.raises(OSError, match="exists"):
         await FileRecordStore(tmp_path).save(RECORD)
+
+
+@pytest.mark.parametrize("nasty", ["a\0b", "a\ud800b"])
+def test_no_text_loses_a_record(tmp_path: Path, nasty: str) -> None:
+    """UTF-8 has no halves of surrogate pairs, but a model, or a tool of somebody's, may."""
+    record = attrs.evolve(RECORD, reason=nasty, timeline=(TimelineEvent(1, "TOOL", {nasty: nasty}),))
+    kept = decode_record(FileRecordStore(tmp_path).write(record).read_bytes())
+    text = nasty.replace("\ud800", "?")
+    assert kept == attrs.evolve(RECORD, reason=text, timeline=(TimelineEvent(1, "TOOL", {text: text}),))
