@@ -18,7 +18,7 @@ from agent.bench.load import Say
 from agent.bench.observations import CarrierReport
 from agent.bench.outside import Outside, open_outside
 from agent.bench.own_postgres import open_postgres
-from agent.bench.plan import LoadPlan, call_sid
+from agent.bench.plan import LEAVING_S, LoadPlan, call_sid
 from agent.bench.players import (
     open_callers,
     open_model,
@@ -68,10 +68,10 @@ async def run_burst(plan: LoadPlan, folder: Path, say: Say, *, delay_ms: int = D
 
 async def _measure(plan: LoadPlan, folder: Path, say: Say, *, outside: Outside, agent: Child) -> BurstFigures:
     base = await until_ready(agent)
-    say(f"{plan.calls} callers begin; {plan.leaving} of them will hang up together")
+    say(f"{plan.calls} callers begin; {plan.leaving} of them will hang up in the same second")
     async with open_callers(plan, base, folder / "carrier.json", outside.core) as callers:
         window = await window_of(callers)
-        await until(window.begin_s)
+        await until(window.begin_s + LEAVING_S)
         leaving = [call_sid(call) for call in range(plan.leaving)]
         await outside.tell_ended(leaving)
         say(f"{plan.leaving} hung up; one worker begins")

@@ -134,7 +134,7 @@ async def _open_call(url: str, seen: CarrierCall, ticker: Ticker) -> AsyncIterat
 async def _call(url: str, seen: CarrierCall, ticker: Ticker, plan: LoadPlan, window: Window) -> None:
     """One caller, from the first word to the end of the window; what goes wrong is noted, others go on."""
     speech = Utterance(tone(plan.speech_ms))
-    leave_s = window.begin_s if seen.call < plan.leaving else window.end_s
+    leave_s = plan.leave_s(seen.call, window.begin_s, window.end_s)
     end_s = trio.current_time() + leave_s - time.monotonic()
     try:
         async with _open_call(url, seen, ticker) as stream:

@@ -9,6 +9,7 @@ import attrs
 from agent.units import ULAW_SILENCE
 
 SIGNATURE_BITS: Final = 16
+LEAVING_S: Final = 1.0
 _ONE: Final = ULAW_SILENCE
 _ZERO: Final = 0xFE
 """The quietest sound mu-law has: a signature is far below any speech detection."""
@@ -32,12 +33,16 @@ class LoadPlan:
     first_delta_ms: int = 200
     lead_ms: int = 100
     leaving: int = 0
-    """So many callers, the first ones, hang up together when the measurement begins; the others go on."""
+    """So many callers, the first ones, hang up within the first second of the measurement; the others go on."""
 
     @property
     def ramp_s(self) -> float:
         """Over which the calls begin."""
         return max(1.0, 0.05 * self.calls)
+
+    def leave_s(self, call: int, begin_s: float, end_s: float) -> float:
+        """When a caller hangs up, by the times that the measurement begins and ends."""
+        return begin_s + LEAVING_S * call / self.leaving if call < self.leaving else end_s
 
     @property
     def warm_up_s(self) -> float:
