@@ -57,19 +57,21 @@ async def run_burst(plan: LoadPlan, folder: Path, say: Say, *, delay_ms: int = D
             }
             async with (
                 open_server(folder, agent_core, settings, port) as agent,
-                outside.open_worker(folder / "data") as worker,
+                outside.open_worker(folder / "data", other_core) as worker,
             ):
-                figures = await _measure(plan, folder, say, outside=outside, agent=agent)
+                figures = await _measure(plan, folder, say, outside=outside, agent=agent, core=other_core)
                 await worker.stop()
                 await agent.stop()
             await model.stop()
     return figures
 
 
-async def _measure(plan: LoadPlan, folder: Path, say: Say, *, outside: Outside, agent: Child) -> BurstFigures:
+async def _measure(
+    plan: LoadPlan, folder: Path, say: Say, *, outside: Outside, agent: Child, core: int | None
+) -> BurstFigures:
     base = await until_ready(agent)
     say(f"{plan.calls} callers begin; {plan.leaving} of them will hang up in the same second")
-    async with open_callers(plan, base, folder / "carrier.json", outside.core) as callers:
+    async with open_callers(plan, base, folder / "carrier.json", core) as callers:
         window = await window_of(callers)
         await until(window.begin_s + LEAVING_S)
         leaving = [call_sid(call) for call in range(plan.leaving)]

@@ -28,7 +28,6 @@ class Outside:
     """The URLs of the processes, and what a worker is set to so that it uses them."""
 
     folder: Path
-    core: int | None
     openai_url: str
     receiver_url: str
     desk_url: str
@@ -70,17 +69,14 @@ class Outside:
             (await client.post(f"{self.desk_url}/ended", json=list(call_sids))).raise_for_status()
 
     @asynccontextmanager
-    async def open_worker(self, data_dir: Path, number: int = 0) -> AsyncIterator[Child]:
-        """``call-agent worker``, at work; killed when left."""
+    async def open_worker(self, data_dir: Path, core: int | None, number: int = 0) -> AsyncIterator[Child]:
+        """``call-agent worker``, at work on ``core``; killed when left."""
         settings = {**self.settings, "AGENT_DATA_DIR": str(data_dir)}
-        name = f"worker-{number}"
-        worker = open_child(
-            name, ["-m", "agent", "worker"], core=self.core, folder=self.folder, settings=settings
-        )
-        async with worker as child:
+        arguments, name = ["-m", "agent", "worker"], f"worker-{number}"
+        async with open_child(name, arguments, core=core, folder=self.folder, settings=settings) as worker:
             with trio.fail_after(START_S):
-                await child.line()
-            yield child
+                await worker.line()
+            yield worker
 
     async def _get(self, url: str) -> bytes:
         async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client:
@@ -88,11 +84,9 @@ class Outside:
 
 
 @asynccontextmanager
-async def open_outside(
-    conninfo: str, folder: Path, core: int | None, *, delay_ms: int, recording_s: float = RECORDING_S
-) -> AsyncIterator[Outside]:
+async def open_outside(conninfo: str, folder: Path, core: int | None, *, delay_ms: int) -> AsyncIterator[Outside]:
     """Start the processes on ``core``; the model API takes ``delay_ms`` for each answer."""
-    desk = msgspec.json.encode(DeskOrder(recording_s)).decode()
+    desk = msgspec.json.encode(DeskOrder(RECORDING_S)).decode()
     async with (
         _open_sim("openai", ["openai-rest", "--port", "0", "--delay-ms", str(delay_ms)], folder, core) as openai,
         _open_sim("receiver", ["webhook-receiver", "--port", "0", "--secret", SECRET], folder, core) as receiver,
@@ -101,7 +95,6 @@ async def open_outside(
         with trio.fail_after(START_S):
             outside = Outside(
                 folder,
-                core,
                 openai_url=await _url_of(openai),
                 receiver_url=await _url_of(receiver),
                 desk_url=msgspec.json.decode(await records.line(), type=str),
