@@ -14,6 +14,7 @@ Counted = Literal[
     "leads",
     "appointments",
     "calls WHERE due_at IS NOT NULL",
+    "calls WHERE record IS NOT NULL",
     "postcall_steps WHERE state = 'running'",
     "postcall_steps WHERE step = 'webhook' AND state = 'done'",
 ]
