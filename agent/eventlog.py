@@ -102,7 +102,10 @@ def open_logging(level: Level, style: Literal["auto", "console", "json"], teleme
     """Log to standard error until left; what is queued then is still written."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(ensure_ascii=False)
+        # Its own way with tracebacks shows the local variables: keys, passwords, what callers said.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     shared: list[Any] = [
         structlog.stdlib.add_log_level,

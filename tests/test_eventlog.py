@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 import structlog
@@ -194,3 +194,23 @@ def test_other_libraries_are_logged_in_the_same_form(capsys: pytest.CaptureFixtu
         logging.getLogger("some.library").warning("lost %s", "it")
     [line] = written(capsys)
     assert (line["event"], line["level"]) == ("lost it", "warning")
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_traceback_shows_no_values(
+    capsys: pytest.CaptureFixture[str], style: Literal["console", "json"]
+) -> None:
+    """Keys, passwords and what callers said are in local variables."""
+
+    def connect(conninfo: str) -> None:
+        raise ValueError("no such host")
+
+    telemetry, conninfo = Telemetry(), "password=hunter2"
+    with open_logging("info", style, telemetry):
+        try:
+            connect(conninfo)
+        except ValueError as error:
+            EventLog(telemetry).exception("BROKEN", error)
+    text = capsys.readouterr().err
+    assert "no such host" in text
+    assert "hunter2" not in text
