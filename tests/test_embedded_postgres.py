@@ -206,6 +206,16 @@ def test_the_server_is_killed_and_comes_back_with_what_was_committed(data_dir: P
         assert ask(conninfo, "SELECT n FROM things") == (7,)
 
 
+def test_one_that_was_just_stopped_is_started_again(data_dir: Path) -> None:
+    """Its last processes are still there when pg_ctl says that it has stopped."""
+    cluster = Cluster(data_dir / "postgres")
+    with running(cluster):
+        for mode in ("fast", "immediate") * 3:
+            cluster._ctl("stop", "-m", mode, "-w")
+            assert cluster.revive()
+            assert cluster.state() == "ready"
+
+
 async def test_a_server_that_is_killed_is_started_again(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "WATCH_S", 0.05)
     with trio.fail_after(20):

@@ -44,6 +44,8 @@ LOG_BYTES: Final = 5_000_000
 """A longer log of the server is put aside at the next start; one such is kept."""
 _SOCKET: Final = ".s.PGSQL.5432"
 _PING_S: Final = 2
+_SETTLE_S: Final = 3
+"""The last processes of a server that was stopped are gone some milliseconds after it said so."""
 _UNSPEAKABLE: Final = re.compile(r'["`$\\\x00-\x1f]')
 """What a path must not have: pg_ctl puts it into a shell command, between quotes."""
 _SETTINGS: Final = {
@@ -128,14 +130,23 @@ class Cluster:
             _log.warning("%s", error)
 
     def revive(self) -> bool:
-        """Start the server if it is gone; whether it was. For whoever holds the lock."""
-        if self.state() != "gone":
+        """Start the server if it is gone; whether it was. For whoever holds the lock.
+
+        One that comes up or goes down is waited for a little, and then left alone.
+        """
+        if self._settled_state() != "gone":
             return False
         with self._explained(), self._gate(START_S + STOP_S):
             if self.state() != "gone":
                 return False
             self._ensure_runs()
             return True
+
+    def _settled_state(self) -> State:
+        deadline = time.monotonic() + _SETTLE_S
+        while (state := self.state()) == "busy" and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return state
 
     def state(self) -> State:
         """Ask the server; if it does not answer, look for its processes."""
