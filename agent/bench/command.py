@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import logging
+import secrets
 import shlex
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import structlog
 import trio
@@ -16,15 +19,23 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from agent.bench.burst import BURST, run_burst
 from agent.bench.demo_latency import measure_demo
+from agent.bench.keeping import measure_keeping
+from agent.bench.kills import KillPlan, run_kills
 from agent.bench.load import Say, run_load
+from agent.bench.own_postgres import open_postgres
+from agent.bench.pg_queries import measure_queries
 from agent.bench.plan import LoadPlan
-from agent.bench.processes import BenchError
+from agent.bench.processes import BenchError, cores, moved_to
 from agent.bench.report import Machine, Row, demo_row, hour_row, load_rows, markdown, skipped_row
+from agent.bench.restarts import RestartPlan, run_restarts
+from agent.bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
 from agent.bench.virtual_hour import SPARSE, TALKING, measure_hour
 
 _FAILED: Final = 1
 REPORT: Final = Path("docs/benchmarks.md")
+_T = TypeVar("_T")
 
 
 class Part(enum.StrEnum):
@@ -33,12 +44,21 @@ class Part(enum.StrEnum):
     LOAD = "load"
     HOUR = "hour"
     DEMO = "demo"
+    BURST = "burst"
+    KILLS = "kills"
+    RESTARTS = "restarts"
+    KEEPING = "keeping"
+    QUERIES = "queries"
 
 
 def command(
     *,
     calls: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once in the load run.")] = 80,
     seconds: Annotated[float, typer.Option(min=1, help="How long the load is measured, after a warm-up.")] = 60.0,
+    kills: Annotated[int, typer.Option(min=1, help="How often a worker is killed.")] = 200,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the moments of the kills; else a new one is taken.")
+    ] = None,
     only: Annotated[
         list[Part] | None, typer.Option(help="Run this part alone; may be given more than once.")
     ] = None,
@@ -50,6 +70,11 @@ def command(
     another; everyone talks and is interrupted twice every 15 s. **hour** (a minute): one hour of call in virtual
     time.
     **demo** (a minute): the latency of the embedded model, where the [local] extra is installed.
+
+    With a Postgres of the benchmark's own: **burst** (a minute): 50 calls end in the same second beside 20
+    others. **kills** (8 minutes): workers are killed while calls end. **restarts** (a minute): Postgres is
+    restarted during 50 calls. **keeping**, **queries** (seconds): what a turn that is kept costs the event loop,
+    and what a query costs on Trio, against asyncio.
 
     Have nothing else run meanwhile: two cores are needed, and what else ran is in every figure. Exit status 1: a
     figure missed its must.
@@ -67,6 +92,9 @@ def command(
         if Part.DEMO in parts:
             console.print("the demo call, for its latency: a minute")
             rows.append(trio.run(_demo, Path(folder)))
+        kill_plan = KillPlan(kills=kills, seed=secrets.randbelow(2**32) if seed is None else seed)
+        with _quiet():
+            rows += _after_calls(parts, Path(folder), kill_plan, console.print)
     report = markdown(rows, machine, shlex.join(["call-agent", "bench", *sys.argv[2:]]))
     if write:
         REPORT.parent.mkdir(exist_ok=True)
@@ -83,15 +111,55 @@ async def _load(plan: LoadPlan, folder: Path, say: Say) -> list[Row]:
 
 
 def _hours(say: Say) -> list[Row]:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        rows = []
+    rows = []
+    with _quiet():
         for plan in (SPARSE, TALKING):
             say("an hour of call in virtual time")
             rows.append(hour_row(plan, measure_hour(plan)))
+    return rows
+
+
+def _after_calls(parts: Sequence[Part], folder: Path, kill_plan: KillPlan, say: Say) -> list[Row]:
+    """The parts with a database, one after the other; each has a folder for the logs of its processes."""
+    rows: list[Row] = []
+    for part in (Part.BURST, Part.KILLS, Part.RESTARTS, Part.KEEPING, Part.QUERIES):
+        if part not in parts:
+            continue
+        place = folder / part
+        place.mkdir()
+        match part:
+            case Part.BURST:
+                rows += burst_rows(trio.run(run_burst, BURST, place, say))
+            case Part.KILLS:
+                rows.append(kills_row(trio.run(run_kills, kill_plan, place, say)))
+            case Part.RESTARTS:
+                rows += restart_rows(trio.run(run_restarts, RestartPlan(), place, say))
+            case Part.KEEPING:
+                say("turns that are kept")
+                rows.append(keeping_row(trio.run(_with_database, measure_keeping)))
+            case Part.QUERIES:
+                say("queries on Trio and on asyncio")
+                rows.append(queries_row(trio.run(_with_database, measure_queries)))
+    return rows
+
+
+async def _with_database(measure: Callable[[str], Awaitable[_T]]) -> _T:
+    """Measure on the agent's core, with an empty database on the other."""
+    agent_core, other_core = cores() or (None, None)
+    async with open_postgres(other_core) as postgres:
+        conninfo = await postgres.make_database("bench", migrated=False)
+        with moved_to(agent_core):
+            return await measure(conninfo)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What happens in this process is not logged: that would be measured, too."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
     finally:
         structlog.reset_defaults()
-    return rows
 
 
 async def _demo(folder: Path) -> Row:

