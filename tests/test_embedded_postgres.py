@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import pwd
 import shutil
@@ -27,7 +28,7 @@ import agent.embedded_postgres as embedded
 from agent.embedded_postgres import Cluster, open_embedded_postgres, run_watch
 from agent.embedded_postgres import cluster as cluster_module
 from agent.embedded_postgres import system_user as user_module
-from agent.embedded_postgres.programs import last_words
+from agent.embedded_postgres.programs import Programs, last_words
 from agent.embedded_postgres.socket_place import find_socket_dir
 from agent.errors import DatabaseError
 
@@ -459,6 +460,26 @@ def test_a_cluster_of_an_ordinary_user_stays_theirs(data_dir: Path) -> None:
     with running(cluster) as conninfo:
         assert ask(conninfo, "SELECT 1") == (1,)
         assert psutil.Process(postmaster(data_dir)).uids().real == 54321
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"), [(0o755, "did not end within 0 s, and was killed"), (0o644, "cannot be run by this user")]
+)
+def test_programs_that_hang_or_may_not_be_run(data_dir: Path, mode: int, what: str) -> None:
+    (data_dir / "initdb").write_text("#!/bin/sh\nexec sleep 60\n", "ascii")
+    (data_dir / "initdb").chmod(mode)
+    with pytest.raises(DatabaseError, match=what):
+        Programs(data_dir, None).run("initdb", within_s=0.2)
+
+
+def test_the_wheel_is_not_installed(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(DatabaseError, match=r"is not installed .* or set DATABASE_URL"):
+        Cluster(data_dir / "postgres").start()
+    empty = SimpleNamespace(origin=str(data_dir / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: empty)
+    with pytest.raises(DatabaseError, match="no programs for this machine"):
+        Cluster(data_dir / "postgres").start()
 
 
 def test_last_words_are_those_that_tell() -> None:
