@@ -155,11 +155,12 @@ async def _with_database(measure: Callable[[str], Awaitable[_T]]) -> _T:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What happens in this process is not logged: that would be measured, too."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         yield
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**before)
 
 
 async def _demo(folder: Path) -> Row:
