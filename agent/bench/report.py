@@ -192,11 +192,12 @@ def markdown(rows: Sequence[Row], machine: Machine, command: str) -> str:
 
 
 _EXPLAINED: Final = (
-    "The agent is `call-agent serve` in a process of its own on one core; the carrier and the model are",
-    "`agent.sim`, in two processes on the other. Everyone talks: each caller speaks 0.8 s every 7.5 s, into an",
-    "answer that would be longer. Lateness is against the ideal 20 ms schedule of each talk spurt; underruns are",
-    "those of the carrier's playback. What the carrier saw and what the model saw are compared by the machine's",
-    "monotonic clock; the delays of the simulators, who share a core, are part of every figure.",
+    "The agent is `call-agent serve` in a process of its own on one core, in the load run with its embedded",
+    "Postgres beside it; the carrier and the model are `agent.sim`, in two processes on the other core.",
+    "Everyone talks: each caller speaks 0.8 s every 7.5 s, into an answer that would be longer. Lateness is",
+    "against the ideal 20 ms schedule of each talk spurt; underruns are those of the carrier's playback. What",
+    "the carrier saw and what the model saw are compared by the machine's monotonic clock; the delays of the",
+    "simulators, who share a core, are part of every figure.",
     "",
     "What is done after calls: `call-agent worker`, a durable Postgres of the benchmark's own, and the",
     "simulators of OpenAI's REST API (200 ms an answer), of the tenant's receiver and of the carrier's",
