@@ -76,10 +76,10 @@ def make_record(number: int = 1, **changes: Any) -> CallRecord:
 def rows(conninfo: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
     """What the database says, asked from outside of everything."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        return connection.execute(sql, values).fetchall()  # type: ignore[arg-type]  # the SQL of a test
+        return connection.execute(sql, values).fetchall()
 
 
 def change(conninfo: str, sql: str, *values: Any) -> None:
     """Change the database from outside of everything."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        connection.execute(sql, values)  # type: ignore[arg-type]  # likewise
+        connection.execute(sql, values)

@@ -280,8 +280,7 @@ async def run_and_cancel(instrument: CancelConnectionAt) -> tuple[House, Any, fl
     """A call with a greeting, a barge-in and a goodbye whose connection is cancelled somewhere in it."""
     answers = [Answer("Hello, how can I help?", 1200, first_delta_ms=40), GOODBYE]
     model = ScriptedRealtime(answers, transcription_delay_ms=20)
-    settings = {"greeting_protect_ms": 100, "vad_silence_ms": 100}
-    async with open_house(memory_realtime(lambda: model), **settings) as house:
+    async with open_house(memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100) as house:
         instrument.house = house
         async with open_faulty_call(house, at_most_s=60) as (stream, leg):
             instrument.scope = leg.scope

@@ -27,15 +27,16 @@ FLOORS = {
           webhook_signature call_completed analysis_request
           wav_format transcription talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
-    3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest
-          record_store spool embedded_postgres store tenant_book tool_desk user_tools loop_probe shutdown front_door stream_desk webhook_delivery openai_rest
-          part_file recordings carrier_media wav_reading transcribing local_transcribing pg""",
+    3: """websocket finishing metronome tx_scheduler model_outbox model_leg model_side carrier_rest record_store
+          spool embedded_postgres store pg tenant_book tool_desk user_tools loop_probe shutdown front_door
+          stream_desk webhook_delivery openai_rest part_file recordings carrier_media wav_reading transcribing
+          local_transcribing""",
     # The call, and what comes after it.
     4: """call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call
           postcall postcall_chores postcall_steps postcall_worker""",
     # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
-    5: """server worker web webhooks dial doctor doctor_database findings cli cli_database cli_output cli_calls calls_desk callparts callsview
-          cli_tenants tenants_desk tenantsview __main__ local sim demo bench""",
+    5: """server worker web webhooks dial doctor doctor_database findings cli cli_database cli_output cli_calls
+          calls_desk callparts callsview cli_tenants tenants_desk tenantsview __main__ local sim demo bench""",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 WAITS_OR_KNOWS_THE_TIME = {
