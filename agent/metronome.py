@@ -23,13 +23,16 @@ PHASES: Final = 10
 
 @attrs.define(eq=False)
 class Seat:
-    """One pacer's place at the metronome. Only its own task waits on it; anyone may ``poke`` it."""
+    """One pacer's place at the metronome. Only its own task waits on it; anyone may ``poke`` or ``nudge`` it.
+
+    Nothing is remembered for a wait that has not begun: the pacer looks at what it was asked, then waits, with no
+    checkpoint between the two.
+    """
 
     _metronome: Metronome
     phase: int
     _task: trio.lowlevel.Task | None = None
     _wants_tick: bool = False
-    _poked: bool = False
 
     async def tick(self) -> float | None:
         """Wait for the next tick of this phase and return its deadline, or None if poked before.
@@ -43,10 +46,12 @@ class Seat:
         await self._wait(wants_tick=False)
 
     def poke(self) -> None:
-        """End the present wait, or the next one if none is under way."""
-        if self._task is None:
-            self._poked = True
-        else:
+        """End the present wait."""
+        self._wake(None)
+
+    def nudge(self) -> None:
+        """End the present wait if it is not for a tick: whoever expects one loses none to what can wait for it."""
+        if not self._wants_tick:
             self._wake(None)
 
     def leave(self) -> None:
@@ -54,10 +59,6 @@ class Seat:
         self._metronome.leave(self)
 
     async def _wait(self, *, wants_tick: bool) -> float | None:
-        if self._poked:
-            self._poked = False
-            await trio.lowlevel.checkpoint()
-            return None
         self._task = trio.lowlevel.current_task()
         self._wants_tick = wants_tick
         if wants_tick:

@@ -92,7 +92,7 @@ class TxScheduler:
         """``generation`` has new audio, or is complete."""
         self.playout.owe(trio.current_time(), self.owed_frames)
         if not self._spurt and self._queue and self._queue[0] is generation:
-            self.seat.poke()
+            self.seat.nudge()
 
     def withdraw(self, generation: Generation) -> None:
         """A generation ended: it leaves the queue with the frames it still owns."""
@@ -133,17 +133,10 @@ class TxScheduler:
             if self._clear_asked or self._stopping:
                 continue
             if self._spurt or self.comfort_silence:
-                deadline = await self._next_tick()
+                deadline = await self.seat.tick()
             else:
                 deadline = None
                 await self.seat.idle()
-
-    async def _next_tick(self) -> float | None:
-        """The deadline of the next tick, or None to clear or stop before it. New audio waits for the tick."""
-        deadline = await self.seat.tick()
-        while deadline is None and not (self._clear_asked or self._stopping):
-            deadline = await self.seat.tick()
-        return deadline
 
     def _speakable(self) -> bool:
         """Whether the first live generation has a frame, or only its end mark, to send."""

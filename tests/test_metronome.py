@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -63,24 +64,41 @@ async def test_tx_1_a_late_tick_is_not_made_up_for(autojump_clock: MockClock) ->
     assert gaps[3:] == [20, 20]
 
 
-async def test_a_poke_ends_a_wait_and_is_not_lost(autojump_clock: MockClock) -> None:
-    """During the wait, and before it."""
+async def test_a_poke_ends_any_wait(autojump_clock: MockClock) -> None:
+    """One for a tick as well as an idle one; a poke while nobody waits is not kept for a later wait."""
     metronome = Metronome()
     seat = metronome.take_seat()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        nursery.start_soon(poke_later, seat)
+        nursery.start_soon(call_later, 5.005, seat.poke)
         await seat.idle()
-        assert trio.current_time() == pytest.approx(5)
-        seat.poke()
+        assert trio.current_time() == pytest.approx(5.005)
+        nursery.start_soon(call_later, 0.001, seat.poke)
         assert await seat.tick() is None
+        seat.poke()
         assert await seat.tick() is not None
         nursery.cancel_scope.cancel()
 
 
-async def poke_later(seat: Seat) -> None:
-    await trio.sleep(5)
-    seat.poke()
+async def test_a_nudge_ends_an_idle_wait_only(autojump_clock: MockClock) -> None:
+    """Whoever waits for a tick gets it, in the instant of a nudge too, whichever of the two comes first."""
+    metronome, at = Metronome(), list[float]()
+    seat = metronome.take_seat()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        nursery.start_soon(call_later, 5, seat.nudge)
+        await seat.idle()
+        assert trio.current_time() == pytest.approx(5)
+        for count in range(1, 61):
+            nursery.start_soon(call_later, count * 0.02, seat.nudge)
+        await ticks(seat, 50, at)
+        nursery.cancel_scope.cancel()
+    assert {round((later - earlier) * 1000) for earlier, later in pairwise(at)} == {20}
+
+
+async def call_later(after_s: float, what: Callable[[], None]) -> None:
+    await trio.sleep(after_s)
+    what()
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind(autojump_clock: MockClock) -> None:

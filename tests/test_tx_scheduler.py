@@ -244,6 +244,16 @@ async def test_tx_6_comfort_silence_fills_the_pauses(autojump_clock: MockClock) 
     assert 47 <= len(booth.wire.at("media")) <= 51
 
 
+async def test_tx_6_audio_that_comes_with_the_tick_costs_none(autojump_clock: MockClock) -> None:
+    """Twenty answers that come in the very instant of a tick, before it or after it: the next is not left out."""
+    async with open_booth(lead_ms=0, comfort_silence=True) as booth:
+        for number in range(1, 21):
+            await trio.sleep_until(number * 0.4)
+            booth.say(number, 5)
+        await trio.sleep(0.4)
+    assert set(gaps_ms(booth.wire.at("media"))) == {20}
+
+
 async def test_generations_speak_in_order_without_a_gap(autojump_clock: MockClock) -> None:
     """The second follows the first within the grid; each is told as begun and as sent."""
     async with open_booth() as booth:
