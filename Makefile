@@ -28,8 +28,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report --skip-covered --skip-empty
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered
 
 bench: setup
 	@$(BIN)/call-agent bench
