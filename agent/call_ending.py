@@ -19,7 +19,7 @@ from agent.call_state import CallState, run_guest
 from agent.conversation import Conversation
 from agent.errors import CarrierError
 from agent.generation import Purpose
-from agent.model_leg import ModelLeg
+from agent.model.leg import ModelLeg
 from agent.records import CallMetrics, CallRecord, Outcome
 from agent.tx_meter import TxMeter
 

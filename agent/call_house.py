@@ -16,13 +16,13 @@ from agent.call_keeping import CallKeeper
 from agent.carrier_rest import CarrierRest
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
-from agent.model_leg import Connector
-from agent.realtime_events import make_session
+from agent.model.events import make_session
+from agent.model.leg import Connector
 from agent.record_store import RecordStore
 from agent.records import CallRecord
 from agent.settings import Settings
-from agent.tenant_book import TenantBook, default_tenant
-from agent.tenants import Tenant
+from agent.tenancy.book import TenantBook, default_tenant
+from agent.tenancy.tenant import Tenant
 from agent.tools import Tool
 from agent.units import CallSid
 

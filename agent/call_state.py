@@ -11,12 +11,12 @@ import trio
 
 from agent.call_house import CallHouse
 from agent.caller_meter import CallerMeter
+from agent.door.tickets import CallTicket
 from agent.dtmf import DtmfCollector
 from agent.eventlog import EventLog
 from agent.playout import PlayoutClock
 from agent.records import Outcome, TimelineEvent
-from agent.tenants import Tenant
-from agent.tickets import CallTicket
+from agent.tenancy.tenant import Tenant
 from agent.twilio_stream import Start
 from agent.units import RecordingSid
 

@@ -24,8 +24,8 @@ from agent.conversation import Conversation
 from agent.errors import CarrierError, ToolArgumentsError, ToolError
 from agent.finishing import run_until_asked
 from agent.generation import Purpose
-from agent.realtime_events import FunctionCallDone
-from agent.tenants import Tenant
+from agent.model.events import FunctionCallDone
+from agent.tenancy.tenant import Tenant
 from agent.tools import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 
 LIMIT_S: Final = 8.0

@@ -19,7 +19,7 @@ from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
-from agent import twiml
+from agent.door import twiml
 from agent.errors import CarrierError
 from agent.settings import Settings
 from agent.units import CallSid, RecordingSid

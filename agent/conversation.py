@@ -11,13 +11,13 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from agent import realtime_events as model
 from agent.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.caller_meter import CallerMeter
 from agent.errors import GenerationTooLongError
 from agent.eventlog import EventLog
 from agent.generation import Generation, Part, Purpose
-from agent.model_errors import Severity, severity
+from agent.model import events as model
+from agent.model.errors import Severity, severity
 from agent.playout import PlayoutClock
 from agent.records import Turn
 from agent.transcript import Transcript

@@ -50,7 +50,7 @@ class Seat:
         self._wake(None)
 
     def nudge(self) -> None:
-        """End the present wait if it is not for a tick: whoever expects one loses none to what can wait for it."""
+        """End the present wait if it is not for a tick: what can wait for it costs no tick."""
         if not self._wants_tick:
             self._wake(None)
 

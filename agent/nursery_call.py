@@ -18,7 +18,6 @@ from typing import Final
 import attrs
 import trio
 
-from agent import realtime_events as model
 from agent.barge_in import BargeInPolicy
 from agent.call_clock import CallClock
 from agent.call_ending import CallEnding
@@ -29,15 +28,16 @@ from agent.call_state import CallState, run_guest
 from agent.call_tools import CallTools, tools_of
 from agent.call_watch import CallWatch
 from agent.conversation import Conversation
+from agent.door.tickets import CallTicket
 from agent.errors import AdmissionError, ModelUnavailableError, SocketClosedError
 from agent.finishing import run_until_asked
 from agent.generation import Generation, Purpose
-from agent.model_leg import ModelLeg
-from agent.model_outbox import ModelOutbox
+from agent.model import events as model
+from agent.model.leg import ModelLeg
+from agent.model.outbox import ModelOutbox
 from agent.records import CallRecord, Outcome
 from agent.store.values import AnsweredCall
-from agent.tenants import Tenant
-from agent.tickets import CallTicket
+from agent.tenancy.tenant import Tenant
 from agent.transcript import Transcript
 from agent.twilio_stream import OutboundEncoder, Start
 from agent.tx_meter import TxMeter

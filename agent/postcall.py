@@ -1,7 +1,7 @@
 """After the call: records arrive over a memory channel, already durable, and go on to Postgres (ST-4, PC-1).
 
 The consumer lives in an outer nursery, not in any call, so a call that ends, however it ends, only hands over. It
-moves each record from the spool into Postgres, whose ledger the workers work by (``agent.postcall_worker``);
+moves each record from the spool into Postgres, whose ledger the workers work by (``agent.pipeline.worker``);
 while Postgres is away, records wait on disk.
 """
 

@@ -7,12 +7,11 @@ and inside them the connections with their calls.
 from __future__ import annotations
 
 import gc
-import importlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -20,29 +19,32 @@ import trio
 from agent.call_house import CallHouse
 from agent.call_keeping import CallKeeper, StoreJournal
 from agent.carrier_rest import CarrierRest, open_twilio_rest
+from agent.door.front_door import FrontDoor
+from agent.door.signature import SignatureCheck
+from agent.door.stream_desk import StreamDesk
+from agent.door.tickets import TokenBook, stream_secret
+from agent.door.web import http_server, make_app
+from agent.door.webhooks import Reception
 from agent.eventlog import EventLog, open_logging
-from agent.front_door import FrontDoor
 from agent.loop_probe import LoopProbe
 from agent.metronome import Metronome
-from agent.model_side import ModelSide
+from agent.model.side import ModelSide
 from agent.nursery_call import answer
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.records import RecordingCallback
 from agent.settings import Settings
 from agent.shutdown import StopSignals, drain
-from agent.signature import SignatureCheck
 from agent.spool import Spool
 from agent.store import Database, open_database
 from agent.store.recordings import note_callback
-from agent.stream_desk import StreamDesk
 from agent.telemetry import Telemetry
-from agent.tenant_book import TenantBook, default_tenant
-from agent.tickets import TokenBook, stream_secret
+from agent.tenancy.book import TenantBook, default_tenant
 from agent.tool_desk import DeskTools, StoreDesk
 from agent.tools import END_CALL, TRANSFER_CALL, Tool
 from agent.user_tools import load_tools
-from agent.web import http_server, make_app
-from agent.webhooks import Reception
+
+if TYPE_CHECKING:
+    from agent.pipeline.worker import Worker
 
 POOL_MORE: Final = 4
 """Connections besides those of the worker: the keeper, tools, tenants, recordings."""
@@ -82,20 +84,11 @@ async def _open_worker(settings: Settings, database: Database, events: EventLog)
     if not settings.worker:
         yield None
         return
-    steps = importlib.import_module("agent.postcall_steps")
-    worker = importlib.import_module("agent.postcall_worker")
-    async with steps.open_instruments(settings) as instruments:
-        yield worker.Worker(database, instruments, events, settings.worker_calls)
+    from agent.pipeline.steps import open_instruments  # noqa: PLC0415  (40 MB that a server without one does without)
+    from agent.pipeline.worker import Worker  # noqa: PLC0415  (as above)
 
-
-class Worker(Protocol):
-    """What the server knows of its worker; see ``agent.postcall_worker``."""
-
-    async def run(self) -> None:
-        """Work until stopped."""
-
-    def stop(self) -> None:
-        """Finish the steps under way, no more."""
+    async with open_instruments(settings) as instruments:
+        yield Worker(database, instruments, events, settings.worker_calls)
 
 
 @attrs.define(eq=False)

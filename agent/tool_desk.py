@@ -15,7 +15,7 @@ from agent.store import Database
 from agent.store.leads import add_appointment, appointments_of, find_lead, upsert_lead
 from agent.store.values import AppointmentRow, EarlierCall, LeadRow, LeadUpdate, NewAppointment
 from agent.store.views import earlier_calls
-from agent.tenant_fields import normalise_number
+from agent.tenancy.fields import normalise_number
 from agent.tools import Tool, ToolCall, make_tool
 
 FURTHEST: Final = timedelta(days=2 * 365)

@@ -25,7 +25,7 @@ import attrs
 import msgspec
 
 from agent.errors import ToolArgumentsError
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 
 MAX_ARGUMENTS: Final = 10_000
 """Characters of JSON; a model that sends more is raving."""

@@ -13,9 +13,10 @@ import trio
 
 from agent.call_house import CallHouse
 from agent.call_keeping import CallKeeper
+from agent.door.tickets import CallTicket
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
-from agent.model_leg import Connector
+from agent.model.leg import Connector
 from agent.nursery_call import answer
 from agent.postcall import PostCallChannel
 from agent.records import CallRecord
@@ -26,8 +27,7 @@ from agent.sim.memory_rest import MemoryRest
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
 from agent.telemetry import Telemetry
-from agent.tenants import Tenant
-from agent.tickets import CallTicket
+from agent.tenancy.tenant import Tenant
 from agent.tools import Tool
 from agent.twilio_stream import Start
 

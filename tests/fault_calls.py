@@ -11,6 +11,7 @@ import pytest
 import trio
 from calls import CALL_SID, House, admit, open_call, open_house
 
+from agent.door.tickets import CallTicket
 from agent.nursery_call import answer
 from agent.records import CallRecord, Outcome
 from agent.sim.carrier import SimulatedStream, open_simulated_stream
@@ -19,7 +20,6 @@ from agent.sim.memory import memory_realtime, open_memory_sockets
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
 from agent.sim.stream_messages import MessageWriter
-from agent.tickets import CallTicket
 from agent.twilio_stream import Start
 from agent.units import CallSid, StreamSid
 from agent.websocket import TrioWebSocket

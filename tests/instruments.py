@@ -13,19 +13,19 @@ import msgspec
 import trio
 
 from agent.eventlog import EventLog
-from agent.extraction import Extraction, Line, RuleAnalyst
 from agent.pg import open_pool
-from agent.postcall_steps import Instruments
-from agent.postcall_worker import Worker
-from agent.recordings import Media, RecordingState
+from agent.pipeline.extraction import Extraction, Line, RuleAnalyst
+from agent.pipeline.recordings import Media, RecordingState
+from agent.pipeline.steps import Instruments
+from agent.pipeline.transcription import Transcription, Utterance, make_transcription
+from agent.pipeline.wav_format import write_head
+from agent.pipeline.webhook_delivery import Delivery
+from agent.pipeline.worker import Worker
 from agent.records import Turn
 from agent.store import Database
 from agent.telemetry import Telemetry
-from agent.tenants import Tenant
-from agent.transcription import Transcription, Utterance, make_transcription
+from agent.tenancy.tenant import Tenant
 from agent.units import CallSid, RecordingSid
-from agent.wav_format import write_head
-from agent.webhook_delivery import Delivery
 
 SAMPLES = bytes(8000 * 2 * 2)
 """A second of two channels."""

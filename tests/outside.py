@@ -11,11 +11,12 @@ import attrs
 import trio
 from ended_calls import change, make_record, rows
 
-from agent.call_completed import event_id
 from agent.eventlog import EventLog
 from agent.pg import open_connection
-from agent.postcall_steps import open_instruments
-from agent.postcall_worker import Worker
+from agent.pipeline.call_completed import event_id
+from agent.pipeline.stages import STEPS
+from agent.pipeline.steps import open_instruments
+from agent.pipeline.worker import Worker
 from agent.records import CallRecord
 from agent.settings import Settings, load_settings
 from agent.sim.openai_rest import OpenAiRest
@@ -23,7 +24,6 @@ from agent.sim.recordings import GeneratedSound
 from agent.sim.serving import serve_app
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
 from agent.sim.webhook_receiver import WebhookReceiver
-from agent.stages import STEPS
 from agent.store import open_database
 from agent.store.calls import keep_record
 from agent.telemetry import Telemetry

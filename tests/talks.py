@@ -7,12 +7,12 @@ from typing import Any
 import attrs
 import msgspec
 
-from agent import realtime_events as model
 from agent.barge_in import BargeInPolicy
 from agent.caller_meter import CallerMeter
 from agent.conversation import Conversation
 from agent.eventlog import EventLog
 from agent.generation import Generation
+from agent.model import events as model
 from agent.playout import PlayoutClock
 from agent.telemetry import Telemetry
 from agent.transcript import Transcript

@@ -13,7 +13,7 @@ from agent.bench.kills import KillPlan, run_kills
 from agent.bench.own_postgres import StopMode, open_postgres
 from agent.bench.plan import LoadPlan
 from agent.bench.restarts import RestartPlan, run_restarts
-from agent.cli import app
+from agent.cli.app import app
 from agent.pg import open_connection
 
 pytestmark = pytest.mark.sockets

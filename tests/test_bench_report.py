@@ -11,7 +11,7 @@ from agent.bench.figures import LoadFigures
 from agent.bench.load import LoadResult
 from agent.bench.report import Machine, demo_row, hour_row, load_rows, markdown, skipped_row
 from agent.bench.virtual_hour import SPARSE, TALKING, HourFigures
-from agent.cli import app
+from agent.cli.app import app
 
 GOOD = LoadFigures(
     calls=80,

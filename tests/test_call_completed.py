@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_shapes import check, passes, values
 
-from agent.call_completed import (
+from agent.pipeline.call_completed import (
     CallCompleted,
     LeadShown,
     RecordingShown,
@@ -28,10 +28,10 @@ from agent.call_completed import (
     tenant_shown,
     turns_shown,
 )
-from agent.extraction import Extraction
+from agent.pipeline.extraction import Extraction
+from agent.pipeline.transcription import Segment
 from agent.records import CallMetrics, Turn
-from agent.tenants import Tenant
-from agent.transcription import Segment
+from agent.tenancy.tenant import Tenant
 from agent.units import CallSid
 
 PUBLISHED = Path(__file__).parent.parent / "docs" / "call-completed.schema.json"

@@ -28,6 +28,7 @@ from fault_calls import (
 )
 from trio.testing import MockClock
 
+from agent.door.tickets import CallTicket
 from agent.errors import AdmissionError, SocketClosedError
 from agent.records import Outcome
 from agent.sim.memory import memory_realtime
@@ -36,7 +37,6 @@ from agent.sim.playback import DueMark, PlaybackBuffer
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
 from agent.sim.sounds import numbers_in, tone
-from agent.tickets import CallTicket
 from agent.twilio_stream import Start
 from agent.websocket import MAX_MESSAGE_BYTES, TrioWebSocket
 

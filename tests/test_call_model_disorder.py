@@ -19,7 +19,7 @@ from fault_calls import (
 from test_call_scenarios import assert_no_stale_frame, heard_numbers
 from trio.testing import MockClock
 
-from agent.model_leg import RENEW_AFTER_S, RENEW_AT_LATEST_S
+from agent.model.leg import RENEW_AFTER_S, RENEW_AT_LATEST_S
 from agent.records import Outcome
 from agent.sim.network import Network
 from agent.sim.realtime import ScriptedRealtime

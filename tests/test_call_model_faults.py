@@ -26,7 +26,7 @@ from fault_calls import (
 from trio.testing import MockClock
 
 from agent.errors import HandshakeRejectedError
-from agent.model_leg import Connector
+from agent.model.leg import Connector
 from agent.records import Outcome
 from agent.sim.link import memory_link
 from agent.sim.memory import Connect, memory_realtime

@@ -11,12 +11,12 @@ from desks import MemoryDesk
 from fault_calls import Leg, open_faulty_call, open_leg
 from trio.testing import MockClock
 
+from agent.door.tickets import CallTicket
 from agent.records import CallRecord
 from agent.sim.memory import memory_realtime
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
-from agent.tenants import Tenant
-from agent.tickets import CallTicket
+from agent.tenancy.tenant import Tenant
 from agent.tool_desk import DeskTools
 from agent.tools import Tool, make_tool
 from agent.tools import ToolCall as Who

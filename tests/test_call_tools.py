@@ -22,7 +22,7 @@ from agent.sim.memory import memory_realtime
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer, ToolCall
 from agent.sim.sounds import tone
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tools import Tool, make_tool
 from agent.tools import ToolCall as Who
 from agent.units import CallSid

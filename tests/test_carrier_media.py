@@ -13,10 +13,10 @@ import httpx
 import pytest
 import trio
 
-from agent import recordings
-from agent.carrier_media import TwilioRecordings, is_twilios, open_twilio_recordings
 from agent.errors import CarrierError, NotReadyError, StepDeadError
-from agent.recordings import RESUMES, Media, RecordingState, fetch_recording
+from agent.pipeline import recordings
+from agent.pipeline.carrier_media import TwilioRecordings, is_twilios, open_twilio_recordings
+from agent.pipeline.recordings import RESUMES, Media, RecordingState, fetch_recording
 from agent.settings import load_settings
 from agent.sim.recordings import GeneratedSound, SimulatedRecording
 from agent.sim.rest_api import SERVER_FAILS, TOO_MANY_REQUESTS, RestFault

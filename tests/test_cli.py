@@ -18,17 +18,17 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
 from typer.testing import CliRunner
 
-from agent import cli
-from agent.dial import ServerUnreachableError, dial
-from agent.doctor import examine
+from agent.cli.app import app as cli
+from agent.cli.dial import ServerUnreachableError, dial
+from agent.cli.doctor import examine
+from agent.cli.findings import Finding, is_healthy
+from agent.door.web import SERVICE
 from agent.errors import CarrierError, SettingsError
-from agent.findings import Finding, is_healthy
 from agent.server import serve
 from agent.settings import Settings, load_settings
 from agent.sim.realtime import ScriptedRealtime, serve_realtime
 from agent.sim.script import Answer
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
-from agent.web import SERVICE
 
 NUMBER, CALLEE = "+15552223333", "+15550001111"
 ACCOUNT, AUTH = "AC" + "a" * 32, "token of the account"
@@ -46,7 +46,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, list(arguments))
+    result = CliRunner().invoke(cli, list(arguments))
     return result.exit_code, result.output
 
 
@@ -131,7 +131,7 @@ def test_a_taken_port_is_one_sentence_and_exit_status_1() -> None:
 def test_help_answers_without_loading_the_server() -> None:
     """The command line stays quick: nothing of the server, the model or plotting is imported for it."""
     unwanted = ["fastapi", "openai", "twilio", "trio_websocket", "matplotlib", "numpy", "hypercorn"]
-    code = f"import sys, agent.cli; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
+    code = f"import sys, agent.cli.app; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
     done = subprocess.run(  # noqa: S603 - ourselves
         [sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True
     )
@@ -272,7 +272,7 @@ async def test_without_any_key_only_the_embedded_model_is_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fresh machine is healthy when the extra is there; the rest is what to do for real calls."""
-    monkeypatch.setattr("agent.doctor.check_installed", lambda: None)
+    monkeypatch.setattr("agent.cli.doctor.check_installed", lambda: None)
     findings = await findings_of(load_settings(host="127.0.0.1", port=0, data_dir=tmp_path))
     assert is_healthy(list(findings.values()))
     states = {subject: finding.state for subject, finding in findings.items()}
@@ -285,7 +285,7 @@ def test_the_doctor_s_table_and_exit_status(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("AGENT_HOST", "127.0.0.1")
     monkeypatch.setenv("AGENT_PORT", "0")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("agent.doctor.check_installed", lambda: None)
+    monkeypatch.setattr("agent.cli.doctor.check_installed", lambda: None)
     status, text = run("doctor")
     assert status == 0
     assert "[local]" in text

@@ -16,13 +16,13 @@ from demo_calls import ANSWERED, RECORD
 from psycopg.rows import TupleRow
 from typer.testing import CliRunner
 
-from agent import cli
+from agent.cli.app import app as cli
 from agent.pg import Connection, open_connection
 from agent.records import Outcome
 from agent.store.calls import call_answered, keep_record
 from agent.store.tenants import put_tenant
 from agent.store.values import AnsweredCall
-from agent.tenants import make_tenant
+from agent.tenancy.tenant import make_tenant
 from agent.units import CallSid
 
 pytestmark = pytest.mark.sockets
@@ -41,7 +41,7 @@ def _settings(postgres: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def calls(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, ["calls", *arguments])
+    result = CliRunner().invoke(cli, ["calls", *arguments])
     return result.exit_code, result.output
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from agent import cli
+from agent.cli.app import app as cli
 
 pytestmark = pytest.mark.sockets
 NUMBER, OTHER = "+15552223333", "+15552224444"
@@ -35,7 +35,7 @@ def database(postgres: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def tenants(*arguments: str, typed: str = "") -> tuple[int, str]:
-    result = CliRunner().invoke(cli.app, ["tenants", *arguments], input=typed)
+    result = CliRunner().invoke(cli, ["tenants", *arguments], input=typed)
     return result.exit_code, result.output
 
 
@@ -155,7 +155,7 @@ def test_a_file_with_one_wrong_row_imports_nothing(database: str) -> None:
 
 def test_on_a_terminal_the_missing_is_asked_for(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only then, and only what was not given."""
-    monkeypatch.setattr("agent.cli_tenants.is_terminal", lambda: True)
+    monkeypatch.setattr("agent.cli.tenants.is_terminal", lambda: True)
     status, text = tenants("add", "--language", "en", typed=f"Harbour Dental\n{NUMBER}\nEurope/London\n\n")
     assert status == 0
     assert "Language" not in text.partition("added")[0]
@@ -186,7 +186,7 @@ def test_help_is_answered_without_the_heavy_half(arguments: list[str]) -> None:
     """No database driver, no numbering plans, no web server, no audio: --help is instant."""
     heavy = {"psycopg", "phonenumbers", "prometheus_client", "structlog", "httpx", "openai", "twilio", "fastapi"}
     program = (
-        "import sys\nfrom agent.cli import app\n"
+        "import sys\nfrom agent.cli.app import app\n"
         f"try:\n    app({arguments!r})\nexcept SystemExit as end:\n    assert not end.code\n"
         f"print('imported:', sorted({heavy!r} & set(sys.modules)))"
     )

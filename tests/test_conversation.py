@@ -8,9 +8,9 @@ import attrs
 import pytest
 from talks import LOUD, Talk
 
-from agent import realtime_events as model
 from agent.conversation import ANSWER_ATTEMPTS
 from agent.generation import Purpose
+from agent.model import events as model
 from agent.turn_taking import ANSWER_GRACE_S, FREED_GRACE_S
 from agent.units import ItemId, ResponseId
 

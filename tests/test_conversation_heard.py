@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from talks import Talk
 
-from agent import realtime_events as model
 from agent.conversation import WORDS_LOST
+from agent.model import events as model
 
 # PL-8: what the model is told
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from talks import RecordingEffects, Talk
 
-from agent import realtime_events as model
 from agent.generation import Generation, Purpose
+from agent.model import events as model
 from agent.units import ItemId, ResponseId
 
 ASKED_FOR: Final = (Purpose.GREETING, Purpose.TURN, Purpose.TOOL, Purpose.IDLE)

@@ -20,7 +20,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
-from agent.cli import app
+from agent.cli.app import app
 from agent.demo.agent_process import DATA, PUBLIC_URL, Account, ServerError, environment, open_agent
 from agent.demo.checks import TARGET_LATENCY_MS
 from agent.demo.run import divide, read_recording

@@ -15,12 +15,12 @@ import trio
 from demo_calls import RECORD
 from rich.console import Console
 
-from agent.call_completed import event_id
 from agent.demo.after_call import AfterCall, AfterCallError, open_after_call
 from agent.demo.progress import Progress
+from agent.pipeline.call_completed import event_id
+from agent.pipeline.webhook_signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, sign
 from agent.store.calls import keep_record
 from agent.store.tenants import list_tenants
-from agent.webhook_signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, sign
 
 pytestmark = pytest.mark.sockets
 SETTLE = (

@@ -13,6 +13,7 @@ import typer
 from demo_calls import ANSWERED, METRICS, RECORD, SIGHT, turn
 from rich.console import Console, RenderableType
 
+from agent.cli.transcript_view import tell_transcript
 from agent.demo.checks import (
     Check,
     Received,
@@ -29,12 +30,11 @@ from agent.demo.run import Demo, Files
 from agent.demo.sight import CarrierSight, Frames, Gap
 from agent.demo.telling import tell_checks, tell_metrics
 from agent.demo.timeline import Words, make_timeline
+from agent.pipeline.stages import STEPS
 from agent.records import CallRecord, Outcome
 from agent.sim.sounds import tone
 from agent.sim.tape import Tape
-from agent.stages import STEPS
 from agent.store.values import CallLine, CallView, LeadRow, StepRow, StepState
-from agent.transcriptview import tell_transcript
 
 
 def checks(record: CallRecord = RECORD, sight: CarrierSight = SIGHT) -> list[Check]:

@@ -14,13 +14,13 @@ import trio
 from demo_calls import RECORD
 from psycopg.rows import TupleRow
 
-from agent.doctor_database import examine_database
-from agent.findings import Finding
+from agent.cli.doctor_database import examine_database
+from agent.cli.findings import Finding
 from agent.pg import Connection, open_connection
 from agent.settings import Settings, load_settings
 from agent.store.calls import keep_record
 from agent.store.tenants import put_tenant
-from agent.tenants import make_tenant
+from agent.tenancy.tenant import make_tenant
 
 pytestmark = pytest.mark.sockets
 NUMBER = "+15552223333"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.extraction import (
+from agent.pipeline.extraction import (
     INTENTS,
     LEAD_STATUSES,
     LONGEST,
@@ -26,9 +26,9 @@ from agent.extraction import (
     summarise_by_rules,
     tidy,
 )
-from agent.extraction_rules import asked_for, bare_answer, find_city, find_name, find_service
+from agent.pipeline.extraction_rules import asked_for, bare_answer, find_city, find_name, find_service
 from agent.records import Turn
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 
 TENANT = Tenant("x", "X", services=("check-up", "Cleaning", "filling", "root canal", "ייעוץ"))
 

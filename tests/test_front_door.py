@@ -8,10 +8,10 @@ import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
+from agent.door.front_door import HEAD_S, LINGER_S, REFUSALS, FrontDoor, PeekedStream
+from agent.door.http_head import RequestHead
 from agent.errors import SocketClosedError
 from agent.eventlog import EventLog
-from agent.front_door import HEAD_S, LINGER_S, REFUSALS, FrontDoor, PeekedStream
-from agent.http_head import RequestHead
 from agent.telemetry import Telemetry
 from agent.websocket import Handshake, open_client_over
 

@@ -11,18 +11,18 @@ import httpx
 import pytest
 import trio
 
-from agent import front_door
+from agent.door import front_door
+from agent.door.front_door import FrontDoor
+from agent.door.signature import SignatureCheck
+from agent.door.stream_desk import Admit, StreamDesk
+from agent.door.tickets import CallTicket, TokenBook
+from agent.door.web import http_server, make_app
+from agent.door.webhooks import Reception
 from agent.errors import AdmissionError, HandshakeRejectedError, SocketClosedError
 from agent.eventlog import EventLog
-from agent.front_door import FrontDoor
-from agent.signature import SignatureCheck
-from agent.stream_desk import Admit, StreamDesk
 from agent.telemetry import Telemetry
-from agent.tickets import CallTicket, TokenBook
 from agent.twilio_stream import Start, decode_message
 from agent.units import CallSid
-from agent.web import http_server, make_app
-from agent.webhooks import Reception
 from agent.websocket import MessageSocket, open_client
 
 pytestmark = pytest.mark.sockets

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.http_head import MAX_HEAD_BYTES, BadHeadError, HeadReader, RequestHead
+from agent.door.http_head import MAX_HEAD_BYTES, BadHeadError, HeadReader, RequestHead
 
 UPGRADE = (
     b"GET /media-stream?x=1 HTTP/1.1\r\nHost: a.example\r\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.inward import ONE_S_OWN, Inward, inward_kind
+from agent.pipeline.inward import ONE_S_OWN, Inward, inward_kind
 
 SPECIAL_V4 = {
     "127.0.0.0/8": Inward.LOOPBACK,

@@ -12,7 +12,7 @@ from agent.demo.script import CITY, INSTRUCTIONS, NAME
 from agent.local.facts import read_facts
 from agent.local.receptionist import Receptionist, State
 from agent.local.tools import ToolCall, read_tools
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tool_desk import DeskTools
 from agent.tools import Tool
 

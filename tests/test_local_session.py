@@ -19,9 +19,9 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import BaseModel
 from trio.testing import MockClock
 
-from agent import realtime_events as ours
 from agent.local.outbox import Outbox
 from agent.local.session import Session, run_session
+from agent.model import events as ours
 from agent.nursery_call import GREETING_REQUEST
 from agent.sim.memory import open_memory_sockets
 from agent.tools import END_CALL

@@ -13,7 +13,7 @@ import trio
 from agent.local.endpointing import Endpointer, EndpointEvent, SpeechStarted, SpeechStopped
 from agent.local.listening import Listener
 from agent.local.process import open_local_model
-from agent.realtime_events import (
+from agent.model.events import (
     AudioDelta,
     FunctionCallDone,
     InputTranscribed,

@@ -12,17 +12,17 @@ import pytest
 import trio
 from test_transcribing import write
 
-from agent import local_transcribing
 from agent.errors import ProviderError, StepDeadError
 from agent.local.transcribing import write_down
-from agent.local_transcribing import Line, LocalTranscriber
+from agent.pipeline import local_transcribing
+from agent.pipeline.local_transcribing import Line, LocalTranscriber
+from agent.pipeline.transcribing import open_transcriber
+from agent.pipeline.wav_reading import open_wav
 from agent.records import Turn
 from agent.settings import load_settings
 from agent.sim.recordings import UlawSound
 from agent.sim.sounds import silence, tone
-from agent.transcribing import open_transcriber
 from agent.ulaw import rms_dbfs
-from agent.wav_reading import open_wav
 
 
 class LevelVad:
@@ -148,9 +148,8 @@ async def test_secrets_stay_with_us(module: Callable[[str], None], monkeypatch: 
 
 @pytest.mark.sockets
 def test_the_transcriber_imports_nothing_of_the_extra() -> None:
-    code = (
-        "import sys, agent.transcribing; sys.exit('ctranslate2' in sys.modules or 'onnxruntime' in sys.modules)"
-    )
+    extra = "'ctranslate2' in sys.modules or 'onnxruntime' in sys.modules"
+    code = f"import sys, agent.pipeline.transcribing; sys.exit({extra})"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0  # noqa: S603
 
 

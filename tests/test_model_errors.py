@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.model_errors import Severity, handshake_is_fatal, severity
+from agent.model.errors import Severity, handshake_is_fatal, severity
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.errors import HandshakeRejectedError, ModelUnavailableError, SocketClosedError
 from agent.eventlog import EventLog
-from agent.model_leg import (
+from agent.model.events import ModelEvent, OtherEvent
+from agent.model.leg import (
     CREATED_S,
     OUTAGE_S,
     PING_BOUND_S,
@@ -27,8 +28,7 @@ from agent.model_leg import (
     WATCH_S,
     ModelLeg,
 )
-from agent.model_outbox import ModelOutbox
-from agent.realtime_events import ModelEvent, OtherEvent
+from agent.model.outbox import ModelOutbox
 from agent.telemetry import Telemetry
 from agent.websocket import MessageSocket
 

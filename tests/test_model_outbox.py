@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.errors import SocketClosedError
 from agent.finishing import run_until_asked
-from agent.model_outbox import KEEP_AUDIO_MESSAGES, ModelOutbox
+from agent.model.outbox import KEEP_AUDIO_MESSAGES, ModelOutbox
 from agent.websocket import MessageSocket
 
 

@@ -5,7 +5,7 @@ import trio
 
 from agent.errors import ModelUnavailableError
 from agent.eventlog import EventLog
-from agent.model_side import ModelSide, model_url
+from agent.model.side import ModelSide, model_url
 from agent.settings import load_settings
 from agent.telemetry import Telemetry
 

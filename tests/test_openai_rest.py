@@ -15,7 +15,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.analysis_request import (
+from agent.errors import ProviderError, StepDeadError
+from agent.pipeline.analysis_request import (
     MOST_TRANSCRIPT,
     extraction_request,
     extraction_schema,
@@ -23,9 +24,8 @@ from agent.analysis_request import (
     read_summary,
     transcript_text,
 )
-from agent.errors import ProviderError, StepDeadError
-from agent.extraction import INTENTS, LEAD_STATUSES, Extraction, Line, RuleAnalyst
-from agent.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst, open_openai_client
+from agent.pipeline.extraction import INTENTS, LEAD_STATUSES, Extraction, Line, RuleAnalyst
+from agent.pipeline.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst, open_openai_client
 from agent.settings import load_settings
 from agent.sim.openai_rest import (
     EXTRACTION,
@@ -40,7 +40,7 @@ from agent.sim.openai_rest import (
     OpenAiRest,
 )
 from agent.sim.serving import serve_app
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 
 TENANT = Tenant("haifa-dental", "Haifa Dental", language="he", services=("Cleaning", "ייעוץ"))
 TALK = [Line("agent", "Hello?", 0.0), Line("caller", "I am Dana from Haifa, שלום.", 1.5)]

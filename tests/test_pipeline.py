@@ -18,9 +18,9 @@ from instruments import HANGS, Neighbours, open_ready_database, open_working, un
 from agent.errors import CarrierError, ProviderError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import open_connection
-from agent.postcall_worker import Worker
+from agent.pipeline.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
+from agent.pipeline.worker import Worker
 from agent.records import CallRecord, RecordingCallback
-from agent.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
 from agent.store.calls import call_answered, keep_record
 from agent.store.ledger import retry
 from agent.store.recordings import note_callback
@@ -351,7 +351,7 @@ async def test_facts_that_cannot_be_read_are_a_failure_in_the_ledger(
         await trio.lowlevel.checkpoint()
         raise KeyError("segments")
 
-    monkeypatch.setattr("agent.postcall_worker.read_facts", broken)
+    monkeypatch.setattr("agent.pipeline.worker.read_facts", broken)
     [call_id] = await keep(postgres, make_record(1))
     async with working(postgres, tmp_path, neighbours):
         await until(lambda: states(postgres, call_id)["recording"] == "failed", within_s=5)

@@ -17,10 +17,10 @@ import pytest
 import trio
 from psutil import Process
 
-from agent import recordings
 from agent.errors import CarrierError, NotReadyError, StepDeadError
-from agent.part_file import make_tag
-from agent.recordings import Downloaded, delete_at_carrier, fetch_recording, path_of
+from agent.pipeline import recordings
+from agent.pipeline.part_file import make_tag
+from agent.pipeline.recordings import Downloaded, delete_at_carrier, fetch_recording, path_of
 from agent.sim.memory_rest import MemoryRest
 from agent.sim.recordings import GeneratedSound, SimulatedRecording, Sound
 from agent.units import CallSid, RecordingSid

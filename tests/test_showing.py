@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.showing import length, moment, read_since, shown
+from agent.cli.showing import length, moment, read_since, shown
 
 FIRST_STRONG_ISOLATE, POP = "\u2068", "\u2069"
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)

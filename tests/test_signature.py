@@ -4,8 +4,8 @@ import pytest
 from starlette.datastructures import ImmutableMultiDict
 from twilio.request_validator import RequestValidator
 
+from agent.door.signature import SignatureCheck, public_base, stream_url
 from agent.errors import AdmissionError
-from agent.signature import SignatureCheck, public_base, stream_url
 
 TOKEN = "12345"  # noqa: S105 - the one of Twilio's documentation
 FIELDS = {"CallSid": "CA1234567890ABCDE", "From": "+14158675309", "To": "+18005551212", "Digits": "1234"}

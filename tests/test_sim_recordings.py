@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from test_sim_twilio import AGENT, AUTH, CALLER, GreetingAgent, open_world
 from trio.testing import MockClock
 
-from agent.carrier_media import open_twilio_recordings
 from agent.carrier_rest import open_twilio_rest
-from agent.recordings import fetch_recording
+from agent.door.tickets import CallTicket
+from agent.pipeline.carrier_media import open_twilio_recordings
+from agent.pipeline.recordings import fetch_recording
 from agent.settings import Settings, load_settings
 from agent.sim.carrier import SimulatedStream
 from agent.sim.recordings import GeneratedSound, SimulatedRecording, Sound, UlawSound, mix
 from agent.sim.script import Answer
 from agent.sim.sounds import silence, tone
 from agent.sim.twilio import SimulatedTwilio
-from agent.tickets import CallTicket
 from agent.units import CallSid, RecordingSid
 
 Samples = npt.NDArray[np.int16]

@@ -12,24 +12,24 @@ import trio
 from trio.testing import MockClock
 
 from agent.carrier_rest import CarrierRest, open_twilio_rest
+from agent.door.front_door import FrontDoor
+from agent.door.signature import SignatureCheck
+from agent.door.stream_desk import Admit, StreamDesk
+from agent.door.tickets import CallTicket, TokenBook
+from agent.door.web import http_server, make_app
+from agent.door.webhooks import Reception
 from agent.errors import CarrierError, HandshakeRejectedError, SocketClosedError
 from agent.eventlog import EventLog
-from agent.front_door import FrontDoor
 from agent.settings import load_settings
-from agent.signature import SignatureCheck
 from agent.sim.calling import Caller, CallNotTakenError, StreamOrder, parse_twiml, place_call
 from agent.sim.carrier import SimulatedStream, open_simulated_stream
 from agent.sim.memory import open_memory_sockets
 from agent.sim.memory_rest import MemoryRest
 from agent.sim.rest_api import NOT_FOUND, SERVER_FAILS
 from agent.sim.twilio import SimulatedCall, SimulatedTwilio, open_simulated_twilio
-from agent.stream_desk import Admit, StreamDesk
 from agent.telemetry import Telemetry
-from agent.tickets import CallTicket, TokenBook
 from agent.twilio_stream import OutboundEncoder, Start, decode_message
 from agent.units import CallSid
-from agent.web import http_server, make_app
-from agent.webhooks import Reception
 from agent.websocket import MessageSocket
 
 AUTH = "the account's token"

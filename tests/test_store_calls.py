@@ -15,15 +15,15 @@ from ended_calls import TURNS, change, make_record, rows, sid
 from psycopg.rows import TupleRow
 
 from agent.pg import Connection, open_connection
+from agent.pipeline.stages import STEPS
 from agent.records import RecordingCallback, TimelineEvent, Turn
-from agent.stages import STEPS
 from agent.store import views
 from agent.store.calls import CALLBACK_S, UNSEEN_S, call_answered, end_crashed, heartbeat, keep_record, save_turn
 from agent.store.recordings import note_callback
 from agent.store.tenants import put_tenant
 from agent.store.text import KEY_CHARACTERS
 from agent.store.values import AnsweredCall
-from agent.tenants import make_tenant
+from agent.tenancy.tenant import make_tenant
 from agent.units import CallSid, RecordingSid
 
 pytestmark = pytest.mark.sockets

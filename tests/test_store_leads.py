@@ -24,7 +24,7 @@ from agent.store.leads import (
 )
 from agent.store.tenants import put_tenant
 from agent.store.values import LeadUpdate, NewAppointment
-from agent.tenants import make_tenant
+from agent.tenancy.tenant import make_tenant
 
 pytestmark = pytest.mark.sockets
 PHONE = "+15550100001"

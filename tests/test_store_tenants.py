@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from agent.errors import TenantError
 from agent.pg import Connection, open_connection
 from agent.store.tenants import get_tenant, list_tenants, put_tenant
-from agent.tenants import Tenant, change_tenant, make_tenant
+from agent.tenancy.tenant import Tenant, change_tenant, make_tenant
 
 pytestmark = pytest.mark.sockets
 FULL = make_tenant(

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.talk_spans import PAD_MS, WINDOW_MS, Piece, has_sound, plan_pieces
+from agent.pipeline.talk_spans import PAD_MS, WINDOW_MS, Piece, has_sound, plan_pieces
 
 QUIET, LOUD = -70.0, -20.0
 

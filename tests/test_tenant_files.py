@@ -5,10 +5,10 @@ from pathlib import PurePath
 
 import pytest
 
+from agent.cli.tenants_view import as_json
 from agent.errors import TenantError
-from agent.tenant_files import Form, form_of, read_tenants
-from agent.tenants import Tenant, make_tenant
-from agent.tenantsview import as_json
+from agent.tenancy.files import Form, form_of, read_tenants
+from agent.tenancy.tenant import Tenant, make_tenant
 
 CSV = """name,id,numbers,services,language
 Harbour Dental,,+15552223333;+15552224444,"implants; crowns, bridges",en

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from agent.errors import TenantError
-from agent.tenants import FIELDS, Tenant, change_tenant, make_tenant, shared_numbers
+from agent.tenancy.tenant import FIELDS, Tenant, change_tenant, make_tenant, shared_numbers
 
 NUMBER = "+15552223333"
 GREETING = "שלום\nאבא"

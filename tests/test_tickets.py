@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.door.tickets import PROMISE_S, TOKEN_LIFE_S, CallTicket, TokenBook, stream_secret
 from agent.errors import AdmissionError
-from agent.tickets import PROMISE_S, TOKEN_LIFE_S, CallTicket, TokenBook, stream_secret
 from agent.units import CallSid
 
 NOW_S = 1_700_000_000.0

@@ -19,7 +19,7 @@ from agent.pg import Pool, open_pool
 from agent.store import Database
 from agent.store.calls import keep_record
 from agent.store.tenants import put_tenant
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tool_desk import DeskTools, StoreDesk, ToolDesk
 from agent.tools import Tool, ToolCall
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from openai.types.realtime import RealtimeFunctionTool
 
 from agent.errors import ToolArgumentsError, ToolError
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tool_desk import local_time
 from agent.tools import END_CALL, MAX_ARGUMENTS, ToolCall, tool, transfer_tool
 

@@ -13,8 +13,10 @@ import openai
 import pytest
 import trio
 
-from agent import transcribing
 from agent.errors import ProviderError, StepDeadError
+from agent.pipeline import transcribing
+from agent.pipeline.transcribing import OpenAiTranscriber, Transcriber, open_transcriber
+from agent.pipeline.transcription import Segment
 from agent.settings import load_settings
 from agent.sim.openai_rest import (
     NEVER,
@@ -29,8 +31,6 @@ from agent.sim.openai_rest import (
 from agent.sim.recordings import GeneratedSound, SimulatedRecording, Sound, UlawSound
 from agent.sim.serving import serve_app
 from agent.sim.sounds import silence, tone
-from agent.transcribing import OpenAiTranscriber, Transcriber, open_transcriber
-from agent.transcription import Segment
 
 pytestmark = pytest.mark.sockets
 

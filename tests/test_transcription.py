@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
+from agent.pipeline.transcription import Segment, Utterance, make_transcription
 from agent.records import Turn
-from agent.transcription import Segment, Utterance, make_transcription
 
 CALLER = [Utterance(2000, 4000, "My name is Dana and I live in Haifa, the boiler is leaking badly.")]
 AGENT = [

@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from agent import twiml
+from agent.door import twiml
 
 
 def test_a_call_is_connected_to_its_stream_and_to_nothing_after_it() -> None:

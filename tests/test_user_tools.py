@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SettingsError
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tools import END_CALL, ToolCall
 from agent.user_tools import load_tools
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import MalformedMessageError
-from agent.wav_format import WavHead, read_head, write_head
+from agent.pipeline.wav_format import WavHead, read_head, write_head
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1, 2]), st.sampled_from([8000, 16000, 44100]))

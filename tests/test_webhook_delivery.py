@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import DeliveryError, StepDeadError
+from agent.pipeline.webhook_delivery import Delivery, Patience, deliver
 from agent.sim.serving import serve_app
 from agent.sim.webhook_receiver import FAILS, GONE, HANGS, ReceiverFault, WebhookReceiver
-from agent.webhook_delivery import Delivery, Patience, deliver
 
 CERTIFICATES = Path(__file__).parent / "certificates"
 SECRET = "whsec_test"  # noqa: S105

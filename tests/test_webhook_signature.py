@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.webhook_signature import TOLERANCE_S, sign, verify
+from agent.pipeline.webhook_signature import TOLERANCE_S, sign, verify
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "webhook.md"
 SECRET = "whsec_test"  # noqa: S105 - the documented one

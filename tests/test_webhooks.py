@@ -15,17 +15,17 @@ import trio
 from trio.testing import MockClock
 from twilio.request_validator import RequestValidator
 
-from agent import webhooks
+from agent.door import webhooks
+from agent.door.signature import SignatureCheck
+from agent.door.tickets import CallTicket, TokenBook
+from agent.door.web import SERVICE, make_app
 from agent.errors import DatabaseError
 from agent.eventlog import EventLog
 from agent.records import RecordingCallback
-from agent.signature import SignatureCheck
 from agent.telemetry import Telemetry
-from agent.tenant_book import TenantBook
-from agent.tenants import Tenant
-from agent.tickets import CallTicket, TokenBook
+from agent.tenancy.book import TenantBook
+from agent.tenancy.tenant import Tenant
 from agent.units import CallSid, RecordingSid
-from agent.web import SERVICE, make_app
 
 AUTH = "auth token of the account"
 BASE = "https://agent.example.com"

@@ -15,7 +15,7 @@ from agent.sim.memory import memory_realtime
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer, ToolCall
 from agent.sim.sounds import tone
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 from agent.tool_desk import DeskTools
 
 PERSON = "+15557770001"

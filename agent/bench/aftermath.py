@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 
 from agent.bench.observations import CarrierReport
-from agent.call_completed import event_id
-from agent.stages import STEPS
+from agent.pipeline.call_completed import event_id
+from agent.pipeline.stages import STEPS
 from agent.units import CallSid
 
 _FEW: Final = 3

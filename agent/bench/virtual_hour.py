@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.call_house import CallHouse
+from agent.door.tickets import CallTicket
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
 from agent.nursery_call import answer
@@ -29,7 +30,6 @@ from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
 from agent.sim.sounds import Utterance, tone
 from agent.telemetry import Telemetry
-from agent.tickets import CallTicket
 from agent.twilio_stream import Start
 
 CALL_S: Final = 3600.0

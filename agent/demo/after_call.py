@@ -13,12 +13,12 @@ from typing import Final
 import attrs
 import trio
 
-from agent.call_completed import event_id
-from agent.cli_database import open_warnings
+from agent.cli.database import open_warnings
 from agent.demo.checks import Received
 from agent.demo.progress import Progress
 from agent.demo.script import GREETING, INSTRUCTIONS
 from agent.errors import AgentError
+from agent.pipeline.call_completed import event_id
 from agent.records import CallRecord
 from agent.settings import Settings
 from agent.sim.serving import serve_app
@@ -27,7 +27,7 @@ from agent.store import Database, open_database
 from agent.store.tenants import put_tenant
 from agent.store.values import CallView, StepRow
 from agent.store.views import find_calls, record_of, show_call
-from agent.tenants import Tenant, make_secret, make_tenant
+from agent.tenancy.tenant import Tenant, make_secret, make_tenant
 from agent.units import CallSid
 
 AFTER_S: Final = 120.0

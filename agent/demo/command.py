@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from agent.callsview import tell_call
+from agent.cli.calls_view import tell_call
 from agent.demo.agent_process import DATA
 from agent.demo.checks import broken
 from agent.demo.progress import open_progress

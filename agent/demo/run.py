@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from agent.callsview import call_as_json
+from agent.cli.calls_view import call_as_json
 from agent.demo.after_call import open_after_call
 from agent.demo.agent_process import DATA, LOG, PUBLIC_URL, Account, open_agent
 from agent.demo.checks import Check, check_after_call, check_audio, check_found, check_script

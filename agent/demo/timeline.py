@@ -11,10 +11,10 @@ from typing import Final
 
 import attrs
 
+from agent.cli.transcript_view import unheard
 from agent.demo.sight import CarrierSight, Gap, Interval, Latency
 from agent.records import CallRecord, Turn
 from agent.sim.tape import Tape
-from agent.transcriptview import unheard
 from agent.ulaw import LINEAR
 
 POINTS_PER_S: Final = 100

@@ -1,6 +1,7 @@
 """``python -m agent.local.transcribing FILE``: write down a recording, one JSON line for each utterance.
 
-The last line names the number of channels, or says why there is no transcription (see agent.local_transcribing).
+The last line names the number of channels, or says why there is no transcription (see
+``agent.pipeline.local_transcribing``).
 The process has low priority and ends when its standard input closes, so that it never outlives who started it.
 """
 
@@ -19,10 +20,10 @@ import msgspec
 from agent.errors import StepDeadError
 from agent.local.endpointing import Endpointer, SpeechStopped
 from agent.local.listening import Listener, Vad
-from agent.local_transcribing import Line
+from agent.pipeline.local_transcribing import Line
+from agent.pipeline.wav_reading import WavFile, open_wav
 from agent.ulaw import pcm16_to_ulaw
 from agent.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
-from agent.wav_reading import WavFile, open_wav
 
 NICE: Final = 10
 """Below the embedded model's server, which is below the calls."""

@@ -7,7 +7,8 @@
     ...
     assert [request.what for request in rest.requests] == ["start_recording", "hang_up"]
 
-It keeps the calls' recordings, too (``agent.recordings.RecordingSource``): real ones of streams it knows.
+It keeps the calls' recordings, too (``agent.pipeline.recordings.RecordingSource``): real ones of the streams it
+knows.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import httpx
 import trio
 
 from agent.errors import CarrierError, StepDeadError
-from agent.recordings import Media, RecordingState
+from agent.pipeline.recordings import Media, RecordingState
 from agent.sim.carrier import SimulatedStream
 from agent.sim.recordings import Recordings, SimulatedRecording
 from agent.sim.tape import Tape

@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 import trio
 
+from agent.pipeline.wav_format import SAMPLE_BYTES, write_head
 from agent.sim.tape import Tape
 from agent.ulaw import ulaw_to_pcm16
 from agent.units import SAMPLE_RATE_HZ, ULAW_SILENCE
-from agent.wav_format import SAMPLE_BYTES, write_head
 
 HEAD_BYTES: Final = 44
 _PIECE_FRAMES: Final = 8192

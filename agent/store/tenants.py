@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow, dict_row
 
 from agent.errors import TenantError
 from agent.pg import Connection
-from agent.tenants import Tenant
+from agent.tenancy.tenant import Tenant
 
 _FIELDS = tuple(field.name for field in attrs.fields(Tenant) if field.name != "numbers")
 _SELECT = f"""

@@ -1,0 +1,1 @@
+"""The command line: commands, what they do, and how it is shown."""

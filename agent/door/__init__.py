@@ -1,0 +1,1 @@
+"""The one port: HTTP for the carrier's webhooks, WebSockets for its streams."""

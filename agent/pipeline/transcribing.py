@@ -1,0 +1,194 @@
+"""Recordings to words: OpenAI's audio API, or without a key the local networks in a process of their own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import attrs
+import msgspec
+import openai
+import stamina
+import trio
+
+from agent.errors import ProviderError, StepDeadError
+from agent.pipeline.local_transcribing import LocalTranscriber
+from agent.pipeline.talk_spans import Piece, has_sound, plan_pieces
+from agent.pipeline.transcription import Transcription, Utterance, make_transcription
+from agent.pipeline.wav_reading import WavFile, open_wav
+from agent.records import Turn
+from agent.settings import Settings
+
+__all__ = ["LocalTranscriber", "OpenAiTranscriber", "Transcriber", "open_transcriber"]
+
+REQUEST_S: Final = 180.0
+"""How long one piece may take: five minutes of audio take some 30 s."""
+ATTEMPTS: Final = 4
+"""Quick ones, within one attempt of the ledger's."""
+MOST_RETRY_AFTER_S: Final = 20.0
+"""A longer wait than this is left to the ledger."""
+THREADS: Final = 2
+_SEGMENTING: Final = "whisper-1"
+"""The only model that answers with times (verbose_json); all others return text alone.
+https://platform.openai.com/docs/api-reference/audio/createTranscription"""
+_WITH_TIMES: Final = {"join_ms": 10_000, "most_ms": 300_000}
+"""Five minutes of one channel are 4.8 MB; the API takes 25 MB."""
+_WITHOUT_TIMES: Final = {"join_ms": 1_000, "most_ms": 60_000}
+"""A piece is then one utterance: the shorter, the better the two channels fall into order."""
+_NO_SPEECH: Final = 0.6
+_UNLIKELY: Final = -1.0
+"""A segment that is both rather silence and unlikely text is invented: Whisper's own rule and figures."""
+_TRY_AGAIN: Final = (408, 409, 429)
+_SERVER_FAILS: Final = 500
+_T = TypeVar("_T")
+
+
+class Transcriber(Protocol):
+    """Writes down recordings."""
+
+    async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
+        """What was said in a WAV file of one or two channels.
+
+        ``language`` (ISO 639-1, empty: detect) is what is spoken; ``turns``, what the call itself knows, tell
+        whose channel is whose. Raises ProviderError or OSError when another attempt may do better, StepDeadError
+        when none can. A cancel leaves no request, process or file behind.
+        """
+
+
+class _Segment(msgspec.Struct):
+    start: float
+    end: float
+    text: str
+    no_speech_prob: float = 0.0
+    avg_logprob: float = 0.0
+
+
+class _WithTimes(msgspec.Struct):
+    segments: list[_Segment]
+
+
+class _Text(msgspec.Struct):
+    text: str
+
+
+@attrs.define(eq=False)
+class OpenAiTranscriber:
+    """``Transcriber`` on OpenAI's audio API, one request after the other; silence is not sent."""
+
+    client: openai.AsyncOpenAI
+    model: str
+    _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
+
+    async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
+        """See Transcriber."""
+        wav = await self._run(open_wav, path)
+        levels = await self._run(wav.levels)
+        limits = _WITH_TIMES if self.model == _SEGMENTING else _WITHOUT_TIMES
+        heard: list[list[Utterance]] = []
+        for channel in range(wav.channels):
+            heard.append([])
+            for piece in await self._run(partial(plan_pieces, levels[channel], **limits)):
+                heard[-1] += await self._piece(wav, channel, piece, levels[channel], language)
+        return await self._run(make_transcription, heard, self.model, turns)
+
+    async def _piece(
+        self, wav: WavFile, channel: int, piece: Piece, levels: Sequence[float], language: str
+    ) -> list[Utterance]:
+        audio = await self._run(wav.cut, channel, piece)
+        try:
+            body = await self._ask(audio, language.partition("-")[0].lower())
+        except openai.APIStatusError as error:
+            raise _explained(error, self.model) from None
+        except openai.APIConnectionError as error:
+            raise ProviderError(f"the transcription API was not reached: {error}") from None
+        except trio.TooSlowError:
+            raise ProviderError(f"the transcription API did not answer within {REQUEST_S:.0f} s") from None
+        try:
+            return _utterances(body, piece, levels, times=self.model == _SEGMENTING)
+        except msgspec.DecodeError as error:
+            raise ProviderError(f"the transcription API's answer makes no sense: {error}") from None
+
+    async def _ask(self, audio: bytes, language: str) -> bytes:
+        """One request, repeated while that may help soon; the answer's body."""
+        async for attempt in stamina.retry_context(on=_soon_better, attempts=ATTEMPTS, timeout=None):
+            # Closed, the file gives its memory back; requests and answers refer to each other and wait for the
+            # garbage collector, which has been seen to leave ten of them lying.
+            with attempt, trio.fail_after(REQUEST_S), io.BytesIO(audio) as file:
+                answer = await self.client.audio.transcriptions.with_raw_response.create(
+                    file=("recording.wav", file, "audio/wav"),
+                    model=self.model,
+                    response_format="verbose_json" if self.model == _SEGMENTING else "json",
+                    language=language or openai.omit,
+                    timeout=REQUEST_S,
+                )
+                return answer.content
+        raise AssertionError("stamina raises when its attempts are used up")
+
+    async def _run(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        """Files and computation off the event loop (ST-3)."""
+        return await trio.to_thread.run_sync(partial(call, *arguments), limiter=self._threads)
+
+
+@asynccontextmanager
+async def open_transcriber(settings: Settings) -> AsyncIterator[Transcriber]:
+    """OpenAI's with a key, the local one without; its connections are closed when left."""
+    if settings.openai_api_key is None:
+        yield LocalTranscriber()
+        return
+    make = partial(
+        openai.AsyncOpenAI,
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        max_retries=0,
+    )
+    # In a thread: it reads the certificates, which takes 20 ms.
+    async with await trio.to_thread.run_sync(make) as client:
+        yield OpenAiTranscriber(client, settings.recording_model)
+
+
+def _utterances(body: bytes, piece: Piece, levels: Sequence[float], *, times: bool) -> list[Utterance]:
+    """An answer as utterances of the recording. Raises msgspec.DecodeError."""
+    if not times:
+        return [Utterance(piece.start_ms, piece.end_ms, msgspec.json.decode(body, type=_Text).text)]
+    said = []
+    for segment in msgspec.json.decode(body, type=_WithTimes).segments:
+        start_ms = min(piece.start_ms + max(0, round(segment.start * 1000)), piece.end_ms)
+        end_ms = min(piece.start_ms + max(0, round(segment.end * 1000)), piece.end_ms)
+        invented = segment.no_speech_prob > _NO_SPEECH and segment.avg_logprob < _UNLIKELY
+        if not invented and has_sound(levels, start_ms, end_ms):
+            said.append(Utterance(start_ms, end_ms, segment.text))
+    return said
+
+
+def _soon_better(error: Exception) -> bool | float:
+    """Whether to ask again at once (True: after the usual pause, a number: after so many seconds)."""
+    if isinstance(error, openai.APIConnectionError | trio.TooSlowError):
+        return True
+    if not isinstance(error, openai.APIStatusError) or error.code == "insufficient_quota":
+        return False
+    if error.status_code not in _TRY_AGAIN and error.status_code < _SERVER_FAILS:
+        return False
+    retry_after = error.response.headers.get("retry-after", "")
+    if not retry_after.isdigit():
+        return True
+    return float(retry_after) if float(retry_after) <= MOST_RETRY_AFTER_S else False
+
+
+def _explained(error: openai.APIStatusError, model: str) -> ProviderError | StepDeadError:
+    """What a refusal means for the step: try again later, or never, with what to do about it."""
+    status = error.status_code
+    said = f"the transcription API answered HTTP {status}: {error.message[:300]}"
+    if status in _TRY_AGAIN or status >= _SERVER_FAILS:
+        return ProviderError(said)
+    remedies = {
+        401: "check OPENAI_API_KEY, then retry the call",
+        403: f"allow the key's project to use {model}, then retry the call",
+        404: f"check that AGENT_RECORDING_MODEL ({model}) exists, then retry the call",
+    }
+    return StepDeadError(
+        f"{said}; {remedies.get(status, 'the recording or AGENT_RECORDING_MODEL is not accepted')}"
+    )

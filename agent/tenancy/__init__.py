@@ -1,0 +1,1 @@
+"""The businesses that calls belong to."""
