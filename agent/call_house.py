@@ -21,8 +21,8 @@ from agent.model.leg import Connector
 from agent.record_store import RecordStore
 from agent.records import CallRecord
 from agent.settings import Settings
-from agent.tenancy.book import TenantBook, default_tenant
 from agent.tenancy.tenant import Tenant
+from agent.tenant_book import TenantBook, default_tenant
 from agent.tools import Tool
 from agent.units import CallSid
 

@@ -38,7 +38,7 @@ from agent.spool import Spool
 from agent.store import Database, open_database
 from agent.store.recordings import note_callback
 from agent.telemetry import Telemetry
-from agent.tenancy.book import TenantBook, default_tenant
+from agent.tenant_book import TenantBook, default_tenant
 from agent.tool_desk import DeskTools, StoreDesk
 from agent.tools import END_CALL, TRANSFER_CALL, Tool
 from agent.user_tools import load_tools

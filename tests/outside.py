@@ -14,7 +14,6 @@ from ended_calls import change, make_record, rows
 from agent.eventlog import EventLog
 from agent.pg import open_connection
 from agent.pipeline.call_completed import event_id
-from agent.pipeline.stages import STEPS
 from agent.pipeline.steps import open_instruments
 from agent.pipeline.worker import Worker
 from agent.records import CallRecord
@@ -24,6 +23,7 @@ from agent.sim.recordings import GeneratedSound
 from agent.sim.serving import serve_app
 from agent.sim.twilio import SimulatedTwilio, open_simulated_twilio
 from agent.sim.webhook_receiver import WebhookReceiver
+from agent.stages import STEPS
 from agent.store import open_database
 from agent.store.calls import keep_record
 from agent.telemetry import Telemetry

@@ -24,7 +24,7 @@ from agent.bench.observations import CarrierCall, CarrierReport, Spell
 from agent.bench.pg_queries import QueryFigures
 from agent.bench.plan import LoadPlan, call_sid
 from agent.bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
-from agent.pipeline.stages import STEPS
+from agent.stages import STEPS
 
 UNIX_S = 1_000_000.0
 """What Unix time is ahead of the monotonic clock here."""

@@ -13,7 +13,7 @@ from demo_calls import turn
 from rich.console import Console, RenderableType
 
 from agent.cli.calls_view import call_as_json, line_as_json, tell_call, tell_list
-from agent.pipeline.stages import STEPS
+from agent.stages import STEPS
 from agent.store.values import (
     AppointmentRow,
     CallLine,

@@ -30,10 +30,10 @@ from agent.demo.run import Demo, Files
 from agent.demo.sight import CarrierSight, Frames, Gap
 from agent.demo.telling import tell_checks, tell_metrics
 from agent.demo.timeline import Words, make_timeline
-from agent.pipeline.stages import STEPS
 from agent.records import CallRecord, Outcome
 from agent.sim.sounds import tone
 from agent.sim.tape import Tape
+from agent.stages import STEPS
 from agent.store.values import CallLine, CallView, LeadRow, StepRow, StepState
 
 

@@ -24,13 +24,13 @@ FLOORS = {
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
           call_clock dtmf input_repair tools twilio_stream ws_shortcuts model.errors model.events
           door.http_head door.signature door.twiml tenancy.files cli.showing cli.transcript_view
-          pipeline.stages pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
+          stages pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
           pipeline.call_completed pipeline.inward pipeline.webhook_signature pipeline.wav_format
           pipeline.transcription pipeline.talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
     3: """websocket finishing metronome tx_scheduler carrier_rest record_store spool embedded_postgres store pg
           tool_desk user_tools loop_probe shutdown model.outbox model.leg model.side door.front_door
-          door.stream_desk tenancy.book pipeline.webhook_delivery pipeline.openai_rest pipeline.part_file
+          door.stream_desk tenant_book pipeline.webhook_delivery pipeline.openai_rest pipeline.part_file
           pipeline.recordings pipeline.carrier_media pipeline.wav_reading pipeline.transcribing
           pipeline.local_transcribing""",
     # The call, and what comes after it.

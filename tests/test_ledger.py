@@ -14,7 +14,7 @@ from ended_calls import change, make_record, rows, sid
 from psycopg.rows import TupleRow
 
 from agent.pg import Connection, open_connection
-from agent.pipeline.stages import STEPS
+from agent.stages import STEPS
 from agent.store.calls import call_answered, keep_record
 from agent.store.ledger import (
     Begun,

@@ -18,9 +18,9 @@ from instruments import HANGS, Neighbours, open_ready_database, open_working, un
 from agent.errors import CarrierError, ProviderError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import open_connection
-from agent.pipeline.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
 from agent.pipeline.worker import Worker
 from agent.records import CallRecord, RecordingCallback
+from agent.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
 from agent.store.calls import call_answered, keep_record
 from agent.store.ledger import retry
 from agent.store.recordings import note_callback

@@ -12,10 +12,10 @@ from ended_calls import change, rows
 from outside import ALL_DONE, Outside, check_all_once, open_outside, open_worker
 
 from agent.pipeline.call_completed import event_id
-from agent.pipeline.stages import STEPS
 from agent.sim.openai_rest import NEVER, WRONG_KEY
 from agent.sim.recordings import GeneratedSound
 from agent.sim.webhook_receiver import FAILS, HANGS
+from agent.stages import STEPS
 
 pytestmark = pytest.mark.sockets
 

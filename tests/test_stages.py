@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.pipeline.stages import (
+from agent.stages import (
     NEVER_READY_S,
     PATIENCE,
     SETTLED,

@@ -15,8 +15,8 @@ from ended_calls import TURNS, change, make_record, rows, sid
 from psycopg.rows import TupleRow
 
 from agent.pg import Connection, open_connection
-from agent.pipeline.stages import STEPS
 from agent.records import RecordingCallback, TimelineEvent, Turn
+from agent.stages import STEPS
 from agent.store import views
 from agent.store.calls import CALLBACK_S, UNSEEN_S, call_answered, end_crashed, heartbeat, keep_record, save_turn
 from agent.store.recordings import note_callback

@@ -10,14 +10,14 @@ import pytest
 import trio
 from calls import make_settings
 
+from agent import tenant_book
 from agent.eventlog import EventLog
 from agent.pg import open_pool
 from agent.store import Database
 from agent.store.tenants import put_tenant
 from agent.telemetry import Telemetry
-from agent.tenancy import book as tenant_book
-from agent.tenancy.book import TenantBook, default_tenant
 from agent.tenancy.tenant import Tenant
+from agent.tenant_book import TenantBook, default_tenant
 
 NUMBER = "+15552223333"
 OTHER = "+15554445555"

@@ -23,8 +23,8 @@ from agent.errors import DatabaseError
 from agent.eventlog import EventLog
 from agent.records import RecordingCallback
 from agent.telemetry import Telemetry
-from agent.tenancy.book import TenantBook
 from agent.tenancy.tenant import Tenant
+from agent.tenant_book import TenantBook
 from agent.units import CallSid, RecordingSid
 
 AUTH = "auth token of the account"

@@ -9,7 +9,7 @@ import attrs
 
 from agent.bench.observations import CarrierReport
 from agent.pipeline.call_completed import event_id
-from agent.pipeline.stages import STEPS
+from agent.stages import STEPS
 from agent.units import CallSid
 
 _FEW: Final = 3

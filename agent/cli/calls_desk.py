@@ -13,9 +13,9 @@ from agent.cli.output import open_console, print_json
 from agent.cli.showing import moment, read_since
 from agent.errors import AgentError, SettingsError
 from agent.pg import Connection
-from agent.pipeline.stages import STEPS
 from agent.records import Outcome
 from agent.settings import Settings
+from agent.stages import STEPS
 from agent.store import Database
 from agent.store.ledger import retry as retry_steps
 from agent.store.tenants import list_tenants

@@ -10,9 +10,9 @@ import attrs
 
 from agent.demo.script import CITY, NAME
 from agent.demo.sight import CarrierSight, Gap
-from agent.pipeline.stages import STEPS
 from agent.records import CallRecord, Outcome
 from agent.sim.arrivals import GAP_LIMIT_S
+from agent.stages import STEPS
 from agent.store.values import CallView, StepRow
 
 MAX_GAP_MS: Final = round(GAP_LIMIT_S * 1000)

@@ -19,8 +19,8 @@ from agent.door.tickets import CallTicket, TokenBook
 from agent.errors import AdmissionError, AgentError
 from agent.eventlog import EventLog
 from agent.records import RecordingCallback, RecordingStatus
-from agent.tenancy.book import TenantBook
 from agent.tenancy.tenant import DEFAULT_TENANT_ID, Tenant
+from agent.tenant_book import TenantBook
 from agent.units import CallSid, RecordingSid
 
 STREAM_PATH: Final = "/media-stream"

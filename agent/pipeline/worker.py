@@ -24,8 +24,8 @@ from agent.errors import NotReadyError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import Connection, open_connection
 from agent.pipeline.chores import run_chores
-from agent.pipeline.stages import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
 from agent.pipeline.steps import STEP_FUNCTIONS, Found, Instruments, read_facts
+from agent.stages import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
 from agent.store import AWAY, Database, open_listener
 from agent.store.calls import CHANNEL
 from agent.store.ledger import (

@@ -11,8 +11,8 @@ import trio
 from psycopg.rows import TupleRow
 
 from agent.pg import Connection
-from agent.pipeline.stages import STEPS
 from agent.records import CallRecord, Turn
+from agent.stages import STEPS
 from agent.store.text import clean, key, record_json
 from agent.store.values import AnsweredCall
 

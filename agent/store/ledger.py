@@ -19,7 +19,7 @@ from psycopg.rows import TupleRow, class_row, dict_row
 
 from agent.errors import AgentError
 from agent.pg import Connection
-from agent.pipeline.stages import STEPS, steps_from
+from agent.stages import STEPS, steps_from
 from agent.store.calls import CHANNEL
 from agent.store.text import clean, clean_json
 

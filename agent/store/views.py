@@ -11,8 +11,8 @@ import msgspec
 from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
-from agent.pipeline.stages import STEPS
 from agent.records import CallRecord, Turn
+from agent.stages import STEPS
 from agent.store.leads import appointments_in, find_lead
 from agent.store.recordings import recording_of
 from agent.store.text import key
