@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Final
+from uuid import UUID
 
 import attrs
 import msgspec
@@ -18,7 +19,7 @@ from agent.eventlog import EventLog
 from agent.records import CallRecord
 from agent.spool import Spool
 from agent.store import AWAY, Database
-from agent.store.calls import call_answered, keep_record
+from agent.store.calls import call_answered, heartbeat, keep_record
 from agent.store.values import AnsweredCall
 
 QUEUED_CALLS: Final = 10_000
@@ -46,18 +47,23 @@ class PostCallChannel:
         return cls(send, receive)
 
 
+@attrs.frozen
 class Ledger:
     """What the mover puts records into: Postgres."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    database: Database
+    server_id: UUID | None = None
+    """Whose calls may still go on."""
 
     async def keep(self, entry: CallRecord | AnsweredCall) -> None:
         """Keep a record, or the row of a call in progress; again changes nothing. Raises psycopg.Error, AWAY."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             if isinstance(entry, CallRecord):
                 await keep_record(connection, entry)
             else:
+                if entry.server_id == self.server_id is not None:
+                    # First: a row whose server was not seen lately is that of a crashed call.
+                    await heartbeat(connection, self.server_id)
                 await call_answered(connection, entry)
 
 

@@ -176,7 +176,7 @@ class _Server:
 
     async def _run_postcall(self, scope: trio.CancelScope) -> None:
         """Shielded: also calls that end by a cancel of everything are handed over."""
-        mover = RecordMover(self.spool, Ledger(self.database).keep, self.events)
+        mover = RecordMover(self.spool, Ledger(self.database, self.keeper.server_id).keep, self.events)
         with scope:
             async with trio.open_nursery() as nursery:
                 if self.worker is not None:

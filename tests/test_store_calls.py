@@ -14,10 +14,11 @@ import trio
 from ended_calls import TURNS, change, make_record, rows, sid
 from psycopg.rows import TupleRow
 
-from agent.pg import Connection, open_connection
+from agent.pg import Connection, open_connection, open_pool
+from agent.postcall import Ledger
 from agent.records import RecordingCallback, TimelineEvent, Turn
 from agent.stages import STEPS
-from agent.store import views
+from agent.store import Database, views
 from agent.store.calls import CALLBACK_S, UNSEEN_S, call_answered, end_crashed, heartbeat, keep_record, save_turn
 from agent.store.recordings import note_callback
 from agent.store.tenants import put_tenant
@@ -287,12 +288,17 @@ def age_server(conninfo: str, call: AnsweredCall, seconds: float) -> None:
 
 @pytest.fixture
 def _long_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server of the tests came up a moment ago; here it counts as having run for long."""
+    """The server of the tests counts as having run for long."""
+    came_up(monkeypatch, "'-infinity'::timestamptz")
+
+
+def came_up(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """The server counts as having come up then, whenever it did."""
     execute = Connection.execute
 
     def without_start(self: Connection[TupleRow], query: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(query, str):
-            query = query.replace("pg_postmaster_start_time()", "'-infinity'::timestamptz")
+            query = query.replace("pg_postmaster_start_time()", at)
         return execute(self, query, *arguments, **options)
 
     monkeypatch.setattr(Connection, "execute", without_start)
@@ -323,13 +329,35 @@ async def test_a_call_whose_server_was_not_seen_is_ended_with_the_turns_that_wer
     assert await end_crashed(connection) == []
 
 
-async def test_calls_survive_the_databases_own_absence(connection: Connection[TupleRow], postgres: str) -> None:
+async def test_calls_survive_the_databases_own_absence(
+    connection: Connection[TupleRow], postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an outage nobody was seen for long; each server has its time to be seen again."""
     call = await answered_by(connection, 1)
     age_server(postgres, call, 3000)
-    [(up_s,)] = rows(postgres, "SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float")
-    if up_s < UNSEEN_S - 5:
-        assert await end_crashed(connection) == []
+    came_up(monkeypatch, f"now() - interval '{UNSEEN_S - 10} s'")
+    assert await end_crashed(connection) == []
+    came_up(monkeypatch, f"now() - interval '{UNSEEN_S + 5} s'")
+    assert await end_crashed(connection) == [call.call_sid]
+
+
+@pytest.mark.usefixtures("_long_up")
+async def test_a_call_that_goes_on_is_not_ended_when_its_row_comes_late(
+    connection: Connection[TupleRow], postgres: str
+) -> None:
+    """Its row waited on disk while the database was away, which has not seen its server since."""
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    ours, dead = answer(1, answered_at=long_ago), answer(2, answered_at=long_ago)
+    for call in (ours, dead):
+        await heartbeat(connection, call.server_id or uuid4())
+        age_server(postgres, call, UNSEEN_S + 5)
+    async with open_pool(postgres, max_size=1) as pool:
+        database = Database(postgres, pool)
+        database.ready.set()
+        ledger = Ledger(database, ours.server_id)
+        await ledger.keep(ours)
+        await ledger.keep(dead)
+    assert await end_crashed(connection) == [dead.call_sid]
 
 
 @pytest.mark.usefixtures("_long_up")
