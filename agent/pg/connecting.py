@@ -23,8 +23,7 @@ async def connect_first(params: ConnDict, start: Callable[[str], PQGenConn[RV]])
 
     Args:
         params: as :func:`psycopg.conninfo.conninfo_to_dict` gives them. Each attempt has ``connect_timeout``
-        seconds
-            (libpq's rules: at least 2; psycopg's default, 130, when it is not given).
+            seconds (libpq's rules: at least 2; psycopg's default, 130, when it is not given).
         start: makes the generator that connects with a connection string.
 
     A cancel closes the half-made connection and its socket.
@@ -58,8 +57,7 @@ async def list_attempts(params: ConnDict) -> list[ConnDict]:
 
     Raises:
         psycopg.OperationalError: not one of the hosts' names could be resolved, or the numbers of hosts,
-        addresses
-            and ports do not match.
+            addresses and ports do not match.
     """
     hosts = _listed(params, "host", "PGHOST")
     addresses = _listed(params, "hostaddr", "PGHOSTADDR") or [""] * len(hosts)
