@@ -12,14 +12,14 @@ import httpx
 import psycopg
 import pytest
 import trio
-from ended_calls import change, make_record, rows, sid
+from ended_calls import TURNS, change, make_record, rows, sid
 from instruments import HANGS, Neighbours, open_ready_database, open_working, until
 
 from agent.errors import CarrierError, ProviderError, StepDeadError
 from agent.eventlog import EventLog
 from agent.pg import open_connection
 from agent.pipeline.worker import Worker
-from agent.records import CallRecord, RecordingCallback
+from agent.records import CallRecord, RecordingCallback, Turn
 from agent.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
 from agent.store.calls import call_answered, keep_record
 from agent.store.ledger import retry
@@ -218,10 +218,11 @@ async def test_a_caller_without_a_number_is_no_lead(
     assert len(neighbours.receiver.bodies) == 1
 
 
-async def test_a_tenant_without_a_webhook_hears_nothing(
-    postgres: str, tmp_path: Path, neighbours: Neighbours
+@pytest.mark.parametrize("turns", [(), TURNS[:1]], ids=["nobody spoke", "only the agent spoke"])
+async def test_a_caller_who_said_nothing_and_a_tenant_without_a_webhook_cost_nothing(
+    postgres: str, tmp_path: Path, neighbours: Neighbours, turns: tuple[Turn, ...]
 ) -> None:
-    [call_id] = await keep(postgres, make_record(1, turns=()))
+    [call_id] = await keep(postgres, make_record(1, turns=turns))
     async with working(postgres, tmp_path, neighbours):
         await until_settled(postgres, call_id)
     assert all("skipped" in result(postgres, call_id, step) for step in ("summary", "extraction", "webhook"))

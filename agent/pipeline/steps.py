@@ -20,6 +20,7 @@ from psycopg.rows import TupleRow
 from agent.errors import StepDeadError
 from agent.pg import Connection
 from agent.pipeline import call_completed as event
+from agent.pipeline.analysis_request import is_worth_reading
 from agent.pipeline.carrier_media import open_twilio_recordings
 from agent.pipeline.extraction import Analyst, Extraction, Line, conversation_of
 from agent.pipeline.openai_rest import open_analyst
@@ -199,16 +200,16 @@ async def _transcription(facts: CallFacts, instruments: Instruments, _: Database
 async def _summary(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
     """Say in a few sentences what the call was about."""
     conversation = await _run(facts.conversation)
-    if not conversation:
-        return skipped("nothing was said")
+    if not is_worth_reading(conversation):
+        return skipped("the caller said nothing")
     return Found({"text": await instruments.analyst.summarise(conversation, facts.tenant)})
 
 
 async def _extraction(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
     """Find name, city, service, intent, lead status and what is left to do."""
     conversation = await _run(facts.conversation)
-    if not conversation:
-        return skipped("nothing was said")
+    if not is_worth_reading(conversation):
+        return skipped("the caller said nothing")
     return Found(attrs.asdict(await instruments.analyst.extract(conversation, facts.tenant)))
 
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import attrs
+import httpx
 import trio
 
 from agent.errors import AgentError
@@ -91,7 +92,7 @@ async def run_calls(
                 with trio.move_on_after(duration_s):
                     await _talk(stream, speech, every_s * (1 + index / calls), every_s)
                 report.ended_early += stream.is_closed
-        except (AgentError, OSError, trio.TooSlowError) as error:
+        except (AgentError, httpx.HTTPError, OSError, trio.TooSlowError) as error:
             report.failures[str(error) or type(error).__name__] += 1
 
     async with trio.open_nursery() as clock:
