@@ -16,8 +16,8 @@ from agent.call_keeping import CallKeeper
 from agent.carrier_rest import CarrierRest
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
-from agent.model.events import make_session
 from agent.model.leg import Connector
+from agent.model.requests import make_session
 from agent.record_store import RecordStore
 from agent.records import CallRecord
 from agent.settings import Settings

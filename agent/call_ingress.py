@@ -14,8 +14,8 @@ from agent.conversation import Conversation
 from agent.errors import AdmissionError, MalformedMessageError
 from agent.eventlog import EventLog
 from agent.input_repair import InputRepair
-from agent.model.events import encode_append
 from agent.model.outbox import ModelOutbox
+from agent.model.requests import encode_append
 from agent.playout import MarkOutcome
 from agent.records import Outcome
 from agent.twilio_stream import (

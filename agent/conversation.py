@@ -17,6 +17,7 @@ from agent.errors import GenerationTooLongError
 from agent.eventlog import EventLog
 from agent.generation import Generation, Part, Purpose
 from agent.model import events as model
+from agent.model import requests
 from agent.model.errors import Severity, severity
 from agent.playout import PlayoutClock
 from agent.records import Turn
@@ -130,7 +131,7 @@ class Conversation:
         self._requests[event_id] = purpose
         # Who fills the time that a tool takes has no need of tools.
         tools = purpose is not Purpose.FILLER
-        return model.encode_response_create(event_id, purpose.value, instructions, tools=tools)
+        return requests.encode_response_create(event_id, purpose.value, instructions, tools=tools)
 
     def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
         """Request an answer, unless the model was given up."""
@@ -153,7 +154,7 @@ class Conversation:
     def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
         self._told.append((self._since_answer_ms(now), "user", text))
-        self.effects.to_model(model.encode_text_item("user", text, self.next_event_id()))
+        self.effects.to_model(requests.encode_text_item("user", text, self.next_event_id()))
         self._ask_when_free(Purpose.KEYS)
 
     def say(self, audio: bytes, now: float) -> Generation:
@@ -167,7 +168,7 @@ class Conversation:
 
     def answer_tool(self, call_id: str, output: str, *, answer: bool) -> None:
         """Give a tool's output to the model, and ask it to go on unless nothing is to be said."""
-        self.effects.to_model(model.encode_tool_output(call_id, output, self.next_event_id()))
+        self.effects.to_model(requests.encode_tool_output(call_id, output, self.next_event_id()))
         if answer:
             self._ask_when_free(Purpose.TOOL)
 
@@ -238,7 +239,7 @@ class Conversation:
         )
 
     def _cancel_response(self, response_id: ResponseId) -> None:
-        self.effects.to_model(model.encode_response_cancel(response_id, self.next_event_id()))
+        self.effects.to_model(requests.encode_response_cancel(response_id, self.next_event_id()))
 
     def cleared(self, now: float) -> None:
         """The carrier was told to clear: tell the model what was heard (PL-8), and keep it."""
@@ -259,7 +260,7 @@ class Conversation:
         event_id = self.next_event_id()
         if heard_ms == 0:
             self._deletable[event_id] = part.item_id
-        self.effects.to_model(model.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
+        self.effects.to_model(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
 
     def _speech_stopped(self, event: model.SpeechStopped, now: float) -> None:
         self.policy.speech_stopped()
@@ -363,7 +364,7 @@ class Conversation:
     def _error(self, event: model.ErrorEvent, now: float) -> None:
         unheard = self._deletable.pop(event.event_id, None)
         if unheard is not None:
-            self.effects.to_model(model.encode_item_delete(unheard, self.next_event_id()))
+            self.effects.to_model(requests.encode_item_delete(unheard, self.next_event_id()))
             return
         grade = severity(event.kind, event.code)
         level: Any = "info" if grade is Severity.IGNORABLE else "error"
@@ -428,7 +429,7 @@ class Conversation:
             began_s = generation.first_frame_s or generation.created_s
             spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
         spoken.sort(key=lambda entry: entry[0])
-        return [model.encode_text_item(role, text, self.next_event_id()) for _, role, text in spoken if text]
+        return [requests.encode_text_item(role, text, self.next_event_id()) for _, role, text in spoken if text]
 
     def _since_answer_ms(self, at_s: float) -> int:
         return round((at_s - self.transcript.answered_s) * 1000)

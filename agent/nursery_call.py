@@ -22,17 +22,18 @@ from agent.barge_in import BargeInPolicy
 from agent.call_clock import CallClock
 from agent.call_ending import CallEnding
 from agent.call_house import CallHouse
-from agent.call_ingress import Ingress, receive_start
+from agent.call_ingress import Ingress
 from agent.call_keeping import CallKeeper
 from agent.call_state import CallState, run_guest
 from agent.call_tools import CallTools, tools_of
 from agent.call_watch import CallWatch
 from agent.conversation import Conversation
 from agent.door.tickets import CallTicket
-from agent.errors import AdmissionError, ModelUnavailableError, SocketClosedError
+from agent.errors import ModelUnavailableError, SocketClosedError
 from agent.finishing import run_until_asked
 from agent.generation import Generation, Purpose
 from agent.model import events as model
+from agent.model import requests
 from agent.model.leg import ModelLeg
 from agent.model.outbox import ModelOutbox
 from agent.records import CallRecord, Outcome
@@ -47,7 +48,6 @@ from agent.websocket import MessageSocket
 
 WRITER_GRACE_S: Final = 0.5
 """How long the pacer may take to finish a message when the call ends."""
-POLICY_VIOLATION: Final = 1008
 GREETING_REQUEST: Final = "Say exactly, and nothing else: "
 
 
@@ -201,7 +201,7 @@ class Call:
         """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
         conversation, house = self.conversation, self.state.house
         session = house.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
-        messages = [model.encode_session_update(session, conversation.next_event_id())]
+        messages = [requests.encode_session_update(session, conversation.next_event_id())]
         said = conversation.replay()
         messages += said
         greeting = house.greeting_of(self.state.tenant)
@@ -375,28 +375,3 @@ async def run_call(
         events.telemetry.calls.labels(outcome=record.outcome.value).inc()
         events.emit("CALL_METRICS", outcome=record.outcome.value, **attrs.asdict(record.metrics))
     return record
-
-
-async def answer(socket: MessageSocket, house: CallHouse, admit: Callable[[Start], CallTicket]) -> None:
-    """Serve one carrier stream: admit it by its ``start`` message, then run its call.
-
-    ``admit`` raises AdmissionError for a stream that is not to be served. Raises nothing but Cancelled; the
-    socket is closed in every case.
-    """
-    code, reason = 1000, ""
-    try:
-        start = await receive_start(socket, house.events)
-        ticket = admit(start)
-        if ticket.call_sid in house.active:
-            raise AdmissionError("second_stream", "this call has a stream already")  # noqa: TRY301
-        tenant = house.tenants.of_call(ticket.direction, ticket.caller, ticket.called)
-        if tenant is None:
-            raise AdmissionError("unknown_number", "the number that was called belongs to nobody")  # noqa: TRY301
-        await run_call(socket, start, ticket, tenant, house)
-    except AdmissionError as error:
-        house.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
-        code, reason = POLICY_VIOLATION, error.detail[:120]
-    except SocketClosedError as closed:
-        house.events.emit("STREAM_LEFT", code=closed.code)
-    finally:
-        await socket.aclose(code, reason)  # noqa: ASYNC102 - it shields and bounds itself

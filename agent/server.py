@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from agent.call_answer import answer
 from agent.call_house import CallHouse
 from agent.call_keeping import CallKeeper, StoreJournal
 from agent.carrier_rest import CarrierRest, open_twilio_rest
@@ -29,7 +30,6 @@ from agent.eventlog import EventLog, open_logging
 from agent.loop_probe import LoopProbe
 from agent.metronome import Metronome
 from agent.model.side import ModelSide
-from agent.nursery_call import answer
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.records import RecordingCallback
 from agent.settings import Settings
@@ -84,8 +84,9 @@ async def _open_worker(settings: Settings, database: Database, events: EventLog)
     if not settings.worker:
         yield None
         return
-    from agent.pipeline.steps import open_instruments  # noqa: PLC0415  (40 MB that a server without one does without)
-    from agent.pipeline.worker import Worker  # noqa: PLC0415  (as above)
+    # Here, because a server without one does without the 40 MB they need.
+    from agent.pipeline.instruments import open_instruments  # noqa: PLC0415
+    from agent.pipeline.worker import Worker  # noqa: PLC0415
 
     async with open_instruments(settings) as instruments:
         yield Worker(database, instruments, events, settings.worker_calls)

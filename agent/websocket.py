@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import functools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Protocol, cast
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 import trio_websocket as tws
 from wsproto import ConnectionType
-from wsproto.events import BytesMessage, Event, TextMessage
-from wsproto.utilities import LocalProtocolError
 
-from agent.errors import HandshakeRejectedError, SocketClosedError
+from agent.errors import SocketClosedError
+from agent.ws_connection import Connection, LastLook, Wanted, closed_error, open_reader_nursery
 from agent.ws_shortcuts import ShortcutConnection
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
@@ -37,14 +36,11 @@ CANCELLED_CLOSE_GRACE_S: Final = 0.1
 HANDSHAKE_S: Final = 5.0
 """How long the opening handshake may take, name look-up, TCP and TLS included."""
 
-Wanted = Callable[[], bool]
 _LIMITS: Final[dict[str, Any]] = {
     "message_queue_size": QUEUED_MESSAGES,
     "max_message_size": MAX_MESSAGE_BYTES,
     "receive_buffer_size": RECEIVE_BUFFER_BYTES,
 }
-_TEXT: Final = 0x1
-_OPCODE: Final = 0x0F
 
 
 class MessageSocket(Protocol):
@@ -72,92 +68,11 @@ class MessageSocket(Protocol):
 
 
 @attrs.define(eq=False)
-class _LastLook(trio.abc.Stream):
-    """The stream under the engine: asks ``wanted`` about a text message just before it is written.
-
-    The engine takes a lock between being asked to send and writing, and other tasks run meanwhile. A whole
-    unfragmented, uncompressed WebSocket frame that is left out here leaves a valid stream behind.
-    """
-
-    inner: trio.abc.Stream
-    wanted: Wanted | None = None
-    refused: bool = False
-    on_end: Callable[[], None] | None = None
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.wanted is not None and data[0] & _OPCODE == _TEXT and not self.wanted():
-            self.refused = True
-            await trio.lowlevel.checkpoint()
-            return
-        try:
-            await self.inner.send_all(data)
-        except trio.BrokenResourceError:
-            self._tell_end()
-            raise
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        try:
-            data = await self.inner.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            self._tell_end()
-            raise
-        if not data:
-            self._tell_end()
-        return data
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-    def _tell_end(self) -> None:
-        """A connection that was reset is over like one that was closed."""
-        if self.on_end is not None:
-            self.on_end()
-
-
-class _Connection(tws.WebSocketConnection):
-    """trio-websocket's connection, with two shortcuts past checkpoints it does not need.
-
-    A call sends and receives two hundred messages a second; measured in docs/decisions.md. Both methods are
-    the library's own but for that; its version is pinned.
-    """
-
-    async def _send(self, event: Event) -> None:
-        """As inherited, but an uncontended lock is taken without giving way to the scheduler."""
-        data = self._wsproto.send(event)
-        if self._stream_lock.locked():
-            await self._stream_lock.acquire()
-        else:
-            self._stream_lock.acquire_nowait()
-        broken = False
-        try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            broken = True
-        finally:
-            self._stream_lock.release()
-        if broken:
-            await self._abort_web_socket()
-            raise tws.ConnectionClosed(self._close_reason)
-
-    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
-        """As inherited, but a whole message that has room in the queue is put there at once."""
-        whole = event.message_finished and not self._message_parts
-        if whole and len(event.data) <= self._max_message_size:
-            with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
-                self._send_channel.send_nowait(cast("bytes | str", event.data))
-                return
-        await super()._handle_message_event(event)
-
-
-@attrs.define(eq=False)
 class TrioWebSocket:
     """``MessageSocket`` on trio-websocket."""
 
     _connection: tws.WebSocketConnection
-    _stream: _LastLook
+    _stream: LastLook
 
     @property
     def path(self) -> str:
@@ -169,7 +84,7 @@ class TrioWebSocket:
         try:
             message: str | bytes = await self._connection.get_message()
         except tws.ConnectionClosed as closed:
-            raise _closed(closed) from None
+            raise closed_error(closed) from None
         return message
 
     async def send(self, message: str, wanted: Wanted | None = None) -> bool:
@@ -179,7 +94,7 @@ class TrioWebSocket:
         try:
             await self._connection.send_message(message)
         except tws.ConnectionClosed as closed:
-            raise _closed(closed) from None
+            raise closed_error(closed) from None
         finally:
             stream.wanted = None
         return not stream.refused
@@ -189,7 +104,7 @@ class TrioWebSocket:
         try:
             await self._connection.ping()
         except tws.ConnectionClosed as closed:
-            raise _closed(closed) from None
+            raise closed_error(closed) from None
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """See MessageSocket."""
@@ -203,17 +118,12 @@ class TrioWebSocket:
         await trio.aclose_forcefully(self._stream)
 
 
-def _closed(closed: tws.ConnectionClosed) -> SocketClosedError:
-    reason = closed.reason
-    return SocketClosedError(1006) if reason is None else SocketClosedError(reason.code, reason.reason or "")
-
-
 @attrs.define(eq=False)
 class Handshake:
     """A WebSocket handshake waiting for our answer; call ``accept`` or ``reject`` once."""
 
     _request: tws.WebSocketRequest
-    _stream: _LastLook
+    _stream: LastLook
 
     @property
     def target(self) -> str:
@@ -248,10 +158,10 @@ async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handsh
 
     Raises trio.TooSlowError after HANDSHAKE_S.
     """
-    looked = _LastLook(stream)
-    async with _reader_nursery(looked) as readers:
+    looked = LastLook(stream)
+    async with open_reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
-            connection = _Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
+            connection = Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
             readers.start_soon(connection._reader_task)  # noqa: SLF001 - as wrap_*_stream does
             request = await connection._get_request()  # noqa: SLF001 - as wrap_*_stream does
         yield Handshake(request, looked)
@@ -312,11 +222,11 @@ async def open_client_over(
     subprotocols: Sequence[str] = (),
 ) -> AsyncIterator[TrioWebSocket]:
     """Shake hands as the client over a connected stream, dropped when left. Errors as open_client."""
-    looked = _LastLook(stream)
-    async with _reader_nursery(looked) as readers:
+    looked = LastLook(stream)
+    async with open_reader_nursery(looked) as readers:
         with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
             looked.on_end = hung_up.cancel
-            connection = _Connection(
+            connection = Connection(
                 looked,
                 ShortcutConnection(ConnectionType.CLIENT),
                 host=host,
@@ -335,45 +245,3 @@ async def open_client_over(
             yield socket
         finally:
             await socket.aclose()
-
-
-@attrs.frozen
-class _ReaderHome:
-    """Where a connection's reader task runs."""
-
-    nursery: trio.Nursery
-
-    def start_soon(self, reader: Callable[[], Awaitable[None]]) -> None:
-        self.nursery.start_soon(self._run, reader)
-
-    async def _run(self, reader: Callable[[], Awaitable[None]]) -> None:
-        # A ping that arrives when our close frame is out: the engine tries to answer, and may not any more.
-        with suppress(LocalProtocolError):
-            await reader()
-
-
-@asynccontextmanager
-async def _reader_nursery(stream: _LastLook) -> AsyncIterator[_ReaderHome]:
-    """A home for the engine's reader task: ended, and the stream dropped, however the body ends.
-
-    The reader itself only fails during the handshake, so a group of one is the body's own error, or the
-    peer's refusal, and is raised bare.
-    """
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield _ReaderHome(nursery)
-            finally:
-                nursery.cancel_scope.cancel(reason="the socket is left")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        [error] = group.exceptions
-        if isinstance(error, tws.ConnectionRejected):
-            body = (error.body or b"").decode(errors="replace")
-            raise HandshakeRejectedError(error.status_code, body[:200]) from None
-        if isinstance(error, tws.ConnectionClosed):
-            raise _closed(error) from None
-        raise error from error.__cause__
-    finally:
-        await trio.aclose_forcefully(stream)

@@ -11,13 +11,13 @@ from typing import Any
 import attrs
 import trio
 
+from agent.call_answer import answer
 from agent.call_house import CallHouse
 from agent.call_keeping import CallKeeper
 from agent.door.tickets import CallTicket
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
 from agent.model.leg import Connector
-from agent.nursery_call import answer
 from agent.postcall import PostCallChannel
 from agent.records import CallRecord
 from agent.settings import Settings, load_settings

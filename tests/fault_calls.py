@@ -11,8 +11,8 @@ import pytest
 import trio
 from calls import CALL_SID, House, admit, open_call, open_house
 
+from agent.call_answer import answer
 from agent.door.tickets import CallTicket
-from agent.nursery_call import answer
 from agent.records import CallRecord, Outcome
 from agent.sim.carrier import SimulatedStream, open_simulated_stream
 from agent.sim.link import HeldStream, memory_link

@@ -15,8 +15,8 @@ import trio
 from agent.eventlog import EventLog
 from agent.pg import open_pool
 from agent.pipeline.extraction import Extraction, Line, RuleAnalyst
+from agent.pipeline.instruments import Instruments
 from agent.pipeline.recordings import Media, RecordingState
-from agent.pipeline.steps import Instruments
 from agent.pipeline.transcription import Transcription, Utterance, make_transcription
 from agent.pipeline.wav_format import write_head
 from agent.pipeline.webhook_delivery import Delivery

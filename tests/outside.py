@@ -14,7 +14,7 @@ from ended_calls import change, make_record, rows
 from agent.eventlog import EventLog
 from agent.pg import open_connection
 from agent.pipeline.call_completed import event_id
-from agent.pipeline.steps import open_instruments
+from agent.pipeline.instruments import open_instruments
 from agent.pipeline.worker import Worker
 from agent.records import CallRecord
 from agent.settings import Settings, load_settings

@@ -58,7 +58,7 @@ class CancelAt(trio.abc.Instrument):
         """Whether the task runs the call or is below it: not the simulators, not the metronome."""
         current: trio.lowlevel.Task | None = task
         while current is not None:
-            if current.name.endswith("agent.nursery_call.answer"):
+            if current.name.endswith("agent.call_answer.answer"):
                 return True
             parent = current.parent_nursery
             current = parent.parent_task if parent is not None else None

@@ -22,20 +22,21 @@ FLOORS = {
     1: "settings records telemetry eventlog door.tickets tenancy.tenant tenancy.fields",
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
     2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
-          call_clock dtmf input_repair tools twilio_stream ws_shortcuts model.errors model.events
+          call_clock dtmf input_repair tools twilio_stream ws_shortcuts model.errors model.events model.requests
           door.http_head door.signature door.twiml tenancy.files cli.showing cli.transcript_view
           stages pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
           pipeline.call_completed pipeline.inward pipeline.webhook_signature pipeline.wav_format
           pipeline.transcription pipeline.talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
-    3: """websocket finishing metronome tx_scheduler carrier_rest record_store spool embedded_postgres store pg
-          tool_desk user_tools loop_probe shutdown model.outbox model.leg model.side door.front_door
-          door.stream_desk tenant_book pipeline.webhook_delivery pipeline.openai_rest pipeline.part_file
-          pipeline.recordings pipeline.carrier_media pipeline.wav_reading pipeline.transcribing
-          pipeline.local_transcribing""",
+    3: """ws_connection websocket finishing metronome tx_scheduler carrier_rest record_store spool
+          embedded_postgres store pg tool_desk user_tools tenant_book loop_probe shutdown
+          model.outbox model.leg model.side door.front_door door.stream_desk pipeline.webhook_delivery
+          pipeline.openai_rest pipeline.part_file pipeline.recordings pipeline.carrier_media
+          pipeline.wav_reading pipeline.transcribing pipeline.local_transcribing""",
     # The call, and what comes after it.
     4: """call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call
-          postcall pipeline.chores pipeline.steps pipeline.worker""",
+          call_answer postcall pipeline.chores pipeline.facts pipeline.instruments pipeline.payload
+          pipeline.steps pipeline.worker""",
     # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
     5: """server door.web door.webhooks pipeline.process cli __main__ local sim demo bench""",
 }

@@ -16,21 +16,15 @@ from psycopg.rows import TupleRow
 from agent.pg import Connection, open_connection
 from agent.stages import STEPS
 from agent.store.calls import call_answered, keep_record
+from agent.store.claims import Claim, ClaimLostError, claim_call, due_calls, next_due_s, release_call, settle_due
 from agent.store.ledger import (
     Begun,
-    Claim,
-    ClaimLostError,
     add_delivery,
-    claim_call,
-    due_calls,
     fail_step,
     finish_step,
-    next_due_s,
     postpone_step,
     read_call,
-    release_call,
     retry,
-    settle_due,
     start_step,
     states_of,
 )

@@ -13,15 +13,8 @@ import trio
 from agent.errors import HandshakeRejectedError, SocketClosedError
 from agent.local import server
 from agent.local.listening import WINDOW_BYTES
-from agent.model.events import (
-    ErrorEvent,
-    ModelEvent,
-    ResponseDone,
-    SessionCreated,
-    decode_event,
-    encode_append,
-    encode_response_create,
-)
+from agent.model.events import ErrorEvent, ModelEvent, ResponseDone, SessionCreated, decode_event
+from agent.model.requests import encode_append, encode_response_create
 from agent.websocket import MessageSocket, open_client
 
 pytestmark = pytest.mark.sockets

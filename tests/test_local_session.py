@@ -22,11 +22,13 @@ from trio.testing import MockClock
 from agent.local.outbox import Outbox
 from agent.local.session import Session, run_session
 from agent.model import events as ours
+from agent.model import requests
 from agent.nursery_call import GREETING_REQUEST
 from agent.sim.memory import open_memory_sockets
 from agent.tools import END_CALL
 from agent.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
-from agent.websocket import MessageSocket, Wanted
+from agent.websocket import MessageSocket
+from agent.ws_connection import Wanted
 
 SHAPES: dict[str, type[BaseModel]] = {
     get_args(shape.model_fields["type"].annotation)[0]: shape
@@ -133,12 +135,12 @@ class Client:
         payload = b64encode(bytes([byte]) * (FRAME_MS * BYTES_PER_MS)).decode()
         await trio.lowlevel.checkpoint()
         for _ in range(ms // FRAME_MS):
-            await self.socket.send(ours.encode_append(payload))
+            await self.socket.send(requests.encode_append(payload))
             await trio.sleep(FRAME_MS / 1000)
 
     async def configure(self, silence_ms: int = 400, **detection: Any) -> None:
         """What our agent sets."""
-        session = ours.make_session(
+        session = requests.make_session(
             instructions="Opening hours: nine to five.\nAddress: one Main Street.",
             voice="marin",
             turn_detection={"type": "server_vad", "silence_duration_ms": silence_ms},
@@ -280,7 +282,9 @@ async def test_wb_5_one_detector_a_session(autojump_clock: MockClock) -> None:
 async def test_the_greeting_is_said_word_for_word(autojump_clock: MockClock) -> None:
     async with talking() as (client, engines):
         await client.configure()
-        await client.socket.send(ours.encode_response_create("e1", "greeting", f"{GREETING_REQUEST}Hello. שלום."))
+        await client.socket.send(
+            requests.encode_response_create("e1", "greeting", f"{GREETING_REQUEST}Hello. שלום.")
+        )
         done = await client.until("response.done")
         assert client.spoken() == ["Hello. שלום."]
         assert done["response"]["metadata"] == {"purpose": "greeting"}
@@ -294,7 +298,7 @@ async def test_cancel_stops_at_once(autojump_clock: MockClock) -> None:
         await client.configure()
         await client.say_exactly("One. Two. Three. Four.")
         delta = await client.until("response.output_audio.delta")
-        await client.socket.send(ours.encode_response_cancel(ResponseId(delta["response_id"]), "c1"))
+        await client.socket.send(requests.encode_response_cancel(ResponseId(delta["response_id"]), "c1"))
         done = await client.until("response.done")
         await trio.sleep(5)
         assert done["response"]["status"] == "cancelled"
@@ -302,7 +306,7 @@ async def test_cancel_stops_at_once(autojump_clock: MockClock) -> None:
         assert done["response"]["output"][0]["status"] == "incomplete"
         assert client.events[-1] == done
         assert len(client.of("response.output_audio.done")) == 1
-        await client.socket.send(ours.encode_truncate(ItemId(delta["item_id"]), 0, MS_A_SENTENCE, "t1"))
+        await client.socket.send(requests.encode_truncate(ItemId(delta["item_id"]), 0, MS_A_SENTENCE, "t1"))
         await client.until("conversation.item.truncated")
         assert not client.of("error")
     assert engines.abandoned["speak"] == 1
@@ -405,7 +409,7 @@ async def test_goodbye_calls_end_call_after_its_words(autojump_clock: MockClock)
         called = client.of("response.function_call_arguments.done")[0]
         assert called["name"] == "end_call"
         assert json.loads(called["arguments"]) == {"reason": "The caller said goodbye."}
-        await client.socket.send(ours.encode_tool_output(called["call_id"], '{"ok": true}', "o1"))
+        await client.socket.send(requests.encode_tool_output(called["call_id"], '{"ok": true}', "o1"))
         await client.send("response.create")
         await client.until("response.done", 2)
         assert client.spoken()[1].startswith("I have noted everything.")
@@ -428,7 +432,7 @@ async def test_a_replayed_history_is_not_answered_again(autojump_clock: MockCloc
     async with talking() as (client, _):
         await client.configure()
         for role, text in (("user", "My name is Dave."), ("assistant", "Hello Dave.")):
-            await client.socket.send(ours.encode_text_item(role, text, "h1"))
+            await client.socket.send(requests.encode_text_item(role, text, "h1"))
         await client.audio(SECOND_MS, BYE)
         await client.audio(SECOND_MS)
         await client.until("response.done")
@@ -463,9 +467,9 @@ async def test_delete(autojump_clock: MockClock) -> None:
         await client.say_exactly("One.")
         done = await client.until("response.done")
         item_id = ItemId(done["response"]["output"][0]["id"])
-        await client.socket.send(ours.encode_item_delete(item_id, "d1"))
+        await client.socket.send(requests.encode_item_delete(item_id, "d1"))
         await client.until("conversation.item.deleted")
-        await client.socket.send(ours.encode_item_delete(item_id, "d2"))
+        await client.socket.send(requests.encode_item_delete(item_id, "d2"))
         await client.until("error")
         assert client.error()["code"] == "item_delete_invalid_item_id"
 

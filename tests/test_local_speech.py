@@ -21,11 +21,8 @@ from agent.model.events import (
     ResponseDone,
     TranscriptDelta,
     decode_event,
-    encode_append,
-    encode_response_create,
-    encode_session_update,
-    make_session,
 )
+from agent.model.requests import encode_append, encode_response_create, encode_session_update, make_session
 from agent.tools import END_CALL
 from agent.ulaw import SILENCE_DBFS, pcm16_to_ulaw, rms_dbfs, ulaw_to_pcm16
 from agent.units import BYTES_PER_MS, FRAME_BYTES, FRAME_S, SILENCE_FRAME

@@ -29,6 +29,7 @@ from agent.errors import MalformedMessageError
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
 from agent.model import events as codec
+from agent.model import requests
 from agent.model.leg import Connector
 from agent.records import CallRecord
 from agent.telemetry import Telemetry
@@ -76,7 +77,7 @@ def session_of(**settings: Any) -> dict[str, Any]:
 )
 def test_every_session_a_call_can_ask_for_is_valid(settings: dict[str, Any]) -> None:
     session = session_of(**settings)
-    event = checked(SessionUpdateEvent, codec.encode_session_update(session, "evt_1"))
+    event = checked(SessionUpdateEvent, requests.encode_session_update(session, "evt_1"))
     assert event.event_id == "evt_1"
     assert not find_extras(event), "a field the provider does not know"
 
@@ -100,11 +101,11 @@ def test_a_session_is_mu_law_both_ways_and_interruption_is_ours() -> None:
 
 def test_append_carries_the_payload_untouched() -> None:
     payload = b64encode(bytes(range(160))).decode()
-    assert checked(InputAudioBufferAppendEvent, codec.encode_append(payload)).audio == payload
+    assert checked(InputAudioBufferAppendEvent, requests.encode_append(payload)).audio == payload
 
 
 def test_response_create_carries_its_purpose_and_instructions() -> None:
-    event = checked(ResponseCreateEvent, codec.encode_response_create("evt_2", "greeting", HEBREW))
+    event = checked(ResponseCreateEvent, requests.encode_response_create("evt_2", "greeting", HEBREW))
     assert event.response is not None
     assert event.response.metadata == {"purpose": "greeting"}
     assert event.response.instructions == HEBREW
@@ -112,40 +113,40 @@ def test_response_create_carries_its_purpose_and_instructions() -> None:
 
 
 def test_response_create_without_instructions_keeps_the_sessions() -> None:
-    encoded = codec.encode_response_create("evt_2", "idle")
+    encoded = requests.encode_response_create("evt_2", "idle")
     assert checked(ResponseCreateEvent, encoded).response is not None
     assert "instructions" not in encoded
 
 
 def test_cancel_truncate_and_delete_are_valid() -> None:
-    cancel = checked(ResponseCancelEvent, codec.encode_response_cancel(RESPONSE, "evt_3"))
+    cancel = checked(ResponseCancelEvent, requests.encode_response_cancel(RESPONSE, "evt_3"))
     assert (cancel.response_id, cancel.event_id) == (RESPONSE, "evt_3")
-    truncate = checked(ConversationItemTruncateEvent, codec.encode_truncate(ITEM, 0, 1234, "evt_4"))
+    truncate = checked(ConversationItemTruncateEvent, requests.encode_truncate(ITEM, 0, 1234, "evt_4"))
     assert (truncate.item_id, truncate.content_index, truncate.audio_end_ms) == (ITEM, 0, 1234)
-    delete = checked(ConversationItemDeleteEvent, codec.encode_item_delete(ITEM, "evt_5"))
+    delete = checked(ConversationItemDeleteEvent, requests.encode_item_delete(ITEM, "evt_5"))
     assert (delete.item_id, delete.event_id) == (ITEM, "evt_5")
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
 @pytest.mark.parametrize("text", ["Hello.", HEBREW, "", "\x00\x1f\u2028🙂"])
 def test_text_items_are_valid_in_every_role(role: str, text: str) -> None:
-    item: Any = checked(ConversationItemCreateEvent, codec.encode_text_item(role, text, "evt_6")).item
+    item: Any = checked(ConversationItemCreateEvent, requests.encode_text_item(role, text, "evt_6")).item
     assert item.role == role
     assert item.content[0].text == text
     assert item.content[0].type == ("output_text" if role == "assistant" else "input_text")
 
 
 def test_tool_output_is_valid() -> None:
-    item: Any = checked(ConversationItemCreateEvent, codec.encode_tool_output("call_1", HEBREW, "evt_7")).item
+    item: Any = checked(ConversationItemCreateEvent, requests.encode_tool_output("call_1", HEBREW, "evt_7")).item
     assert (item.type, item.call_id, item.output) == ("function_call_output", "call_1", HEBREW)
 
 
 @given(st.text(), st.text(), st.integers(0, 2**31), st.integers(0, 2**31))
 def test_any_text_survives_encoding(text: str, name: str, index: int, end_ms: int) -> None:
     """Nothing that a caller says or a setting holds can break out of its JSON string."""
-    item: Any = checked(ConversationItemCreateEvent, codec.encode_text_item("user", text, name)).item
+    item: Any = checked(ConversationItemCreateEvent, requests.encode_text_item("user", text, name)).item
     assert item.content[0].text == text
-    truncate = checked(ConversationItemTruncateEvent, codec.encode_truncate(ItemId(name), index, end_ms, name))
+    truncate = checked(ConversationItemTruncateEvent, requests.encode_truncate(ItemId(name), index, end_ms, name))
     assert (truncate.item_id, truncate.audio_end_ms) == (name, end_ms)
 
 

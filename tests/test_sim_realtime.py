@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from trio.testing import MockClock
 
 from agent.errors import SocketClosedError
-from agent.model.events import (
+from agent.model.requests import (
     encode_append,
     encode_item_delete,
     encode_response_cancel,

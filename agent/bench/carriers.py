@@ -30,7 +30,8 @@ from agent.sim.playback import PlaybackBuffer
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
 from agent.units import BYTES_PER_MS
-from agent.websocket import TrioWebSocket, Wanted, open_client
+from agent.websocket import TrioWebSocket, open_client
+from agent.ws_connection import Wanted
 
 _MEDIA: Final = '{"event":"media"'
 _CLEAR: Final = '{"event":"clear"'

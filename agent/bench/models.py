@@ -25,7 +25,8 @@ from agent.bench.plan import LoadPlan, SimulatorOrder, read_signature
 from agent.errors import SocketClosedError
 from agent.sim.realtime import ScriptedRealtime
 from agent.sim.script import Answer
-from agent.websocket import TrioWebSocket, Wanted, open_server_handshake
+from agent.websocket import TrioWebSocket, open_server_handshake
+from agent.ws_connection import Wanted
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _SPEECH_STARTED: Final = '{"type":"input_audio_buffer.speech_started"'

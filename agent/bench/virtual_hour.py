@@ -15,11 +15,11 @@ import attrs
 import trio
 from trio.testing import MockClock
 
+from agent.call_answer import answer
 from agent.call_house import CallHouse
 from agent.door.tickets import CallTicket
 from agent.eventlog import EventLog
 from agent.metronome import Metronome
-from agent.nursery_call import answer
 from agent.postcall import PostCallChannel
 from agent.records import CallRecord
 from agent.settings import load_settings

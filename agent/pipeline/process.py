@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 from agent.eventlog import EventLog, open_logging
-from agent.pipeline.steps import open_instruments
+from agent.pipeline.instruments import open_instruments
 from agent.pipeline.worker import Worker
 from agent.settings import Settings
 from agent.store import open_database

@@ -7,13 +7,10 @@ database: the worker writes both in one transaction, so the effect happens exact
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import attrs
-import msgspec
 import trio
 from psycopg.rows import TupleRow
 
@@ -21,25 +18,15 @@ from agent.errors import StepDeadError
 from agent.pg import Connection
 from agent.pipeline import call_completed as event
 from agent.pipeline.analysis_request import is_worth_reading
-from agent.pipeline.carrier_media import open_twilio_recordings
-from agent.pipeline.extraction import Analyst, Extraction, Line, conversation_of
-from agent.pipeline.openai_rest import open_analyst
-from agent.pipeline.recordings import RecordingSource, fetch_recording
-from agent.pipeline.transcribing import Transcriber, open_transcriber
-from agent.pipeline.transcription import Segment
-from agent.pipeline.webhook_delivery import Delivery, deliver
-from agent.records import CallMetrics, Turn
-from agent.settings import Settings
+from agent.pipeline.facts import CallFacts
+from agent.pipeline.instruments import Instruments
+from agent.pipeline.payload import make_payload
+from agent.pipeline.recordings import fetch_recording
 from agent.store import Database
 from agent.store.leads import appointments_in, find_lead, upsert_lead
-from agent.store.ledger import Claim, ClaimedCall, add_delivery, read_call, results_of, states_of
-from agent.store.recordings import mark_downloaded, recording_of
-from agent.store.tenants import get_tenant
-from agent.store.values import AppointmentRow, LeadRow, LeadUpdate, RecordingRow
-from agent.store.views import turns_of
-from agent.tenancy.fields import normalise_number
-from agent.tenancy.tenant import DEFAULT_TENANT_ID, Tenant
-from agent.units import CallSid
+from agent.store.ledger import add_delivery
+from agent.store.recordings import mark_downloaded
+from agent.store.values import LeadUpdate
 
 _threads: Final = trio.CapacityLimiter(1)
 _T = TypeVar("_T")
@@ -59,96 +46,6 @@ class Found:
 def skipped(why: str) -> Found:
     """There was nothing to do."""
     return Found({"skipped": why})
-
-
-@attrs.frozen
-class Instruments:
-    """All that the steps use outside the database."""
-
-    carrier: RecordingSource | None
-    """None: there are no credentials for it."""
-    transcriber: Transcriber
-    analyst: Analyst
-    recordings: Path
-    """The folder that recordings are fetched into."""
-    allow_inward: bool = False
-    deliver: Callable[..., Awaitable[Delivery]] = deliver
-
-
-@asynccontextmanager
-async def open_instruments(settings: Settings) -> AsyncIterator[Instruments]:
-    """The instruments that the settings ask for: with a key OpenAI's, else those of this machine."""
-    async with AsyncExitStack() as stack:
-        yield Instruments(
-            carrier=await stack.enter_async_context(open_twilio_recordings(settings)),
-            transcriber=await stack.enter_async_context(open_transcriber(settings)),
-            analyst=await stack.enter_async_context(open_analyst(settings)),
-            recordings=settings.data_dir.absolute() / "recordings",
-            allow_inward=settings.allow_inward_webhooks,
-        )
-
-
-@attrs.frozen
-class CallFacts:
-    """What is known of a call when a step begins."""
-
-    claim: Claim
-    call: ClaimedCall
-    tenant: Tenant
-    turns: tuple[Turn, ...]
-    recording: RecordingRow | None
-    results: Mapping[str, Mapping[str, Any]]
-    """Of the steps that are done."""
-    dead: Mapping[str, str]
-    """Of the steps that were given up: why."""
-
-    @property
-    def call_sid(self) -> CallSid:
-        """The carrier's name for the call."""
-        return CallSid(self.call.call_sid)
-
-    @property
-    def phone(self) -> str:
-        """The other party's number in E.164, or empty."""
-        other = self.call.caller if self.call.direction == "inbound" else self.call.called
-        try:
-            return normalise_number(other)
-        except ValueError:
-            return ""
-
-    def found(self, step: str) -> Mapping[str, Any] | None:
-        """What an earlier step found; None if it was given up, or had nothing to do."""
-        result = self.results.get(step)
-        return None if result is None or "skipped" in result else result
-
-    def conversation(self) -> tuple[Line, ...]:
-        """What was said: by the recording, if both were heard on it, else as written down during the call."""
-        transcription = self.found("transcription")
-        if transcription is not None:
-            lines = [
-                Line(part["channel"], part["text"], part["start_ms"] / 1000)
-                for part in transcription["segments"]
-                if part["channel"] != "unknown"
-            ]
-            if {line.role for line in lines} == {"caller", "agent"}:
-                return tuple(lines)
-        return conversation_of(self.turns)
-
-
-async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFacts:
-    """Read what is known of a claimed call."""
-    call = await read_call(connection, claim.call_id)
-    tenant = await get_tenant(connection, call.tenant_id) or Tenant(DEFAULT_TENANT_ID, "")
-    states = await states_of(connection, claim.call_id)
-    return CallFacts(
-        claim=claim,
-        call=call,
-        tenant=tenant,
-        turns=tuple(await turns_of(connection, claim.call_id)),
-        recording=await recording_of(connection, claim.call_id),
-        results=await results_of(connection, claim.call_id),
-        dead={step: row["error"] for step, row in states.items() if row["state"] == "dead"},
-    )
 
 
 async def _recording(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
@@ -278,79 +175,6 @@ async def _webhook(facts: CallFacts, instruments: Instruments, database: Databas
             await note(connection)
         delivery.check()
     return Found({"http_status": delivery.status, "idempotency_key": key}, note)
-
-
-def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[AppointmentRow]) -> bytes:
-    """``call.completed`` of what is known now. Of an hour's call it takes 80 ms: not for the event loop."""
-    call, tenant = facts.call, facts.tenant
-    transcription, summary = facts.found("transcription"), facts.found("summary")
-    extraction = facts.found("extraction")
-    completed = event.CallCompleted(
-        id=event.event_id(facts.call_sid),
-        tenant=event.tenant_shown(tenant),
-        call=event.call_shown(
-            tenant,
-            call_sid=facts.call_sid,
-            direction=cast("Literal['inbound', 'outbound']", call.direction),
-            caller=call.caller,
-            called=call.called,
-            answered_at=call.answered_at,
-            ended_at=call.ended_at,
-            outcome=call.outcome,
-            reason=call.reason,
-            dtmf=call.dtmf,
-        ),
-        transcript=event.turns_shown(facts.turns),
-        recording=_recording_shown(facts.recording, tenant),
-        transcription=(
-            event.segments_shown(Segment(**part) for part in transcription["segments"]) if transcription else None
-        ),
-        summary=summary["text"] if summary else None,
-        extraction=event.extraction_shown(Extraction(**extraction)) if extraction else None,
-        lead=(
-            event.LeadShown(
-                id=lead.id,
-                phone=lead.phone,
-                name=lead.name,
-                city=lead.city,
-                service=lead.service,
-                status=lead.status,
-                note=lead.note,
-            )
-            if lead
-            else None
-        ),
-        lead_status=lead.status if lead else None,
-        appointments=tuple(
-            event.AppointmentShown(
-                id=made.id,
-                starts_at=event.moment(made.starts_at, tenant.time_zone),
-                service=made.service or None,
-                name=made.name or None,
-                phone=made.phone,
-                note=made.note or None,
-            )
-            for made in appointments
-        ),
-        metrics=msgspec.convert(call.metrics, CallMetrics) if call.metrics else None,
-        dead_steps=event.dead_steps_shown(facts.dead),
-    )
-    return event.encode(completed)
-
-
-def _recording_shown(row: RecordingRow | None, tenant: Tenant) -> event.RecordingShown | None:
-    if row is None:
-        return None
-    return event.RecordingShown(
-        sid=row.recording_sid,
-        status=row.status,
-        url=None if row.deleted_at else event.public_url(row.url),
-        duration_s=row.duration_s,
-        channels=row.channels,
-        size_bytes=row.size_bytes,
-        sha256=row.sha256,
-        deleted_at=event.moment(row.deleted_at, tenant.time_zone) if row.deleted_at else None,
-    )
 
 
 async def _run(work: Callable[..., _T], *arguments: Any) -> _T:

@@ -9,7 +9,7 @@ import attrs
 from psycopg.rows import TupleRow, class_row
 
 from agent.pg import Connection
-from agent.store.ledger import due_calls
+from agent.store.claims import due_calls
 
 _MOST: Final = 100_000
 

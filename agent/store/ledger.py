@@ -1,8 +1,6 @@
-"""The ledger of post-call work: who works on which call, and what became of each step (DESIGN D10).
+"""The ledger of post-call work: what became of each step of each call (DESIGN D10).
 
-A claim is a session advisory lock on a connection of the worker's own, so that a worker that dies, or loses that
-connection, frees its calls at once; and a token in the call's row, which every result is checked against, so that
-one who lost a claim and does not know it yet writes nothing.
+Whoever writes here holds a claim (``agent.store.claims``), and every result is checked against it.
 """
 
 from __future__ import annotations
@@ -10,35 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID, uuid4
 
 import attrs
 import msgspec
 import trio
 from psycopg.rows import TupleRow, class_row, dict_row
 
-from agent.errors import AgentError
 from agent.pg import Connection
 from agent.stages import STEPS, steps_from
 from agent.store.calls import CHANNEL
+from agent.store.claims import Claim, ClaimLostError, check_claim
 from agent.store.text import clean, clean_json
 
 _threads: Final = trio.CapacityLimiter(2)
-LOCKS: Final = 0x43414C4C
-"""The first half of the advisory locks of calls; the second is the call's number, its low 32 bits."""
-
-
-class ClaimLostError(AgentError):
-    """Somebody else works on the call now: whatever was found is theirs to find again."""
-
-
-@attrs.frozen
-class Claim:
-    """The right to work on a call."""
-
-    call_id: int
-    token: UUID
-    call_sid: str = ""
 
 
 @attrs.frozen
@@ -69,53 +51,6 @@ class ClaimedCall:
     metrics: dict[str, Any] | None
 
 
-async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
-    """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first."""
-    cursor = await connection.execute(
-        "SELECT id FROM calls WHERE due_at <= now() AND status = 'ended' AND NOT EXISTS "
-        "(SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s "
-        "AND objid = (calls.id & 4294967295)::oid AND database = "
-        "(SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY due_at LIMIT %s",
-        [LOCKS, limit],
-    )
-    return [call_id for (call_id,) in await cursor.fetchall()]
-
-
-async def next_due_s(connection: Connection[TupleRow]) -> float | None:
-    """Seconds until further work is due, beyond what is due now; None: there is none."""
-    cursor = await connection.execute(
-        "SELECT extract(epoch FROM min(due_at) - now())::float FROM calls WHERE due_at > now()"
-    )
-    row = await cursor.fetchone()
-    return row[0] if row else None
-
-
-async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) -> Claim | None:
-    """Claim a call on the worker's own connection; None if somebody has it, or nothing is due any more."""
-    if not await _lock(claims, call_id):
-        return None
-    token = uuid4()
-    cursor = await claims.execute(
-        "UPDATE calls SET claim = %s, claimed_by = %s, claimed_at = now() "
-        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING call_sid",
-        [token, clean(worker), call_id],
-    )
-    row = await cursor.fetchone()
-    if row is None:
-        await _unlock(claims, call_id)
-        return None
-    return Claim(call_id, token, row[0])
-
-
-async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
-    """Give a claim back: it ends, if ``settle_due`` could not end it, and the call is unlocked."""
-    await claims.execute(
-        "UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s AND claim = %s",
-        [claim.call_id, claim.token],
-    )
-    await _unlock(claims, claim.call_id)
-
-
 async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCall:
     """The call as it ended."""
     async with connection.cursor(row_factory=class_row(ClaimedCall)) as cursor:
@@ -137,7 +72,7 @@ async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, 
     If another worker left it, that died, perhaps of it: an interruption. If ``worker`` did, it lost its claim.
     """
     async with connection.transaction():
-        await _check(connection, claim)
+        await check_claim(connection, claim)
         cursor = await connection.execute(
             "UPDATE postcall_steps SET state = 'running', started_at = now(), "
             "attempts = attempts + (state <> 'running')::int, "
@@ -159,7 +94,7 @@ async def finish_step(
     # The words of two hours are half a megabyte: not for the event loop (ST-3).
     written = await trio.to_thread.run_sync(_write, result, limiter=_threads)
     async with connection.transaction():
-        await _check(connection, claim)
+        await check_claim(connection, claim)
         await connection.execute(
             "UPDATE postcall_steps SET state = 'done', result = %s, error = NULL, finished_at = now() "
             "WHERE call_id = %s AND step = %s",
@@ -172,7 +107,7 @@ async def fail_step(
 ) -> None:
     """A step failed: to be tried again after ``rest_s``, or given up if that is None."""
     async with connection.transaction():
-        await _check(connection, claim)
+        await check_claim(connection, claim)
         await connection.execute(
             "UPDATE postcall_steps SET state = %s, error = %s, result = NULL, "
             "next_try_at = now() + %s * interval '1 s', finished_at = CASE WHEN %s THEN now() END "
@@ -186,28 +121,12 @@ async def postpone_step(
 ) -> None:
     """A step under way needs what is not there yet, or its worker stops: no attempt is counted."""
     async with connection.transaction():
-        await _check(connection, claim)
+        await check_claim(connection, claim)
         await connection.execute(
             "UPDATE postcall_steps SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %s, "
             "next_try_at = now() + %s * interval '1 s' "
             "WHERE call_id = %s AND step = %s AND state = 'running'",
             [clean(why), rest_s, claim.call_id, step],
-        )
-
-
-async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
-    """End the claim, and set when the call is due again: when its next step is, or never if all are settled.
-
-    The lock is left: ``release_call`` frees it, or the end of the worker's connection.
-    """
-    async with connection.transaction():
-        await _check(connection, claim)
-        await connection.execute(
-            "UPDATE calls SET due_at = (SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s "
-            "WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead') "
-            "ORDER BY array_position(%s::text[], s.step) LIMIT 1), "
-            "claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
-            [list(STEPS), claim.call_id],
         )
 
 
@@ -297,27 +216,3 @@ def _write(result: Mapping[str, Any]) -> str:
 
 def _read(rows: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     return {step: msgspec.json.decode(result, type=dict[str, Any]) for step, result in rows}
-
-
-async def _check(connection: Connection[TupleRow], claim: Claim) -> None:
-    """Hold the call's row, if the claim still stands. Raises ClaimLostError."""
-    cursor = await connection.execute("SELECT claim FROM calls WHERE id = %s FOR UPDATE", [claim.call_id])
-    row = await cursor.fetchone()
-    if row is None or row[0] != claim.token:
-        raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
-
-
-async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, _half(call_id)])
-    row = await cursor.fetchone()
-    return bool(row and row[0])
-
-
-async def _unlock(connection: Connection[TupleRow], call_id: int) -> None:
-    await connection.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCKS, _half(call_id)])
-
-
-def _half(call_id: int) -> int:
-    """The low 32 bits as a signed integer: two calls that share them cannot be worked on at once, no more."""
-    low = call_id & 0xFFFFFFFF
-    return low - 0x100000000 if low >= 0x80000000 else low  # noqa: PLR2004  (int4)

@@ -1,0 +1,85 @@
+"""What is known of a call when a step begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from psycopg.rows import TupleRow
+
+from agent.pg import Connection
+from agent.pipeline.extraction import Line, conversation_of
+from agent.records import Turn
+from agent.store.claims import Claim
+from agent.store.ledger import ClaimedCall, read_call, results_of, states_of
+from agent.store.recordings import recording_of
+from agent.store.tenants import get_tenant
+from agent.store.values import RecordingRow
+from agent.store.views import turns_of
+from agent.tenancy.fields import normalise_number
+from agent.tenancy.tenant import DEFAULT_TENANT_ID, Tenant
+from agent.units import CallSid
+
+
+@attrs.frozen
+class CallFacts:
+    """What is known of a call when a step begins."""
+
+    claim: Claim
+    call: ClaimedCall
+    tenant: Tenant
+    turns: tuple[Turn, ...]
+    recording: RecordingRow | None
+    results: Mapping[str, Mapping[str, Any]]
+    """Of the steps that are done."""
+    dead: Mapping[str, str]
+    """Of the steps that were given up: why."""
+
+    @property
+    def call_sid(self) -> CallSid:
+        """The carrier's name for the call."""
+        return CallSid(self.call.call_sid)
+
+    @property
+    def phone(self) -> str:
+        """The other party's number in E.164, or empty."""
+        other = self.call.caller if self.call.direction == "inbound" else self.call.called
+        try:
+            return normalise_number(other)
+        except ValueError:
+            return ""
+
+    def found(self, step: str) -> Mapping[str, Any] | None:
+        """What an earlier step found; None if it was given up, or had nothing to do."""
+        result = self.results.get(step)
+        return None if result is None or "skipped" in result else result
+
+    def conversation(self) -> tuple[Line, ...]:
+        """What was said: by the recording, if both were heard on it, else as written down during the call."""
+        transcription = self.found("transcription")
+        if transcription is not None:
+            lines = [
+                Line(part["channel"], part["text"], part["start_ms"] / 1000)
+                for part in transcription["segments"]
+                if part["channel"] != "unknown"
+            ]
+            if {line.role for line in lines} == {"caller", "agent"}:
+                return tuple(lines)
+        return conversation_of(self.turns)
+
+
+async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFacts:
+    """Read what is known of a claimed call."""
+    call = await read_call(connection, claim.call_id)
+    tenant = await get_tenant(connection, call.tenant_id) or Tenant(DEFAULT_TENANT_ID, "")
+    states = await states_of(connection, claim.call_id)
+    return CallFacts(
+        claim=claim,
+        call=call,
+        tenant=tenant,
+        turns=tuple(await turns_of(connection, claim.call_id)),
+        recording=await recording_of(connection, claim.call_id),
+        results=await results_of(connection, claim.call_id),
+        dead={step: row["error"] for step, row in states.items() if row["state"] == "dead"},
+    )
