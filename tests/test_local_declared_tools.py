@@ -53,25 +53,67 @@ def test_a_call_is_ended_or_transferred_with_arguments_that_are_taken(words: str
     assert TOOLS[name].read(calls[0].arguments)["reason"]
 
 
-def test_what_it_cannot_fill_it_does_not_call() -> None:
-    """An appointment wants a date that a rule cannot make of "Tuesday at three": the wish is written down."""
-    state, _ = RECEPTIONIST.greet(State())
-    used, noted = [], dict[str, object]()
-    for words in (
-        "I would like to book an appointment for a cleaning.",
-        f"My name is {NAME}.",
-        f"I live in {CITY}.",
-        "Tuesday at three.",
-        "That is all, goodbye!",
-    ):
-        state, _, calls = says(state, words)
-        used += [call.name for call in calls]
-        for call in calls:
-            arguments = TOOLS[call.name].read(call.arguments)
-            noted = arguments if call.name == "update_lead" else noted
-    assert set(used) == {"update_lead", "end_call"}
-    assert noted["service"] == "cleaning"
-    assert noted["note"] == "", "what one field says, no other one repeats"
+TALK = (
+    "I would like to book an appointment for a cleaning.",
+    f"My name is {NAME}.",
+    f"I live in {CITY}.",
+)
+
+
+def talk(receptionist: Receptionist, *lines: str) -> tuple[list[str], dict[str, list[dict[str, object]]]]:
+    """What was answered to each line, and with which arguments each tool was called, as it reads them."""
+    state, _ = receptionist.greet(State())
+    answers, used = [], dict[str, list[dict[str, object]]]()
+    for line in lines:
+        state, reply = receptionist.respond(state, line)
+        answers.append(reply.text)
+        for call in reply.calls:
+            used.setdefault(call.name, []).append(TOOLS[call.name].read(call.arguments))
+    return answers, used
+
+
+async def test_an_appointment_is_made_of_what_was_said_bit_by_bit() -> None:
+    """The day, then the time; said back as a date before it is made, and made as the tool wants it."""
+    answers, used = talk(booking(NOW), *TALK, "On Tuesday.", "At three.", "That is all, goodbye!")
+    assert answers[3].endswith("At what time would that be?")
+    assert answers[4].startswith("Tuesday, November 24, at 3 PM, very well.")
+    [made] = used["create_appointment"]
+    assert (made["starts_at"], made["service"], made["name"]) == ("2026-11-24T15:00", "cleaning", NAME)
+    [lead] = used["update_lead"]
+    assert (lead["service"], lead["note"]) == ("cleaning", ""), "what one tool was told, no other one repeats"
+    function = TOOLS["create_appointment"].function
+    assert function is not None
+    output = await function(calling(tenant=SHOP), **made)
+    assert output["starts_at"] == "Tuesday, 2026-11-24 15:00"
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        (("Next week.", "Next week, I said."), "Would like to come: Next week, Next week"),
+        (("Tuesday.", "I do not know."), "Would like to come: Tuesday, I do not know"),
+        (("Around lunch.", "Any day is fine with me."), "Would like to come: Around lunch"),
+    ],
+)
+def test_an_appointment_that_is_no_moment_is_a_note(lines: tuple[str, ...], note: str) -> None:
+    """Nothing is made up, and nothing that was said is lost."""
+    _, used = talk(booking(NOW), *TALK, *lines, "That is all, goodbye!")
+    assert "create_appointment" not in used
+    assert used["update_lead"][-1]["note"] == note
+
+
+def test_without_the_tool_for_it_an_appointment_is_a_note() -> None:
+    receptionist = booking(NOW, without="create_appointment")
+    _, used = talk(receptionist, *TALK, "Tuesday at three.", "That is all, goodbye!")
+    assert used["update_lead"][-1]["note"] == "Would like to come: Tuesday at three"
+
+
+NOW = "It is now Saturday, 2026-11-21, 10:30 (America/New_York)."
+
+
+def booking(*instructions: str, without: str = "") -> Receptionist:
+    tools = read_tools(tool.declare() for tool in TOOLS.values() if tool.name != without)
+    return Receptionist(read_facts("\n".join((INSTRUCTIONS, *instructions))), tools)
 
 
 def test_it_asks_to_wait_when_it_is_told_to() -> None:

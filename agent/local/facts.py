@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
+from datetime import datetime
 from typing import Final
 
 import attrs
@@ -60,6 +61,9 @@ _BUSINESS: Final = re.compile(
     r"\b(?i:receptionist|assistant|front desk) (?:of|for|at) ((?:the |an? )?[A-Z]\w*(?: (?:and |& )?[A-Z]\w*)*)"
 )
 
+_NOW: Final = re.compile(r"\bIt is now \w+, (\d{4}-\d\d-\d\d), (\d\d:\d\d)")
+"""As the agent tells every model (``agent.call_house``)."""
+
 EXAMPLE_INSTRUCTIONS: Final = """\
 You are the receptionist of Harbour Dental.
 Opening hours: Monday to Friday from nine in the morning to six in the evening, and Saturday from nine to one.
@@ -79,6 +83,8 @@ class Facts:
     sentences: dict[Subject, str]
     services: tuple[str, ...] = ()
     business: str = ""
+    now: datetime | None = None
+    """When the instructions were written, local and naive, if they say it."""
 
     def about(self, subject: Subject) -> str:
         """A sentence that answers a question about ``subject``; empty if the instructions do not say."""
@@ -95,7 +101,7 @@ def read_facts(instructions: str) -> Facts:
         subject: f"In this demonstration, {text[0].lower()}{text[1:]}"
         for subject, text in example.sentences.items()
     }
-    return Facts(marked, example.services, facts.business)
+    return Facts(marked, example.services, facts.business, facts.now)
 
 
 def _read(instructions: str) -> Facts:
@@ -116,7 +122,13 @@ def _read(instructions: str) -> Facts:
                 said[subject] = _sentence(text.strip())
                 break
     business = _BUSINESS.search(instructions)
-    return Facts(said, services, business[1] if business else "")
+    now = _NOW.search(instructions)
+    return Facts(
+        said,
+        services,
+        business[1] if business else "",
+        datetime.fromisoformat(f"{now[1]}T{now[2]}") if now else None,
+    )
 
 
 def _sentence(text: str) -> str:

@@ -14,8 +14,9 @@ from typing import Final
 import attrs
 
 from agent.local.facts import Facts, Subject
-from agent.local.tools import Purpose, Tool, ToolCall, closing_call, recording_call
+from agent.local.tools import Purpose, Tool, ToolCall, closing_call, recording_call, takes_appointments
 from agent.local.understanding import Intent, Meaning, Slot, understand
+from agent.local.when import When, read_when
 
 ASK_AT_MOST: Final = 2
 """How often the same particular is asked for before it is let go."""
@@ -25,6 +26,8 @@ _QUESTIONS: Final = {
     Slot.SERVICE: "What would you like to come in for?",
     Slot.APPOINTMENT: "Which day and time would suit you?",
 }
+_ON_WHICH_DAY: Final = "On which day?"
+_AT_WHAT_TIME: Final = "At what time would that be?"
 _ANYTHING_ELSE: Final = "Is there anything else I can do for you?"
 _HELP: Final = "How can I help you?"
 _UNHEARD: Final = "Sorry, I did not catch that."
@@ -42,6 +45,10 @@ class State:
     asked: Slot | None = None
     times_asked: Mapping[Slot, int] = attrs.field(factory=dict)
     booking: bool = False
+    when: When = attrs.field(factory=When)
+    """Of the appointment: the halves that were said; its slot is filled when both were."""
+    wished: str = ""
+    """The words in which it was said."""
     made: frozenset[ToolCall] = frozenset()
     last_said: str = ""
 
@@ -73,6 +80,8 @@ class Receptionist:
             slots={**state.slots, **meaning.slots},
             booking=state.booking or Intent.BOOKING in meaning.intents or Slot.APPOINTMENT in meaning.slots,
         )
+        if Slot.APPOINTMENT in meaning.slots:
+            state, meaning = self._date(state, meaning)
         parts = [self._answer(subject) for subject in meaning.subjects]
         parts += _acknowledge(meaning)
         if Intent.HUMAN in meaning.intents:
@@ -84,6 +93,20 @@ class Receptionist:
                 f"I am the automatic assistant{f' of {self.facts.business}' if self.facts.business else ''}."
             )
         return self._end_turn(state, parts or [_small_talk(state, meaning, text)])
+
+    def _date(self, state: State, meaning: Meaning) -> tuple[State, Meaning]:
+        """Make a moment of what was said of an appointment; a half of one leaves the other to be asked for."""
+        words, now = meaning.slots[Slot.APPOINTMENT], self.facts.now
+        state = attrs.evolve(state, wished=f"{state.wished}, {words}" if state.wished else words)
+        if now is None:
+            return state, meaning
+        when = state.when.completed_by(read_when(words, now), now)
+        known, heard = dict(state.slots), dict(meaning.slots)
+        for slots in (known, heard):
+            slots.pop(Slot.APPOINTMENT, None)
+            if when.spoken:
+                slots[Slot.APPOINTMENT] = when.spoken
+        return attrs.evolve(state, when=when, slots=known), attrs.evolve(meaning, slots=heard)
 
     def say(self, state: State, text: str) -> tuple[State, Reply]:
         """Say exactly ``text``, as a greeting is said."""
@@ -135,7 +158,7 @@ class Receptionist:
             known = bool(state.slots or state.last_said)
             return self._spoken(attrs.evolve(state, asked=None), [*parts, _ANYTHING_ELSE if known else _HELP])
         times = {**state.times_asked, ask: state.times_asked.get(ask, 0) + 1}
-        return self._spoken(attrs.evolve(state, asked=ask, times_asked=times), [*parts, _QUESTIONS[ask]])
+        return self._spoken(attrs.evolve(state, asked=ask, times_asked=times), [*parts, _question(ask, state)])
 
     def _goodbye(self, state: State, parts: list[str]) -> tuple[State, Reply]:
         calls = (*self._due(state, asking=False), *self._closing(Purpose.END, "The caller said goodbye."))
@@ -166,16 +189,26 @@ class Receptionist:
     def _due(self, state: State, *, asking: bool = True) -> tuple[ToolCall, ...]:
         """Recording tools that have what they need; each set of arguments is sent once."""
         still = self._to_ask(state) if asking else []
+        tools = [tool for tool in self.tools if tool.purpose is Purpose.RECORD]
+        moment = state.when.moment.isoformat(timespec="minutes") if state.when.moment else ""
+        is_made = bool(moment or not self.facts.now) and any(takes_appointments(tool) for tool in tools)
+        note = f"Would like to come: {state.wished}" if state.wished and not is_made else ""
         calls = (
-            recording_call(tool, state.slots, still_to_ask=still)
-            for tool in self.tools
-            if tool.purpose is Purpose.RECORD
+            recording_call(tool, state.slots, still_to_ask=still, moment=moment, note=note) for tool in tools
         )
         return tuple(call for call in calls if call is not None and call not in state.made)
 
     def _closing(self, purpose: Purpose, reason: str) -> tuple[ToolCall, ...]:
         calls = (closing_call(tool, reason) for tool in self.tools if tool.purpose is purpose)
         return tuple(call for call in calls if call is not None)[:1]
+
+
+def _question(slot: Slot, state: State) -> str:
+    if slot is Slot.APPOINTMENT and state.when.day is not None:
+        return _AT_WHAT_TIME
+    if slot is Slot.APPOINTMENT and state.when.time is not None:
+        return _ON_WHICH_DAY
+    return _QUESTIONS[slot]
 
 
 def _farewell(state: State) -> str:

@@ -49,10 +49,12 @@ _SLOT_WORDS: Final = (
         Slot.SERVICE,
         {"service", "treatment", "reason", "topic", "need", "needs", "note", "notes", "request", "purpose"},
     ),
-    (Slot.APPOINTMENT, {"appointment", "date", "time", "datetime", "when", "day", "slot", "start"}),
+    (Slot.APPOINTMENT, {"appointment", "date", "time", "datetime", "when", "day", "slot", "start", "starts"}),
     (Slot.CITY, {"city", "town", "location", "place"}),
     (Slot.NAME, {"name", "caller", "customer", "client", "lead"}),
 )
+_ISO: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d|\bISO[- ]?8601\b")
+_NOTE: Final = {"note", "notes"}
 _NOT_OURS: Final = {"phone", "number", "email", "business", "id", "address", "zip"}
 
 
@@ -81,24 +83,48 @@ def closing_call(tool: Tool, reason: str) -> ToolCall | None:
     return ToolCall(tool.name, json.dumps(filled))
 
 
-def recording_call(tool: Tool, slots: Mapping[Slot, str], *, still_to_ask: Iterable[Slot]) -> ToolCall | None:
-    """A call of a RECORD tool, if ``slots`` fill what it requires and nothing it takes is still to be asked."""
+def recording_call(
+    tool: Tool, slots: Mapping[Slot, str], *, still_to_ask: Iterable[Slot], moment: str = "", note: str = ""
+) -> ToolCall | None:
+    """A call of a RECORD tool, if ``slots`` fill what it requires and nothing it takes is still to be asked.
+
+    ``moment`` is the appointment in ISO 8601, for tools that want it so; ``note`` is what only a note can hold.
+    """
     wanted = {key: slot for key in tool.properties if (slot := _slot_of(key)) is not None}
     if not wanted or not tool.required <= wanted.keys() or set(wanted.values()) & set(still_to_ask):
         return None
     filled, told = {}, set[Slot]()
     for key, slot in wanted.items():
+        if note and _words_of(key) & _NOTE:
+            filled[key] = note
+            continue
         if slot in told and key not in tool.required:
             continue  # a note beside the service itself
         told.add(slot)
-        value = _choice(tool.properties[key], slots[slot]) if slot in slots else None
+        schema = tool.properties[key]
+        said = moment if slot is Slot.APPOINTMENT and _wants_moment(schema) else slots.get(slot, "")
+        value = _choice(schema, said) if said else None
         if value is not None:
             filled[key] = value
     return ToolCall(tool.name, json.dumps(filled)) if filled and tool.required <= filled.keys() else None
 
 
+def takes_appointments(tool: Tool) -> bool:
+    """Whether it is given the time of an appointment."""
+    return any(_slot_of(key) is Slot.APPOINTMENT for key in tool.properties)
+
+
+def _wants_moment(schema: Mapping[str, Any]) -> bool:
+    """Whether a parameter is a date and time in ISO 8601: it says so, or shows one."""
+    return schema.get("format") == "date-time" or bool(_ISO.search(str(schema.get("description", ""))))
+
+
+def _words_of(key: str) -> frozenset[str]:
+    return frozenset(re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower().split("_"))
+
+
 def _slot_of(key: str) -> Slot | None:
-    words = frozenset(re.sub(r"([a-z])([A-Z])", r"\1_\2", key).lower().split("_"))
+    words = _words_of(key)
     if words & _NOT_OURS:
         return None
     return next((slot for slot, names in _SLOT_WORDS if words & names), None)
