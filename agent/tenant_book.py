@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final, Literal
-from zoneinfo import ZoneInfo
 
 import attrs
 import psycopg
@@ -14,6 +13,7 @@ from agent.eventlog import EventLog
 from agent.settings import Settings
 from agent.store import AWAY, Database, open_listener
 from agent.store.tenants import list_tenants
+from agent.tenancy.fields import zone_of
 from agent.tenancy.tenant import DEFAULT_TENANT_ID, Tenant
 
 REFRESH_S: Final = 60.0
@@ -105,8 +105,4 @@ async def _read_all(database: Database) -> list[Tenant]:
 
 def _in_a_known_zone(tenant: Tenant) -> Tenant:
     """With a time zone that this machine knows; looked up here, a call has it at hand."""
-    try:
-        ZoneInfo(tenant.time_zone)
-    except (KeyError, ValueError, OSError):
-        return attrs.evolve(tenant, time_zone="UTC")
-    return tenant
+    return attrs.evolve(tenant, time_zone=zone_of(tenant.time_zone).key)

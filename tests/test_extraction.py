@@ -206,6 +206,18 @@ def test_the_summary_says_who_what_and_how() -> None:
     assert words == ["In the caller's words:", "Hi, this is John Miller from Boston. I need a check-up."]
 
 
+def test_an_appointment_that_was_made_leaves_nothing_to_do() -> None:
+    """Also if nobody said so: the agent's tool made it, and that is known."""
+    said = call("Hello", "Hi, this is John Miller from Boston. I want to book a check-up.")
+    made = [*said, Line("booked", "Tuesday 2026-11-24 at 15:00, check-up", 40.0)]
+    particulars = extract_by_rules(made, TENANT)
+    assert (particulars.lead_status, particulars.follow_up) == ("appointment", "")
+    assert summarise_by_rules(made, TENANT).splitlines()[0] == (
+        "John Miller from Boston wanted an appointment (check-up). "
+        "An appointment was made: Tuesday 2026-11-24 at 15:00, check-up."
+    )
+
+
 def test_the_conversation_is_what_was_heard() -> None:
     turns = [
         Turn("agent", "a", "Hello, I can offer you Monday.", "Hello,", 0, 2000, 400, interrupted=True),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import attrs
 import httpx
@@ -22,9 +24,10 @@ from agent.pipeline.worker import Worker
 from agent.records import CallRecord, RecordingCallback, Turn
 from agent.stages import MOST_INTERRUPTIONS, PATIENCE, STEPS
 from agent.store.calls import call_answered, keep_record
+from agent.store.leads import add_appointment
 from agent.store.ledger import retry
 from agent.store.recordings import note_callback
-from agent.store.values import AnsweredCall
+from agent.store.values import AnsweredCall, NewAppointment
 from agent.telemetry import Telemetry
 from agent.units import RecordingSid
 
@@ -202,6 +205,31 @@ async def test_a_call_that_was_not_recorded_has_nothing_to_write_down(
     [body] = neighbours.receiver.bodies.values()
     assert body["recording"] is None
     assert body["transcription"] is None
+
+
+@pytest.mark.usefixtures("tenant")
+async def test_an_appointment_that_was_made_is_known_to_who_reads_the_call(
+    postgres: str, tmp_path: Path, neighbours: Neighbours
+) -> None:
+    """On the tenant's clock; nobody is told to call back about it, and the lead has it as its status."""
+    record = make_record(1)
+    starts_at = datetime(2026, 11, 24, 15, tzinfo=ZoneInfo("America/New_York"))
+    async with open_connection(postgres, autocommit=True) as connection:
+        await add_appointment(
+            connection,
+            NewAppointment(
+                record.tenant_id, record.call_sid, "call_1", starts_at, record.caller, service="cleaning"
+            ),
+        )
+    change(postgres, "UPDATE tenants SET time_zone = 'America/New_York'")
+    [call_id] = await keep(postgres, record)
+    async with working(postgres, tmp_path, neighbours):
+        await until_settled(postgres, call_id)
+    assert "made: Tuesday 2026-11-24 at 15:00, cleaning." in result(postgres, call_id, "summary")["text"]
+    assert result(postgres, call_id, "extraction")["follow_up"] == ""
+    assert result(postgres, call_id, "status")["status"] == "appointment"
+    [body] = neighbours.receiver.bodies.values()
+    assert [told["starts_at"]["local"][:16] for told in body["appointments"]] == ["2026-11-24T15:00"]
 
 
 @pytest.mark.usefixtures("tenant")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from agent.cli.showing import length, moment, shown
 from agent.store.values import AppointmentRow, DeliveryRow, LeadRow, RecordingRow, StepRow
+from agent.tenancy.fields import zone_of
 
 STYLES: Final = {
     "active": "cyan",
@@ -92,11 +93,11 @@ def tell_lead(row: LeadRow) -> RenderableType:
 
 def tell_appointments(rows: Sequence[AppointmentRow], time_zone: str, zone: tzinfo | None) -> RenderableType:
     """What was agreed on."""
-    table = facts_table()
+    lines: list[RenderableType] = []
     for row in rows:
         what = ", ".join(part for part in (row.name, row.phone, row.service, row.note) if part)
-        table.add_row(when(row.starts_at, time_zone, zone), Text(shown(what)))
-    return table
+        lines += [when(row.starts_at, time_zone, zone), Padding(Text(shown(what)), (0, 0, 0, 2))]
+    return Group(*lines)
 
 
 def tell_deliveries(rows: Sequence[DeliveryRow], zone: tzinfo | None) -> RenderableType:
@@ -132,19 +133,11 @@ def _step_words(row: StepRow, now: datetime) -> Text:
 
 def when(at: datetime, time_zone: str, zone: tzinfo | None) -> Text:
     """In the reader's zone, and on the tenant's clock if it shows another time."""
-    ours, theirs = at.astimezone(zone), at.astimezone(_zone(time_zone))
+    ours, theirs = at.astimezone(zone), at.astimezone(zone_of(time_zone))
     text = Text(moment(at, zone))
     if ours.utcoffset() != theirs.utcoffset():
-        text.append(f" ({moment(at, _zone(time_zone))} at {time_zone})", "dim")
+        text.append(f" ({moment(at, zone_of(time_zone))} at {time_zone})", "dim")
     return text
-
-
-def _zone(name: str) -> tzinfo:
-    """The tenant's zone; UTC where this machine does not know it."""
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, LookupError):
-        return UTC
 
 
 def words(name: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 import msgspec
@@ -20,6 +19,7 @@ from msgspec import Meta
 from agent.pipeline.extraction import Extraction, clean, cut
 from agent.pipeline.transcription import Segment
 from agent.records import CallMetrics, Turn
+from agent.tenancy.fields import zone_of
 from agent.tenancy.tenant import Tenant
 from agent.units import CallSid
 
@@ -172,12 +172,8 @@ def event_id(call_sid: CallSid) -> str:
 
 def moment(at: datetime, time_zone: str) -> Moment:
     """``at`` (aware) on both clocks. A zone that this machine does not know is taken for UTC."""
-    try:
-        zone = ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a directory of zones
-        zone = ZoneInfo("UTC")
     utc = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Moment(utc=utc, local=at.astimezone(zone).isoformat(timespec="milliseconds"))
+    return Moment(utc=utc, local=at.astimezone(zone_of(time_zone)).isoformat(timespec="milliseconds"))
 
 
 def tenant_shown(tenant: Tenant) -> TenantShown:

@@ -37,9 +37,12 @@ _BIDI_CONTROLS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u2
 
 @attrs.frozen
 class Line:
-    """One thing that was said, ``at_s`` seconds after the answer; of the agent only what was heard."""
+    """One thing that was said, ``at_s`` seconds after the answer; of the agent only what was heard.
 
-    role: Literal["caller", "agent"]
+    ``booked`` is what was done besides: an appointment that was made, in words.
+    """
+
+    role: Literal["caller", "agent", "booked"]
     text: str
     at_s: float = 0.0
 
@@ -103,7 +106,7 @@ def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction
     asked = None
     for line in conversation:
         text = clean(line.text)
-        if line.role == "agent":
+        if line.role != "caller":
             asked = asked_for(text)
             continue
         # Who is corrected or asked again means the last answer, so what comes later counts.
@@ -112,7 +115,9 @@ def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction
         service = find_service(text, tenant.services) or service
         asked = None
     intent = _intent(conversation, service)
-    booked = any(line.role == "agent" and says("booked", line.text) for line in conversation)
+    booked = any(
+        line.role == "booked" or (line.role == "agent" and says("booked", line.text)) for line in conversation
+    )
     status = _lead_status(conversation, intent, booked=booked)
     follow_up = _follow_up(conversation, intent, booked=booked)
     return tidy(Extraction(name, city, service, intent, status, follow_up), tenant)
@@ -129,7 +134,8 @@ def summarise_by_rules(conversation: Sequence[Line], tenant: Tenant) -> str:
         return cut("\n".join(quotes), LONGEST_SUMMARY)
     who = f"{found.name or 'The caller'}{f' from {found.city}' if found.city else ''}"
     wanted = _WANTED[found.intent].format(f" ({found.service})" if found.service else "")
-    sentences = [f"{who} {wanted}", *([found.follow_up] if found.follow_up else [])]
+    made = [f"An appointment was made: {clean(line.text)}." for line in conversation if line.role == "booked"]
+    sentences = [f"{who} {wanted}", *made, *([found.follow_up] if found.follow_up else [])]
     return cut(" ".join(sentences) + "\nIn the caller's words:\n" + "\n".join(quotes), LONGEST_SUMMARY)
 
 

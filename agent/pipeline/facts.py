@@ -12,12 +12,13 @@ from agent.pg import Connection
 from agent.pipeline.extraction import Line, conversation_of
 from agent.records import Turn
 from agent.store.claims import Claim
+from agent.store.leads import appointments_in
 from agent.store.ledger import ClaimedCall, read_call, results_of, states_of
 from agent.store.recordings import recording_of
 from agent.store.tenants import get_tenant
-from agent.store.values import RecordingRow
+from agent.store.values import AppointmentRow, RecordingRow
 from agent.store.views import turns_of
-from agent.tenancy.fields import normalise_number
+from agent.tenancy.fields import normalise_number, zone_of
 from agent.tenancy.tenant import DEFAULT_TENANT_ID, Tenant
 from agent.units import CallSid
 
@@ -30,6 +31,8 @@ class CallFacts:
     call: ClaimedCall
     tenant: Tenant
     turns: tuple[Turn, ...]
+    appointments: tuple[AppointmentRow, ...]
+    """Made in the call."""
     recording: RecordingRow | None
     results: Mapping[str, Mapping[str, Any]]
     """Of the steps that are done."""
@@ -56,7 +59,13 @@ class CallFacts:
         return None if result is None or "skipped" in result else result
 
     def conversation(self) -> tuple[Line, ...]:
-        """What was said: by the recording, if both were heard on it, else as written down during the call."""
+        """What was said: by the recording, if both were heard on it, else as written down during the call.
+
+        At its end the appointments that were made, in the tenant's time.
+        """
+        return (*self._said(), *self._booked())
+
+    def _said(self) -> tuple[Line, ...]:
         transcription = self.found("transcription")
         if transcription is not None:
             lines = [
@@ -67,6 +76,15 @@ class CallFacts:
             if {line.role for line in lines} == {"caller", "agent"}:
                 return tuple(lines)
         return conversation_of(self.turns)
+
+    def _booked(self) -> tuple[Line, ...]:
+        zone = zone_of(self.tenant.time_zone)
+        at_s = (self.call.ended_at - self.call.answered_at).total_seconds()
+        lines = []
+        for made in self.appointments:
+            words = f"{made.starts_at.astimezone(zone):%A %Y-%m-%d at %H:%M}"
+            lines.append(Line("booked", f"{words}, {made.service}" if made.service else words, at_s))
+        return tuple(lines)
 
 
 async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFacts:
@@ -79,6 +97,7 @@ async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFact
         call=call,
         tenant=tenant,
         turns=tuple(await turns_of(connection, claim.call_id)),
+        appointments=tuple(await appointments_in(connection, claim.call_id)),
         recording=await recording_of(connection, claim.call_id),
         results=await results_of(connection, claim.call_id),
         dead={step: row["error"] for step, row in states.items() if row["state"] == "dead"},

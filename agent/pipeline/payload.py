@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, cast
 
 import msgspec
@@ -12,11 +11,11 @@ from agent.pipeline.extraction import Extraction
 from agent.pipeline.facts import CallFacts
 from agent.pipeline.transcription import Segment
 from agent.records import CallMetrics
-from agent.store.values import AppointmentRow, LeadRow, RecordingRow
+from agent.store.values import LeadRow, RecordingRow
 from agent.tenancy.tenant import Tenant
 
 
-def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[AppointmentRow]) -> bytes:
+def make_payload(facts: CallFacts, lead: LeadRow | None) -> bytes:
     """``call.completed`` of what is known now. Of an hour's call it takes 80 ms: not for the event loop."""
     call, tenant = facts.call, facts.tenant
     transcription, summary = facts.found("transcription"), facts.found("summary")
@@ -66,7 +65,7 @@ def make_payload(facts: CallFacts, lead: LeadRow | None, appointments: Sequence[
                 phone=made.phone,
                 note=made.note or None,
             )
-            for made in appointments
+            for made in facts.appointments
         ),
         metrics=msgspec.convert(call.metrics, CallMetrics) if call.metrics else None,
         dead_steps=event.dead_steps_shown(facts.dead),

@@ -23,7 +23,7 @@ from agent.pipeline.instruments import Instruments
 from agent.pipeline.payload import make_payload
 from agent.pipeline.recordings import fetch_recording
 from agent.store import Database
-from agent.store.leads import appointments_in, find_lead, upsert_lead
+from agent.store.leads import find_lead, upsert_lead
 from agent.store.ledger import add_delivery
 from agent.store.recordings import mark_downloaded
 from agent.store.values import LeadUpdate
@@ -137,9 +137,9 @@ async def _status(facts: CallFacts, _: Instruments, __: Database) -> Found:
         return skipped("there is no lead")
     found = facts.found("extraction") or {}
 
+    status = "appointment" if facts.appointments else found.get("lead_status", "")
+
     async def move(connection: Connection[TupleRow]) -> Mapping[str, Any]:
-        booked = await appointments_in(connection, facts.claim.call_id)
-        status = "appointment" if booked else found.get("lead_status", "")
         await upsert_lead(connection, LeadUpdate(facts.tenant.id, facts.phone, status=status))
         lead = await find_lead(connection, facts.tenant.id, facts.phone)
         return {"status": lead.status if lead else status}
@@ -154,9 +154,8 @@ async def _webhook(facts: CallFacts, instruments: Instruments, database: Databas
         return skipped("the tenant has no webhook")
     async with database.connection() as connection:
         lead = await find_lead(connection, facts.tenant.id, facts.phone) if facts.phone else None
-        appointments = await appointments_in(connection, facts.claim.call_id)
     key = event.event_id(facts.call_sid)
-    payload = await _run(make_payload, facts, lead, appointments)
+    payload = await _run(make_payload, facts, lead)
     delivery = await instruments.deliver(payload, url, secret, key, allow_inward=instruments.allow_inward)
 
     async def note(connection: Connection[TupleRow]) -> None:

@@ -124,6 +124,17 @@ def _time_zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones() - {"localtime", "Factory"})
 
 
+def zone_of(name: str) -> zoneinfo.ZoneInfo:
+    """The time zone of a name that was checked on some machine; UTC where this one does not know it.
+
+    Reads a file when it is asked for a zone the first time.
+    """
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (LookupError, ValueError, OSError):  # OSError: a directory of zones
+        return zoneinfo.ZoneInfo("UTC")
+
+
 def _nearest_zone(zone: str) -> str:
     """The zone meant by a city alone, by spaces for underscores, by wrong case or a wrong letter."""
     wanted = zone.casefold().replace(" ", "_")
