@@ -91,7 +91,7 @@ class CallEnding:
         with trio.move_on_after(FAREWELL_BOUND_S):
             while self.conversation.turns.busy:
                 await self.state.turned.park()
-            self.conversation.ask(Purpose.FAREWELL, instructions)
+            self.conversation.asking.ask(Purpose.FAREWELL, instructions)
             await self._drain()
         self.state.end(outcome, "the agent said goodbye")
 

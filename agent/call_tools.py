@@ -231,7 +231,7 @@ class CallTools:
         if not self._asked_to_wait:
             self._asked_to_wait = True
             self.state.events.emit("TOOL_SLOW")
-            conversation.ask(Purpose.FILLER, FILLER)
+            conversation.asking.ask(Purpose.FILLER, FILLER)
 
     async def _answer(self, use: Use, output: Any) -> None:
         """Answer a use when the answer it was made in is over, and have the model go on if nothing else will."""
@@ -243,7 +243,7 @@ class CallTools:
 
     def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
         if not use.lost:
-            self.conversation.answer_tool(use.call.call_id, _as_text(output), answer=answer)
+            self.conversation.asking.answer_tool(use.call.call_id, _as_text(output), answer=answer)
             return
         self.state.events.count("TOOL_ANSWERED_LATE")
         if not use.ends_call:

@@ -81,7 +81,7 @@ class CallWatch:
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
             case Due.PROMPT:
                 self.state.events.emit("IDLE_PROMPT")
-                self.conversation.ask(Purpose.IDLE, IDLE_REQUEST)
+                self.conversation.asking.ask(Purpose.IDLE, IDLE_REQUEST)
             case Due.IDLE:
                 self.farewell(IDLE_FAREWELL, Outcome.IDLE)
             case Due.TIME_LIMIT:

@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from agent.asking import Asking
 from agent.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.caller_meter import CallerMeter
 from agent.errors import GenerationTooLongError
 from agent.eventlog import EventLog
-from agent.generation import Generation, Part, Purpose
+from agent.generation import Generation, Purpose
+from agent.hearing import Hearing
 from agent.model import events as model
 from agent.model import requests
 from agent.model.errors import Severity, severity
@@ -26,12 +28,6 @@ from agent.turn_taking import TurnTaking
 from agent.units import GenerationId, ItemId, ResponseId
 
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
-ANSWER_ATTEMPTS: Final = 3
-"""Answers in a row that may fail at the provider before the call is given up."""
-_OPTIONAL: Final = (Purpose.IDLE, Purpose.FILLER, Purpose.FAREWELL)
-"""Answers that nobody waits for: one that fails is not asked for again."""
-_NEWS: Final = (Purpose.TOOL, Purpose.KEYS)
-"""Answers to something that we told the model just before: another answer under way may not know of it."""
 WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
 """Stands for a caller's turn that was not transcribed when its session ended."""
 
@@ -86,18 +82,17 @@ class Conversation:
     appended_ms: int = 0
     """Caller audio given to the model in this session: its clock for speech events."""
     barged_in_s: float = 0.0
+    asking: Asking = attrs.field(init=False)
+    hearing: Hearing = attrs.field(init=False)
     _generations: dict[ResponseId, Generation] = attrs.field(factory=dict)
     _live: list[Generation] = attrs.field(factory=list)
-    _cut: list[Generation] = attrs.field(factory=list)
-    _deletable: dict[str, ItemId] = attrs.field(factory=dict)
-    _requests: dict[str, Purpose] = attrs.field(factory=dict)
-    """Our requests for answers in this session, by the event id that a refusal names."""
     _told: list[tuple[int, str, str]] = attrs.field(factory=list)
     """What the caller did without words: when, ``user``, and how the model was told."""
-    _given_up: bool = False
     _last_id: int = 0
-    _event_count: int = 0
-    _failed_answers: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.asking = Asking(self.effects, self.turns, self.events)
+        self.hearing = Hearing(self.playout, self.transcript, self.effects.to_model, self.asking.next_event_id)
 
     # What others ask
 
@@ -117,45 +112,13 @@ class Conversation:
             return self.playout.heard_ms(self._live[0].id, now)
         return None
 
-    def next_event_id(self) -> str:
-        """An id for an event of ours, by which its errors name it."""
-        self._event_count += 1
-        return f"agent-{self._event_count}"
-
-    # What we ask of the model
-
-    def request(self, purpose: Purpose, instructions: str | None = None) -> str:
-        """The event that requests an answer; whoever takes it sends it."""
-        self.turns.asked(purpose)
-        event_id = self.next_event_id()
-        self._requests[event_id] = purpose
-        # Who fills the time that a tool takes has no need of tools.
-        tools = purpose is not Purpose.FILLER
-        return requests.encode_response_create(event_id, purpose.value, instructions, tools=tools)
-
-    def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
-        """Request an answer, unless the model was given up."""
-        if not self._given_up:
-            self.effects.to_model(self.request(purpose, instructions))
-
-    def _ask_when_free(self, purpose: Purpose) -> None:
-        """Request an answer, once the one under way is over: the provider would refuse it before."""
-        if self.turns.busy:
-            self.turns.owe()
-        else:
-            self.ask(purpose)
-
-    def give_up(self, reason: str) -> None:
-        """The model is of no use any more: nothing is asked of it, and the call is given up, once."""
-        if not self._given_up:
-            self._given_up = True
-            self.effects.give_up(reason)
+    # What we say
 
     def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
         self._told.append((self._since_answer_ms(now), "user", text))
-        self.effects.to_model(requests.encode_text_item("user", text, self.next_event_id()))
-        self._ask_when_free(Purpose.KEYS)
+        self.effects.to_model(requests.encode_text_item("user", text, self.asking.next_event_id()))
+        self.asking.ask_when_free(Purpose.KEYS)
 
     def say(self, audio: bytes, now: float) -> Generation:
         """Speak bundled audio ourselves, without the model."""
@@ -165,12 +128,6 @@ class Conversation:
         self.effects.feed(generation, audio)
         self._complete(generation)
         return generation
-
-    def answer_tool(self, call_id: str, output: str, *, answer: bool) -> None:
-        """Give a tool's output to the model, and ask it to go on unless nothing is to be said."""
-        self.effects.to_model(requests.encode_tool_output(call_id, output, self.next_event_id()))
-        if answer:
-            self._ask_when_free(Purpose.TOOL)
 
     # What the model says
 
@@ -204,11 +161,11 @@ class Conversation:
                 self._interrupt(now, audible=True)
             if self.policy.protecting:
                 return now + PROTECT_CHECK_S
-        if self._given_up:
+        if self.asking.given_up:
             return None
         if self.turns.answer_due(now, caller_speaking=self.policy.caller_speaking):
             self.events.emit("TURN_RECOVERED")
-            self.ask(Purpose.TURN)
+            self.asking.ask(Purpose.TURN)
         return None if self.policy.caller_speaking else self.turns.owed_at
 
     def _interrupt(self, now: float, *, audible: bool) -> None:
@@ -219,7 +176,7 @@ class Conversation:
         for generation in generations:
             generation.interrupted = True
         self._live.clear()
-        self._cut.extend(generations)
+        self.hearing.cut_off(generations)
         self.playout.cancelled(now)
         if generations:
             self.barged_in_s = now
@@ -239,28 +196,7 @@ class Conversation:
         )
 
     def _cancel_response(self, response_id: ResponseId) -> None:
-        self.effects.to_model(requests.encode_response_cancel(response_id, self.next_event_id()))
-
-    def cleared(self, now: float) -> None:
-        """The carrier was told to clear: tell the model what was heard (PL-8), and keep it."""
-        cut, self._cut = self._cut, []
-        for generation in cut:
-            heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
-            # Spoken into after its last word: a barge-in, but nothing of it was cut off.
-            generation.interrupted = heard_ms < generation.received_ms or not generation.response_done
-            self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
-            for part in generation.parts:
-                self._truncate(generation, part, part.heard_of(heard_ms))
-            self.playout.forget(generation.id)
-
-    def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
-        whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
-        if whole or not generation.response_id:
-            return
-        event_id = self.next_event_id()
-        if heard_ms == 0:
-            self._deletable[event_id] = part.item_id
-        self.effects.to_model(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
+        self.effects.to_model(requests.encode_response_cancel(response_id, self.asking.next_event_id()))
 
     def _speech_stopped(self, event: model.SpeechStopped, now: float) -> None:
         self.policy.speech_stopped()
@@ -303,7 +239,8 @@ class Conversation:
         generation = self._generations.get(event.response_id)
         if generation is None or not generation.live or (generation.closed and not generation.overflowed):
             self.events.count("STALE_DELTA")
-            self._late_item(generation, event)
+            if generation is not None:
+                self.hearing.came_late(generation, event.item_id, event.content_index)
             return
         if generation.overflowed:
             self.events.count("DELTA_OVER_LIMIT")
@@ -312,12 +249,6 @@ class Conversation:
         self.effects.feed(generation, event.audio)
         if generation.received_ms > self.max_answer_ms:
             self._end_overlong(generation)
-
-    def _late_item(self, generation: Generation | None, event: model.AudioDelta) -> None:
-        """Audio of a cancelled answer that begins an item we never truncated: none of it was heard."""
-        if generation is None or any(part.item_id == event.item_id for part in generation.parts):
-            return
-        self._truncate(generation, generation.part_of(event.item_id, event.content_index), 0)
 
     def _end_overlong(self, generation: Generation) -> None:
         """One answer passed the limit of buffered audio: it ends there, the call goes on (TX-7)."""
@@ -349,22 +280,12 @@ class Conversation:
                 self._complete(generation)
         if event.status == "failed":
             purpose = generation.purpose if generation is not None else Purpose.ANSWER
-            self._answer_failed(purpose, event.reason, event.message, now)
+            self.asking.failed(purpose, event.reason, event.message, now)
         elif event.status == "completed":
-            self._failed_answers = 0
-
-    def _answer_failed(self, purpose: Purpose, reason: str, message: str, now: float) -> None:
-        self._failed_answers += 1
-        self.events.emit("ANSWER_FAILED", "error", reason=reason, message=message)
-        if self._failed_answers >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
-            self.give_up(f"the model failed to answer: {reason or 'no reason given'}")
-        elif purpose not in _OPTIONAL:
-            self.turns.committed(now)
+            self.asking.succeeded()
 
     def _error(self, event: model.ErrorEvent, now: float) -> None:
-        unheard = self._deletable.pop(event.event_id, None)
-        if unheard is not None:
-            self.effects.to_model(requests.encode_item_delete(unheard, self.next_event_id()))
+        if self.hearing.refused(event.event_id):
             return
         grade = severity(event.kind, event.code)
         level: Any = "info" if grade is Severity.IGNORABLE else "error"
@@ -372,17 +293,11 @@ class Conversation:
             "MODEL_ERROR", level, severity=grade.value, code=event.code or event.kind, message=event.message
         )
         if grade is Severity.FATAL:
-            self.give_up(event.message)
+            self.asking.give_up(event.message)
         elif grade is Severity.RECONNECT:
             self.effects.renew_session(event.code)
-        elif event.event_id in self._requests:
-            purpose = self._requests.pop(event.event_id)
-            self.turns.refused(purpose)
-            if grade is not Severity.IGNORABLE:
-                self._answer_failed(purpose, event.code or event.kind, event.message, now)
-            elif purpose in _NEWS:
-                self.turns.committed(now)
-            # Else refused for an answer of the provider's own: the request is met by that answer.
+        else:
+            self.asking.refused(event, grade, now)
 
     # What playback and the session say
 
@@ -399,11 +314,7 @@ class Conversation:
         """The caller heard the last frame of a generation."""
         if generation in self._live:
             self._live.remove(generation)
-        self.transcript.agent_spoke(generation, generation.received_ms, complete=generation.response_done)
-        if generation.overflowed and generation.parts:
-            last = generation.parts[-1]
-            self._truncate(generation, last, last.length_ms)
-        self.playout.forget(generation.id)
+        self.hearing.heard_to_end(generation)
         self.events.count("ANSWER_HEARD")
 
     def session_lost(self) -> None:
@@ -412,13 +323,10 @@ class Conversation:
             if generation.purpose is Purpose.GREETING and not generation.received_bytes:
                 self.turns.withdraw(generation.response_id)
             self._complete(generation)
-        for generation in (*self._live, *self._cut):
-            # Its items went with the session: there is nothing left to truncate.
-            generation.response_id = ResponseId("")
+        self.hearing.session_lost(self._live)
         self.turns.session_lost()
         self.policy.speech_stopped()
-        self._deletable.clear()
-        self._requests.clear()
+        self.asking.session_lost()
         self.appended_ms = 0
         self._generations.clear()
 
@@ -429,7 +337,9 @@ class Conversation:
             began_s = generation.first_frame_s or generation.created_s
             spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
         spoken.sort(key=lambda entry: entry[0])
-        return [requests.encode_text_item(role, text, self.next_event_id()) for _, role, text in spoken if text]
+        return [
+            requests.encode_text_item(role, text, self.asking.next_event_id()) for _, role, text in spoken if text
+        ]
 
     def _since_answer_ms(self, at_s: float) -> int:
         return round((at_s - self.transcript.answered_s) * 1000)
@@ -438,11 +348,9 @@ class Conversation:
         """The call is over: what was still live ends as heard up to now."""
         for generation in self.live:
             generation.cancel(now)
-            heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
-            generation.interrupted = heard_ms < generation.received_ms
-            self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
+            self.hearing.ended_with_call(generation, now)
         self._live.clear()
-        self.cleared(now)
+        self.hearing.cleared(now)
 
 
 def _retold(turn: Turn) -> tuple[str, str]:

@@ -146,7 +146,7 @@ class Call:
         try:
             await self.leg.run()
         except ModelUnavailableError as error:
-            self.conversation.give_up(str(error))
+            self.conversation.asking.give_up(str(error))
 
     async def _run_monitor(self) -> None:
         """Do what is due; sleep until the next thing is, or until an event changes it."""
@@ -201,12 +201,12 @@ class Call:
         """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
         conversation, house = self.conversation, self.state.house
         session = house.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
-        messages = [requests.encode_session_update(session, conversation.next_event_id())]
+        messages = [requests.encode_session_update(session, conversation.asking.next_event_id())]
         said = conversation.replay()
         messages += said
         greeting = house.greeting_of(self.state.tenant)
         if greeting and not self._greeted and not said:
-            messages.append(conversation.request(Purpose.GREETING, GREETING_REQUEST + greeting))
+            messages.append(conversation.asking.request(Purpose.GREETING, GREETING_REQUEST + greeting))
         return messages
 
     def _model_event(self, event: model.ModelEvent) -> None:
@@ -301,7 +301,7 @@ class Call:
         latency_s = now - self.conversation.barged_in_s
         self.state.events.telemetry.barge_in_latency.observe(latency_s)
         self.state.events.emit("CLEARED", latency_ms=round(latency_s * 1000, 1))
-        self.conversation.cleared(now)
+        self.conversation.hearing.cleared(now)
 
     def violation(self, generation: Generation) -> None:
         """Say loudly that the proof failed (PL-5)."""

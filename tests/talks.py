@@ -155,7 +155,7 @@ class Talk:
     def clears(self) -> None:
         """The pacer wrote the clear it was asked for."""
         self.conversation.playout.clear_sent(self.now)
-        self.conversation.cleared(self.now)
+        self.conversation.hearing.cleared(self.now)
 
     def pause(self, seconds: float) -> None:
         """Time passes; what is due is looked at when it is due."""

@@ -21,10 +21,11 @@ FLOORS = {
     0: "units errors",
     1: "settings records telemetry eventlog door.tickets tenancy.tenant tenancy.fields",
     # The pure core: no waiting, no clock, no socket. Times come in as arguments.
-    2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript conversation
-          call_clock dtmf input_repair tools twilio_stream ws_shortcuts model.errors model.events model.requests
-          door.http_head door.signature door.twiml tenancy.files cli.showing cli.transcript_view
-          stages pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
+    2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript asking hearing
+          conversation call_clock dtmf input_repair tools twilio_stream ws_shortcuts stages
+          model.errors model.events model.requests door.http_head door.signature door.twiml
+          tenancy.files cli.showing cli.transcript_view
+          pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
           pipeline.call_completed pipeline.inward pipeline.webhook_signature pipeline.wav_format
           pipeline.transcription pipeline.talk_spans""",
     # Shells around one socket, thread, signal, file or tick each.
