@@ -27,7 +27,6 @@ from trio.testing import MockClock
 from agent.call_ingress import Ingress
 from agent.call_watch import CallWatch
 from agent.conversation import Conversation
-from agent.hearing import Hearing
 from agent.nursery_call import Call
 from agent.records import CallRecord, Outcome
 from agent.sim.memory import memory_realtime
@@ -163,7 +162,7 @@ ESSENTIAL = {
     "the monitor": (Conversation, "look_again"),
     "the watch": (CallWatch, "_watch_clock"),
     "a generation's task": (Call, "_until_heard"),
-    "the clearing of a barge-in": (Hearing, "cleared"),
+    "the clearing of a barge-in": (Call, "cleared"),
 }
 
 
