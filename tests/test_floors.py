@@ -32,8 +32,8 @@ FLOORS = {
     3: """ws_connection websocket finishing metronome tx_scheduler carrier_rest record_store spool
           embedded_postgres store pg tool_desk user_tools tenant_book loop_probe shutdown
           model.outbox model.leg model.side door.front_door door.stream_desk pipeline.webhook_delivery
-          pipeline.openai_rest pipeline.part_file pipeline.recordings pipeline.carrier_media
-          pipeline.wav_reading pipeline.transcribing pipeline.local_transcribing""",
+          pipeline.openai_client pipeline.openai_rest pipeline.part_file pipeline.recordings
+          pipeline.carrier_media pipeline.wav_reading pipeline.transcribing pipeline.local_transcribing""",
     # The call, and what comes after it.
     4: """call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call
           call_answer postcall pipeline.chores pipeline.facts pipeline.instruments pipeline.payload

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +27,8 @@ from agent.pipeline.analysis_request import (
     transcript_text,
 )
 from agent.pipeline.extraction import INTENTS, LEAD_STATUSES, Extraction, Line, RuleAnalyst
-from agent.pipeline.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst, open_openai_client
+from agent.pipeline.openai_client import open_openai_client
+from agent.pipeline.openai_rest import ANALYSIS_S, ATTEMPTS, OpenAiAnalyst, open_analyst
 from agent.settings import load_settings
 from agent.sim.openai_rest import (
     EXTRACTION,
@@ -312,8 +315,8 @@ async def test_an_api_that_never_answers_is_left(autojump_clock: trio.testing.Mo
 @pytest.mark.parametrize(
     ("failure", "told"),
     [
-        (httpx2.ReadTimeout("slow"), "did not answer within 60 s"),
-        (httpx2.ConnectTimeout("slow"), "did not answer within 60 s"),
+        (httpx2.ReadTimeout("slow"), "did not answer in time"),
+        (httpx2.ConnectTimeout("slow"), "did not answer in time"),
         (httpx2.ReadError("reset"), "cannot be reached: ReadError: reset"),
         (httpx2.RemoteProtocolError("no HTTP"), "cannot be reached: RemoteProtocolError: no HTTP"),
     ],
@@ -355,10 +358,38 @@ async def test_without_a_key_the_rules_read(monkeypatch: pytest.MonkeyPatch) -> 
         assert await analyst.extract(TALK, TENANT) == await rules.extract(TALK, TENANT) != Extraction()
 
 
+@pytest.mark.sockets
+def test_the_first_requests_import_nothing_beside_calls() -> None:
+    """Nothing of the package is left to import once the client is open; an import holds the event loop."""
+    code = """
+import openai, sys, trio
+from agent.pipeline.openai_client import open_openai_client
+from agent.settings import load_settings
+
+async def main():
+    settings = load_settings(openai_api_key="sk-test", openai_base_url="http://127.0.0.1:1/v1")
+    async with open_openai_client(settings, request_s=5.0) as client:
+        before = {*sys.modules}
+        for ask in (
+            lambda: client.post("/responses", body={}, cast_to=object),
+            lambda: client.audio.transcriptions.with_raw_response.create(file=("a.wav", b"a"), model="whisper-1"),
+        ):
+            try:
+                await ask()
+            except openai.APIConnectionError:
+                print("asked")
+        print([name for name in sys.modules if name.startswith("openai") and name not in before])
+
+trio.run(main)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    assert ran.stdout.split("\n")[:3] == ["asked", "asked", "[]"]
+
+
 async def test_there_is_no_client_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
-        async with open_openai_client(load_settings()):
+        async with open_openai_client(load_settings(), request_s=1.0):
             pass
 
 

@@ -242,7 +242,7 @@ async def test_an_api_that_is_away_is_given_up(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(transcribing, "ATTEMPTS", 1)
     settings = load_settings(openai_api_key="sk-test", openai_base_url="http://127.0.0.1:9/v1")
     async with open_transcriber(settings) as transcriber:
-        with pytest.raises(ProviderError, match="not reached"):
+        with pytest.raises(ProviderError, match="cannot be reached: Connect"):
             await transcriber.transcribe(call(tmp_path))
 
 

@@ -15,8 +15,9 @@ import openai
 import stamina
 import trio
 
-from agent.errors import ProviderError, StepDeadError
+from agent.errors import ProviderError
 from agent.pipeline.local_transcribing import LocalTranscriber
+from agent.pipeline.openai_client import judged, open_openai_client, retry_soon
 from agent.pipeline.talk_spans import Piece, has_sound, plan_pieces
 from agent.pipeline.transcription import Transcription, Utterance, make_transcription
 from agent.pipeline.wav_reading import WavFile, open_wav
@@ -29,8 +30,6 @@ REQUEST_S: Final = 180.0
 """How long one piece may take: five minutes of audio take some 30 s."""
 ATTEMPTS: Final = 4
 """Quick ones, within one attempt of the ledger's."""
-MOST_RETRY_AFTER_S: Final = 20.0
-"""A longer wait than this is left to the ledger."""
 THREADS: Final = 2
 _SEGMENTING: Final = "whisper-1"
 """The only model that answers with times (verbose_json); all others return text alone.
@@ -42,8 +41,12 @@ _WITHOUT_TIMES: Final = {"join_ms": 1_000, "most_ms": 60_000}
 _NO_SPEECH: Final = 0.6
 _UNLIKELY: Final = -1.0
 """A segment that is both rather silence and unlikely text is invented: Whisper's own rule and figures."""
-_TRY_AGAIN: Final = (408, 409, 429)
-_SERVER_FAILS: Final = 500
+_ADVICE: Final = {
+    401: "check OPENAI_API_KEY, then retry the call",
+    403: "allow the key's project to use this model, then retry the call",
+    404: "check that AGENT_RECORDING_MODEL exists, then retry the call",
+}
+_OTHERWISE: Final = "the recording or AGENT_RECORDING_MODEL is not accepted"
 _T = TypeVar("_T")
 
 
@@ -101,10 +104,8 @@ class OpenAiTranscriber:
         audio = await self._run(wav.cut, channel, piece)
         try:
             body = await self._ask(audio, language.partition("-")[0].lower())
-        except openai.APIStatusError as error:
-            raise _explained(error, self.model) from None
-        except openai.APIConnectionError as error:
-            raise ProviderError(f"the transcription API was not reached: {error}") from None
+        except openai.APIError as error:
+            raise judged(error, self.model, _ADVICE, _OTHERWISE) from None
         except trio.TooSlowError:
             raise ProviderError(f"the transcription API did not answer within {REQUEST_S:.0f} s") from None
         try:
@@ -114,7 +115,7 @@ class OpenAiTranscriber:
 
     async def _ask(self, audio: bytes, language: str) -> bytes:
         """One request, repeated while that may help soon; the answer's body."""
-        async for attempt in stamina.retry_context(on=_soon_better, attempts=ATTEMPTS, timeout=None):
+        async for attempt in stamina.retry_context(on=retry_soon, attempts=ATTEMPTS, timeout=None):
             # Closed, the file gives its memory back; requests and answers refer to each other and wait for the
             # garbage collector, which has been seen to leave ten of them lying.
             with attempt, trio.fail_after(REQUEST_S), io.BytesIO(audio) as file:
@@ -139,14 +140,7 @@ async def open_transcriber(settings: Settings) -> AsyncIterator[Transcriber]:
     if settings.openai_api_key is None:
         yield LocalTranscriber()
         return
-    make = partial(
-        openai.AsyncOpenAI,
-        api_key=settings.openai_api_key.get_secret_value(),
-        base_url=settings.openai_base_url,
-        max_retries=0,
-    )
-    # In a thread: it reads the certificates, which takes 20 ms.
-    async with await trio.to_thread.run_sync(make) as client:
+    async with open_openai_client(settings, request_s=REQUEST_S) as client:
         yield OpenAiTranscriber(client, settings.recording_model)
 
 
@@ -162,33 +156,3 @@ def _utterances(body: bytes, piece: Piece, levels: Sequence[float], *, times: bo
         if not invented and has_sound(levels, start_ms, end_ms):
             said.append(Utterance(start_ms, end_ms, segment.text))
     return said
-
-
-def _soon_better(error: Exception) -> bool | float:
-    """Whether to ask again at once (True: after the usual pause, a number: after so many seconds)."""
-    if isinstance(error, openai.APIConnectionError | trio.TooSlowError):
-        return True
-    if not isinstance(error, openai.APIStatusError) or error.code == "insufficient_quota":
-        return False
-    if error.status_code not in _TRY_AGAIN and error.status_code < _SERVER_FAILS:
-        return False
-    retry_after = error.response.headers.get("retry-after", "")
-    if not retry_after.isdigit():
-        return True
-    return float(retry_after) if float(retry_after) <= MOST_RETRY_AFTER_S else False
-
-
-def _explained(error: openai.APIStatusError, model: str) -> ProviderError | StepDeadError:
-    """What a refusal means for the step: try again later, or never, with what to do about it."""
-    status = error.status_code
-    said = f"the transcription API answered HTTP {status}: {error.message[:300]}"
-    if status in _TRY_AGAIN or status >= _SERVER_FAILS:
-        return ProviderError(said)
-    remedies = {
-        401: "check OPENAI_API_KEY, then retry the call",
-        403: f"allow the key's project to use {model}, then retry the call",
-        404: f"check that AGENT_RECORDING_MODEL ({model}) exists, then retry the call",
-    }
-    return StepDeadError(
-        f"{said}; {remedies.get(status, 'the recording or AGENT_RECORDING_MODEL is not accepted')}"
-    )

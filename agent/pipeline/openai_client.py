@@ -1,0 +1,111 @@
+"""OpenAI's REST API for what is done after calls: its client, and what its refusals mean to the ledger.
+
+Both may run in a process whose calls are talking, so nothing here may hold the event loop (ST-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+import httpx
+import httpx2
+import openai
+import trio
+
+from agent.errors import ProviderError, StepDeadError
+from agent.pipeline.extraction import clean, cut
+from agent.settings import Settings
+
+CONNECT_S: Final = 5.0
+RETRY_AFTER_S: Final = 20.0
+"""The longest Retry-After that is waited for within a step; a longer one is left to the ledger."""
+_LONGEST_DETAIL: Final = 300
+_NO_QUOTA: Final = "insufficient_quota"
+"""A 429 that no waiting of seconds helps."""
+_PASSING: Final = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS)
+
+
+@asynccontextmanager
+async def open_openai_client(settings: Settings, *, request_s: float) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A client with the key of ``settings`` (which must have one) that does not retry; closed when left.
+
+    Proxies and certificates of the environment count, as they do for the package itself.
+    """
+    if settings.openai_api_key is None:
+        raise ValueError("there is no OPENAI_API_KEY")
+    key = settings.openai_api_key.get_secret_value()
+
+    def make() -> openai.AsyncOpenAI:
+        trio.run(_rehearse)
+        timeout = openai.Timeout(request_s, connect=CONNECT_S)
+        http = openai.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False)
+        return openai.AsyncOpenAI(
+            api_key=key, base_url=settings.openai_base_url, timeout=timeout, max_retries=0, http_client=http
+        )
+
+    # Certificates are read, and the HTTP package is imported: 70 ms.
+    client = await trio.to_thread.run_sync(make)
+    async with client:
+        yield client
+
+
+async def _rehearse() -> None:
+    """The first requests of the package import and build what they need: 35 ms, here of a thread."""
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(httpx.codes.OK, json={"text": ""}))
+    http = openai.DefaultAsyncHttpxClient(transport=transport)
+    async with openai.AsyncOpenAI(api_key="rehearsal", http_client=http, max_retries=0) as client:
+        await client.post("/responses", body={}, cast_to=object)
+        await client.audio.transcriptions.with_raw_response.create(file=("rehearsal.wav", b""), model="whisper-1")
+
+
+def retry_soon(error: Exception) -> bool | float:
+    """For stamina: whether to try again at once, or after how many seconds."""
+    if not isinstance(error, openai.APIStatusError):
+        return isinstance(error, openai.APIConnectionError | trio.TooSlowError)
+    if not _is_passing(error) or error.code == _NO_QUOTA:
+        return False
+    wait_s = _retry_after_s(error.response.headers.get("retry-after"))
+    if wait_s is None:
+        return True
+    return wait_s if wait_s <= RETRY_AFTER_S else False
+
+
+def judged(
+    error: openai.APIError, model: str, advice: Mapping[int, str], otherwise: str
+) -> ProviderError | StepDeadError:
+    """What the ledger understands: to be tried again later, or never, with what to do about it.
+
+    ``advice`` is by HTTP status. The text of a 401 repeats part of the key, so it is left out.
+    """
+    if isinstance(error, openai.APITimeoutError):
+        return ProviderError("the OpenAI API did not answer in time")
+    if not isinstance(error, openai.APIStatusError):
+        cause = error.__cause__
+        detail = f"{type(cause).__name__}: {cause}" if cause else str(error)
+        return ProviderError(f"the OpenAI API cannot be reached: {cut(detail, _LONGEST_DETAIL)}")
+    status = error.status_code
+    body = error.body if isinstance(error.body, dict) else {}
+    words = "" if status == httpx.codes.UNAUTHORIZED else clean(str(body.get("message") or ""))
+    said = f"the OpenAI API answers HTTP {status} for {model}"
+    if words:
+        said += f": {cut(words, _LONGEST_DETAIL)}"
+    if _is_passing(error):
+        quota = "; the account's quota is used up, check its billing" if error.code == _NO_QUOTA else ""
+        return ProviderError(said + quota)
+    return StepDeadError(f"{said}; {advice.get(status, otherwise)}")
+
+
+def _is_passing(error: openai.APIStatusError) -> bool:
+    """Whether a later try may do better."""
+    return error.status_code in _PASSING or error.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Retry-After in its number form; OpenAI sends no dates."""
+    try:
+        wait_s = float(value) if value else None
+    except ValueError:
+        return None
+    return wait_s if wait_s is not None and 0 <= wait_s < float("inf") else None
