@@ -10,11 +10,12 @@ import psycopg
 import pytest
 import trio
 from pg_servers import Watcher, open_watcher
+from psycopg.abc import PQGen
 from psycopg.copy import AsyncQueuedLibpqWriter
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
-from agent.pg import Connection, Cursor, open_connection
+from agent.pg import Connection, Cursor, open_connection, waiting
 
 pytestmark = pytest.mark.sockets
 
@@ -214,8 +215,11 @@ async def test_a_transaction_in_a_pipeline(connection: Connection[Any]) -> None:
 # COPY, streams, cursors
 
 
-async def test_copying_gives_way_to_other_tasks(connection: Connection[Any]) -> None:
-    """Though it hardly ever has to wait."""
+async def test_copying_gives_way_to_other_tasks(
+    connection: Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it hardly ever has to wait: the server takes and gives all at once."""
+    monkeypatch.setattr(waiting, "BUSY_S", 0.0)
     await connection.execute("CREATE TABLE t (x int)")
     ticks = 0
     async with trio.open_nursery() as nursery:
@@ -238,6 +242,26 @@ async def test_copying_gives_way_to_other_tasks(connection: Connection[Any]) -> 
     assert cursor.rowcount == 50_000
     assert writing > 5
     assert ticks > 5
+
+
+async def test_operations_that_never_wait_give_way_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As writes of a COPY do whose server takes all at once; a cancel in between leaves none half done."""
+    monkeypatch.setattr(waiting, "BUSY_S", 0.0)
+    begun = 0
+
+    def at_once() -> PQGen[None]:
+        nonlocal begun
+        begun += 1
+        yield from ()
+
+    pace, ended = waiting.Pace(), 0
+    with trio.CancelScope() as scope:
+        for _ in range(100):
+            await waiting.drive(at_once(), -1, pace)
+            ended += 1
+            if ended == 10:
+                scope.cancel()
+    assert (begun, ended) == (10, 10)
 
 
 async def test_bad_data_ends_a_copy(connection: Connection[Any]) -> None:

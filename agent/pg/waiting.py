@@ -37,6 +37,8 @@ _READY_W = int(Ready.W)
 class Pace:
     """Gives way to other tasks every :data:`BUSY_S`, however many operations in a row did not have to wait."""
 
+    ran_through: bool = False
+    """Whether the last operation never waited for anything: a row of them would never give way."""
     _gave_way_at_s: float = 0.0
 
     async def keep(self) -> None:
@@ -55,8 +57,12 @@ async def drive(gen: PQGen[RV], fd: int, pace: Pace) -> RV:
     Raises:
         psycopg.OperationalError: the socket was closed while waiting. Besides, whatever ``gen`` raises.
     """
+    if pace.ran_through:
+        await pace.keep()  # before it begins: a cancel here leaves nothing half done
+    pace.ran_through = True
     try:
         state = next(gen)
+        pace.ran_through = False
         while True:
             if state == _WAIT_R:  # nearly always: the answer to a query
                 await _until_readable(fd)
