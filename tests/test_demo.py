@@ -136,6 +136,7 @@ def result_of(after: dict[str, Any], step: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.alone
 @pytest.mark.sockets
 @pytest.mark.speech
 @needs_speech
