@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from agent.asking import Asking
+from agent.asking import Addressee, Asking
 from agent.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.caller_meter import CallerMeter
 from agent.errors import GenerationTooLongError
@@ -32,7 +32,7 @@ WORDS_LOST: Final = "(The caller said something here that was lost with the conn
 """Stands for a caller's turn that was not transcribed when its session ended."""
 
 
-class Effects(Protocol):
+class Effects(Addressee, Protocol):
     """What a decision makes happen. All synchronous; none may block or raise."""
 
     def start_generation(self, generation: Generation) -> None:
@@ -47,14 +47,8 @@ class Effects(Protocol):
     def interrupt(self, generations: tuple[Generation, ...]) -> None:
         """Cancel the scopes of these generations and have the carrier clear what it holds."""
 
-    def to_model(self, message: str) -> None:
-        """Send an event to the model, behind those before it."""
-
     def call_tool(self, call: model.FunctionCallDone) -> None:
         """Run a tool as a guest of the call."""
-
-    def give_up(self, reason: str) -> None:
-        """The model is of no use any more: apologise and hang up."""
 
     def renew_session(self, reason: str) -> None:
         """This session with the model is over: open another."""

@@ -84,7 +84,7 @@ async def _open_worker(settings: Settings, database: Database, events: EventLog)
     if not settings.worker:
         yield None
         return
-    # Here, because a server without one does without the 40 MB they need.
+    # Here, because a server without one does without the memory they need.
     from agent.pipeline.instruments import open_instruments  # noqa: PLC0415
     from agent.pipeline.worker import Worker  # noqa: PLC0415
 

@@ -8,22 +8,10 @@ from typing import Any
 import attrs
 import psycopg
 
-from agent.records import CallMetrics, CallRecord, Outcome, Turn
+from agent.bench.ended_calls import METRICS
+from agent.records import CallRecord, Outcome, Turn
 from agent.units import CallSid, StreamSid
 
-METRICS = CallMetrics(
-    duration_ms=40_000,
-    barge_in_events=1,
-    fps=50.0,
-    max_gap_ms=21.0,
-    first_audio_ms=310,
-    turn_latencies_ms=(480,),
-    frames_in=2000,
-    frames_out=900,
-    frames_dropped=0,
-    reconnects=0,
-    stalls=0,
-)
 TURNS = (
     Turn("agent", "item_1", "Hello, how can I help?", "Hello, how can I help?", 0, 1500, 1500, interrupted=False),
     Turn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import attrs
 import psycopg
@@ -222,13 +223,19 @@ async def strike(at: int | None, work: Callable[[], Awaitable[None]]) -> tuple[i
 async def test_pc_4_cancelled_at_any_checkpoint_nothing_is_lost_and_nothing_is_there_twice(
     tmp_path: Path, postgres: str
 ) -> None:
-    """Three records on their way into Postgres; whoever comes next finishes what was begun."""
-    struck = 0
+    """Three records and a call that goes on, on their way into Postgres; whoever comes next finishes it."""
+    struck, server_id = 0, uuid4()
     for at in range(1000):
         spool = Spool(tmp_path / str(at))
-        numbers = [at * 3 + 1, at * 3 + 2, at * 3 + 3]
+        going_on, *numbers = range(at * 4 + 1, at * 4 + 5)
         for number in numbers:
             await spool.save(make_record(number))
+        call = make_record(going_on)
+        await spool.save_answered(
+            AnsweredCall(
+                call.call_sid, "default", "inbound", call.caller, call.called, call.answered_at, server_id
+            )
+        )
 
         async def move(spool: Spool = spool) -> None:
             async with open_pool(postgres, max_size=2) as pool:
@@ -236,7 +243,7 @@ async def test_pc_4_cancelled_at_any_checkpoint_nothing_is_lost_and_nothing_is_t
                 database.ready.set()
                 channel = PostCallChannel.open()
                 channel.calls_end.close()
-                mover = RecordMover(spool, Ledger(database).keep, EventLog(Telemetry()))
+                mover = RecordMover(spool, Ledger(database, server_id).keep, EventLog(Telemetry()))
                 await run_postcall(channel.service_end, EventLog(Telemetry()), mover)
 
         with trio.fail_after(60):
@@ -251,6 +258,8 @@ async def test_pc_4_cancelled_at_any_checkpoint_nothing_is_lost_and_nothing_is_t
             [sid(number) for number in numbers],
         )
         assert sorted(found) == [(sid(number), 3, 7) for number in numbers], f"cancelled before step {at}"
+        active = rows(postgres, "SELECT status FROM calls WHERE call_sid = %s", sid(going_on))
+        assert active == [("active",)], f"cancelled before step {at}"
         struck += was_struck
         if not was_struck:
             break

@@ -20,7 +20,7 @@ from agent.tool_desk import StoreDesk
 from agent.units import CallSid, RecordingSid, StreamSid
 
 LASTED: Final = timedelta(seconds=40)
-_METRICS: Final = CallMetrics(
+METRICS: Final = CallMetrics(
     duration_ms=40_000,
     barge_in_events=1,
     fps=50.0,
@@ -70,7 +70,7 @@ class EndingCalls:
             outcome=Outcome.CALLER_HUNG_UP,
             reason="stop",
             turns=_TURNS,
-            metrics=_METRICS,
+            metrics=METRICS,
             recording_sid=recording,
         )
         await self.spool.save(record)

@@ -45,14 +45,14 @@ async def open_openai_client(settings: Settings, *, request_s: float) -> AsyncIt
             api_key=key, base_url=settings.openai_base_url, timeout=timeout, max_retries=0, http_client=http
         )
 
-    # Certificates are read, and the HTTP package is imported: 70 ms.
+    # In a thread: certificates are read, and packages are imported.
     client = await trio.to_thread.run_sync(make)
     async with client:
         yield client
 
 
 async def _rehearse() -> None:
-    """The first requests of the package import and build what they need: 35 ms, here of a thread."""
+    """The first requests of the package import and build what they need: here, in a thread."""
     transport = httpx2.MockTransport(lambda _: httpx2.Response(httpx.codes.OK, json={"text": ""}))
     http = openai.DefaultAsyncHttpxClient(transport=transport)
     async with openai.AsyncOpenAI(api_key="rehearsal", http_client=http, max_retries=0) as client:

@@ -1,7 +1,7 @@
 """Summary and particulars of a call by a model of OpenAI's REST API; the rules of ``extraction`` without a key.
 
 Requests are made by the ``openai`` package's own post(): its typed methods build their types when first used,
-70 ms on the event loop of a process that may be talking (ST-3).
+on the event loop of a process that may be talking (ST-3).
 """
 
 from __future__ import annotations
