@@ -1,6 +1,7 @@
 # One command each: set up, look, check, test, measure.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP_QUIETLY := --disable-pip-version-check --quiet
 
 .PHONY: setup demo check test bench lock clean
 
@@ -10,8 +11,9 @@ setup: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
 	@echo "Setting up .venv from requirements.lock: about 820 MB on disk, the first time, a minute or two."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
-	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install $(PIP_QUIETLY) --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install $(PIP_QUIETLY) --no-deps --no-build-isolation -e .
+	@$(BIN)/pip check
 	@touch $@
 
 demo: setup
