@@ -1,45 +1,48 @@
 # One command each: set up, look, check, test, measure.
 PYTHON ?= python3
-BIN := .venv/bin
-PIP_QUIETLY := --disable-pip-version-check --quiet
+# Programs are run as modules: a script's first line does not hold in a folder whose path has a space or is long.
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
 
 .PHONY: setup demo check test bench lock clean
 
 setup: .venv/ready
 
+# Nothing is resolved: the lock is complete, --no-deps takes it as it stands, and pip check says so.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
-	@echo "Setting up .venv from requirements.lock: about 820 MB on disk, the first time, a minute or two."
+	@echo "Setting up .venv from requirements.lock: about 900 MB on disk, the first time, a minute or two."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install $(PIP_QUIETLY) --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/pip install $(PIP_QUIETLY) --no-deps --no-build-isolation -e .
-	@$(BIN)/pip check
+	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) check
 	@touch $@
 
 demo: setup
-	@$(BIN)/call-agent demo
+	@$(PY) -m agent demo
 
 # Not taken from flake8-async: 9xx (optional: a checkpoint on every path of every function), 114 and 128 (they miss
 # a task_status that is handed on), 124 (callbacks that must be async), 127 (httpx is given).
 ASYNC_IGNORED := ASYNC9,ASYNC114,ASYNC124,ASYNC127,ASYNC128
 
 check: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/flake8 --select ASYNC --extend-ignore $(ASYNC_IGNORED) agent tests
-	$(BIN)/mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m flake8 --select ASYNC --extend-ignore $(ASYNC_IGNORED) agent tests
+	$(PY) -m mypy
 
 test: check
-	$(BIN)/pytest -n 2 -m "not alone" --cov --cov-report=
-	$(BIN)/pytest -m alone --cov --cov-append --cov-report=term:skip-covered
+	$(PY) -m pytest -n 2 -m "not alone" --cov --cov-report=
+	$(PY) -m pytest -m alone --cov --cov-append --cov-report=term:skip-covered
 
 bench: setup
-	@$(BIN)/call-agent bench
+	@$(PY) -m agent bench
 
-# Run after a change of the dependencies in pyproject.toml; the lock names hashes and no index.
-lock:
-	$(BIN)/pip-compile --quiet --all-extras --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
-		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file requirements.lock pyproject.toml
+# Run after a change of the dependencies in pyproject.toml; the lock holds for every system and Python we support,
+# and names hashes and no index.
+lock: setup
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-strip-extras --generate-hashes \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv build dist demo-call

