@@ -1,5 +1,5 @@
 """``python -m agent`` is ``call-agent``."""
 
-from agent.cli.app import main
+from agent.app.cli.app import main
 
 main()

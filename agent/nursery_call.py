@@ -18,33 +18,33 @@ from typing import Final
 import attrs
 import trio
 
-from agent.barge_in import BargeInPolicy
-from agent.call_clock import CallClock
-from agent.call_ending import CallEnding
-from agent.call_house import CallHouse
-from agent.call_ingress import Ingress
-from agent.call_keeping import CallKeeper
-from agent.call_state import CallState, run_guest
-from agent.call_tools import CallTools, tools_of
-from agent.call_watch import CallWatch
-from agent.conversation import Conversation
-from agent.door.tickets import CallTicket
-from agent.errors import ModelUnavailableError, SocketClosedError
-from agent.finishing import run_until_asked
-from agent.generation import Generation, Purpose
+from agent.audio.generation import Generation, Purpose
+from agent.audio.pacer_metrics import TxMeter
+from agent.call.barge_in import BargeInPolicy
+from agent.call.call_clock import CallClock
+from agent.call.conversation import Conversation
+from agent.call.ending import CallEnding
+from agent.call.ingress import Ingress
+from agent.call.services import CallHouse
+from agent.call.state import CallState, run_guest
+from agent.call.tool_calls import CallTools, tools_of
+from agent.call.transcript import Transcript
+from agent.call.watchdog import CallWatch
+from agent.carrier.media_stream import OutboundEncoder, Start
+from agent.carrier.stream_token import CallTicket
+from agent.core.errors import ModelUnavailableError, SocketClosedError
+from agent.core.graceful import run_until_asked
+from agent.core.records import CallRecord, Outcome
+from agent.core.tenant import Tenant
+from agent.core.units import GenerationId
 from agent.model import events as model
 from agent.model import requests
-from agent.model.leg import ModelLeg
 from agent.model.outbox import ModelOutbox
-from agent.records import CallRecord, Outcome
-from agent.store.values import AnsweredCall
-from agent.tenancy.tenant import Tenant
-from agent.transcript import Transcript
-from agent.twilio_stream import OutboundEncoder, Start
-from agent.tx_meter import TxMeter
+from agent.model.session import ModelLeg
+from agent.store.call_writer import CallKeeper
+from agent.store.sql.values import AnsweredCall
 from agent.tx_scheduler import TxScheduler
-from agent.units import GenerationId
-from agent.websocket import MessageSocket
+from agent.wire.websocket import MessageSocket
 
 WRITER_GRACE_S: Final = 0.5
 """How long the pacer may take to finish a message when the call ends."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from agent.units import FRAME_MS, FRAME_S, GenerationId
+from agent.core.units import FRAME_MS, FRAME_S, GenerationId
 
 GRACE_S: Final = 0.250
 """How long after the computed end audio may still be in the caller's ear (PL-2)."""

@@ -15,12 +15,12 @@ import attrs
 import msgspec
 import trio
 
-from agent.eventlog import EventLog
-from agent.records import CallRecord
-from agent.spool import Spool
+from agent.core.event_log import EventLog
+from agent.core.records import CallRecord
 from agent.store import AWAY, Database
-from agent.store.calls import call_answered, heartbeat, keep_record
-from agent.store.values import AnsweredCall
+from agent.store.spool import Spool
+from agent.store.sql.calls import call_answered, heartbeat, keep_record
+from agent.store.sql.values import AnsweredCall
 
 QUEUED_CALLS: Final = 10_000
 """Calls that wait for post-call work: a day of a busy line. The records themselves are on disk."""

@@ -17,13 +17,13 @@ from typing import Final, Protocol
 import attrs
 import trio
 
-from agent.generation import Generation
-from agent.metronome import Seat
+from agent.audio.generation import Generation
+from agent.audio.metronome import Seat
+from agent.audio.pacer_metrics import TxMeter
+from agent.carrier.media_stream import OutboundEncoder
+from agent.core.units import FRAME_MS, SILENCE_FRAME
 from agent.playout import PlayoutClock
-from agent.twilio_stream import OutboundEncoder
-from agent.tx_meter import TxMeter
-from agent.units import FRAME_MS, SILENCE_FRAME
-from agent.websocket import MessageSocket
+from agent.wire.websocket import MessageSocket
 
 MARK_EVERY_FRAMES: Final = 10
 """A mark each 200 ms of a generation (DESIGN D6)."""

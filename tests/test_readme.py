@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import AliasChoices
 
-from agent.settings import DEFAULT_INSTRUCTIONS, Settings
+from agent.core.settings import DEFAULT_INSTRUCTIONS, Settings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
 def settings_rows() -> list[str]:
-    """The table's rows as ``agent/settings.py`` has them."""
+    """The table's rows as ``agent/core/settings.py`` has them."""
     rows = []
     for field in Settings.model_fields.values():
         alias = field.validation_alias

@@ -8,9 +8,9 @@ from typing import Final
 import attrs
 
 from agent.bench.observations import CarrierReport
-from agent.pipeline.call_completed import event_id
-from agent.stages import STEPS
-from agent.units import CallSid
+from agent.core.steps import STEPS
+from agent.core.units import CallSid
+from agent.pipeline.webhook.call_completed import event_id
 
 _FEW: Final = 3
 

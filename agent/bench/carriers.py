@@ -22,16 +22,16 @@ import trio
 
 from agent.bench.observations import CarrierCall, CarrierReport, Clear, Spell, Window
 from agent.bench.plan import OUR_NUMBER, LoadPlan, SimulatorOrder, call_sid, number_of, signature
-from agent.errors import AgentError
-from agent.sim.calling import Caller, StreamOrder, parse_twiml
-from agent.sim.carrier import SimulatedStream, open_simulated_stream
-from agent.sim.load import PHASES
-from agent.sim.playback import PlaybackBuffer
+from agent.core.errors import AgentError
+from agent.core.units import BYTES_PER_MS
+from agent.sim.carrier.dialling import Caller, StreamOrder, parse_twiml
+from agent.sim.carrier.load import PHASES
+from agent.sim.carrier.playback import PlaybackBuffer
+from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
-from agent.units import BYTES_PER_MS
-from agent.websocket import TrioWebSocket, open_client
-from agent.ws_connection import Wanted
+from agent.wire.connection import Wanted
+from agent.wire.websocket import TrioWebSocket, open_client
 
 _MEDIA: Final = '{"event":"media"'
 _CLEAR: Final = '{"event":"clear"'

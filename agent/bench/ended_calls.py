@@ -10,14 +10,14 @@ import trio
 
 from agent.bench.plan import OUR_NUMBER, call_sid, number_of
 from agent.bench.recording_desk import recording_sid
+from agent.call.tools.builtin import StoreDesk
+from agent.core.records import CallMetrics, CallRecord, Outcome, RecordingCallback, Turn
+from agent.core.units import CallSid, RecordingSid, StreamSid
 from agent.postcall import RecordMover
-from agent.records import CallMetrics, CallRecord, Outcome, RecordingCallback, Turn
-from agent.spool import Spool
 from agent.store import Database
-from agent.store.recordings import note_callback
-from agent.store.values import NewAppointment
-from agent.tool_desk import StoreDesk
-from agent.units import CallSid, RecordingSid, StreamSid
+from agent.store.spool import Spool
+from agent.store.sql.recordings import note_callback
+from agent.store.sql.values import NewAppointment
 
 LASTED: Final = timedelta(seconds=40)
 METRICS: Final = CallMetrics(

@@ -16,13 +16,13 @@ from uuid import UUID
 import attrs
 import trio
 
-from agent.call_keeping import CallKeeper, StoreJournal
-from agent.eventlog import EventLog
-from agent.pg import open_pool
-from agent.records import Turn
+from agent.core.event_log import EventLog
+from agent.core.records import Turn
+from agent.core.telemetry import Telemetry
 from agent.store import Database
-from agent.store.values import AnsweredCall
-from agent.telemetry import Telemetry
+from agent.store.call_writer import CallKeeper, StoreJournal
+from agent.store.pg import open_pool
+from agent.store.sql.values import AnsweredCall
 
 MUST_MS: Final = 1.0
 """Added event-loop time per turn that is promised."""

@@ -20,12 +20,12 @@ from agent.bench.outside import Outside, open_outside
 from agent.bench.own_postgres import open_postgres
 from agent.bench.processes import Child, cores, moved_to
 from agent.bench.reading import count_rows, read_ledger
-from agent.eventlog import EventLog
-from agent.pg import open_connection, open_pool
+from agent.core.event_log import EventLog
+from agent.core.telemetry import Telemetry
 from agent.postcall import Ledger, RecordMover
-from agent.spool import Spool
 from agent.store import Database
-from agent.telemetry import Telemetry
+from agent.store.pg import open_connection, open_pool
+from agent.store.spool import Spool
 
 LAST_S: Final = 300.0
 """How long the last worker is given for what the others left."""

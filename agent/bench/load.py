@@ -27,8 +27,8 @@ from agent.bench.players import (
     window_of,
 )
 from agent.bench.processes import Child, cores, moved_to
-from agent.record_store import decode_record
-from agent.records import Outcome
+from agent.core.records import Outcome
+from agent.store.record_store import decode_record
 
 REST_S: Final = 1.0
 """What the agent is given to come to rest before its idle memory is read."""

@@ -22,11 +22,11 @@ import trio
 
 from agent.bench.observations import ModelCall, ModelReport, Truncation
 from agent.bench.plan import LoadPlan, SimulatorOrder, read_signature
-from agent.errors import SocketClosedError
-from agent.sim.realtime import ScriptedRealtime
-from agent.sim.script import Answer
-from agent.websocket import TrioWebSocket, open_server_handshake
-from agent.ws_connection import Wanted
+from agent.core.errors import SocketClosedError
+from agent.sim.model.script import Answer
+from agent.sim.model.server import ScriptedRealtime
+from agent.wire.connection import Wanted
+from agent.wire.websocket import TrioWebSocket, open_server_handshake
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _SPEECH_STARTED: Final = '{"type":"input_audio_buffer.speech_started"'

@@ -15,7 +15,7 @@ import trio
 from agent.bench.aftermath import Received
 from agent.bench.processes import BenchError, Child, open_child
 from agent.bench.recording_desk import ACCOUNT_SID, TOKEN, DeskOrder
-from agent.pg import open_connection
+from agent.store.pg import open_connection
 
 SECRET: Final = "whsec_bench"  # noqa: S105 - of a receiver that is not one
 START_S: Final = 20.0

@@ -15,11 +15,11 @@ import trio
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from agent.embedded_postgres import STOP_S, Cluster
-from agent.embedded_postgres.programs import Programs, find_programs
-from agent.embedded_postgres.system_user import runner_for
-from agent.pg import open_connection
+from agent.store.embedded_postgres import STOP_S, Cluster
+from agent.store.embedded_postgres.programs import Programs, find_programs
+from agent.store.embedded_postgres.system_user import runner_for
 from agent.store.migrating import migrate
+from agent.store.pg import open_connection
 
 StopMode = Literal["fast", "immediate"]
 """``fast`` cuts the connections and writes everything down; ``immediate`` just ends, as in a power cut."""

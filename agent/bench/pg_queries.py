@@ -42,7 +42,7 @@ _TRIO: Final = (
     _LOOP
     + """
 import trio
-from agent.pg import open_connection
+from agent.store.pg import open_connection
 
 async def main():
     async with open_connection(CONNINFO) as connection:

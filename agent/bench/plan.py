@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from agent.units import ULAW_SILENCE
+from agent.core.units import ULAW_SILENCE
 
 SIGNATURE_BITS: Final = 16
 LEAVING_S: Final = 1.0

@@ -15,7 +15,7 @@ import psutil
 import trio
 
 import agent
-from agent.errors import AgentError
+from agent.core.errors import AgentError
 
 STOP_S: Final = 10.0
 KILL_S: Final = 1.0

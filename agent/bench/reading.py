@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from agent.bench.aftermath import Aftermath, Ledger
 from agent.bench.outside import Outside
-from agent.pg import open_connection
+from agent.store.pg import open_connection
 
 Counted = Literal[
     "leads",

@@ -17,9 +17,9 @@ import trio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from agent.sim.calling import Caller
-from agent.sim.recording_media import answer_media
-from agent.sim.recordings import GeneratedSound, SimulatedRecording
+from agent.sim.carrier.dialling import Caller
+from agent.sim.carrier.rest.recording_media import answer_media
+from agent.sim.carrier.rest.recordings import GeneratedSound, SimulatedRecording
 from agent.sim.serving import serve_app
 
 ACCOUNT_SID: Final = "AC" + "0" * 32

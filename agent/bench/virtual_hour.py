@@ -15,22 +15,22 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from agent.call_answer import answer
-from agent.call_house import CallHouse
-from agent.door.tickets import CallTicket
-from agent.eventlog import EventLog
-from agent.metronome import Metronome
+from agent.app.call_answer import answer
+from agent.audio.metronome import Metronome
+from agent.call.services import CallHouse
+from agent.carrier.media_stream import Start
+from agent.carrier.stream_token import CallTicket
+from agent.core.event_log import EventLog
+from agent.core.records import CallRecord
+from agent.core.settings import load_settings
+from agent.core.telemetry import Telemetry
 from agent.postcall import PostCallChannel
-from agent.records import CallRecord
-from agent.settings import load_settings
-from agent.sim.carrier import open_simulated_stream
+from agent.sim.carrier.network import Network
+from agent.sim.carrier.stream import open_simulated_stream
 from agent.sim.memory import memory_realtime, open_memory_sockets
-from agent.sim.network import Network
-from agent.sim.realtime import ScriptedRealtime
-from agent.sim.script import Answer
+from agent.sim.model.script import Answer
+from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import Utterance, tone
-from agent.telemetry import Telemetry
-from agent.twilio_stream import Start
 
 CALL_S: Final = 3600.0
 _CALL_SID: Final = "CA" + "0" * 32

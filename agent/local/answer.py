@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import attrs
 
+from agent.core.units import BYTES_PER_MS
 from agent.local.conversation import Item
-from agent.local.tools import ToolCall
-from agent.units import BYTES_PER_MS
+from agent.local.receptionist.tools import ToolCall
 
 Event = dict[str, Any]
 DELTA_BYTES: Final = 400 * BYTES_PER_MS

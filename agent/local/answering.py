@@ -17,10 +17,10 @@ import trio
 from agent.local.answer import Answer
 from agent.local.config import RefusedError
 from agent.local.conversation import Conversation, Item
-from agent.local.engines import Engines
-from agent.local.facts import read_facts
 from agent.local.outbox import Outbox
-from agent.local.receptionist import Receptionist, Reply, State
+from agent.local.receptionist.business import read_facts
+from agent.local.receptionist.receptionist import Receptionist, Reply, State
+from agent.local.speech.engines import Engines
 
 _VERBATIM: Final = ("say exactly, and nothing else:", "say exactly:")
 

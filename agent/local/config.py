@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from agent.errors import AgentError
+from agent.core.errors import AgentError
 
 FORMAT: Final = "audio/pcmu"
 VOICE: Final = "heart"

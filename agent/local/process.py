@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from agent.errors import LocalModelMissingError, ModelUnavailableError
+from agent.core.errors import LocalModelMissingError, ModelUnavailableError
 
 READY_S: Final = 60.0
 """How long loading may take; two seconds are usual, a cold disk is slower."""

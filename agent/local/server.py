@@ -16,10 +16,10 @@ from typing import Final
 
 import trio
 
-from agent.errors import SocketClosedError
-from agent.local.engines import Engines, LoadedEngines
+from agent.core.errors import SocketClosedError
 from agent.local.session import run_session
-from agent.websocket import CLOSE_GRACE_S, MessageSocket, open_server_handshake
+from agent.local.speech.engines import Engines, LoadedEngines
+from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket, open_server_handshake
 
 PATH: Final = "/v1/realtime"
 MAX_SESSIONS: Final = 32

@@ -13,20 +13,26 @@ from typing import Any, Final
 import attrs
 import trio
 
-from agent.errors import SocketClosedError
+from agent.core.errors import SocketClosedError
+from agent.core.units import BYTES_PER_MS
 from agent.local.answering import Answering, Transcription, Turn
 from agent.local.client_events import audio_field, count_field, decode, mapping_field, text_field
 from agent.local.config import RefusedError, SessionConfig
 from agent.local.conversation import Conversation, Item, read_item
-from agent.local.endpointing import EndpointEvent, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped
-from agent.local.engines import Engines
-from agent.local.facts import read_facts
-from agent.local.listening import Listener
 from agent.local.outbox import Outbox
-from agent.local.receptionist import Receptionist
-from agent.local.tools import read_tools
-from agent.units import BYTES_PER_MS
-from agent.websocket import MessageSocket
+from agent.local.receptionist.business import read_facts
+from agent.local.receptionist.receptionist import Receptionist
+from agent.local.receptionist.tools import read_tools
+from agent.local.speech.endpointing import (
+    EndpointEvent,
+    SpeechPaused,
+    SpeechResumed,
+    SpeechStarted,
+    SpeechStopped,
+)
+from agent.local.speech.engines import Engines
+from agent.local.speech.listening import Listener
+from agent.wire.websocket import MessageSocket
 
 OUTBOX_MESSAGES: Final = 4096
 """Events waiting to be written: a minute-long answer is 300. A client that lets this many gather is gone."""

@@ -14,8 +14,8 @@ from typing import Final
 import attrs
 import msgspec
 
-from agent.errors import MalformedMessageError
-from agent.units import ItemId, ResponseId
+from agent.core.errors import MalformedMessageError
+from agent.core.units import ItemId, ResponseId
 
 
 @attrs.frozen

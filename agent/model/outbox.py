@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import trio
 
-from agent.websocket import MessageSocket
+from agent.wire.websocket import MessageSocket
 
 KEEP_AUDIO_MESSAGES: Final = 750
 """Caller audio kept while there is no session: 15 s of 20 ms frames."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agent.units import ItemId, ResponseId
+from agent.core.units import ItemId, ResponseId
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 

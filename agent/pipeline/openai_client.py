@@ -14,9 +14,9 @@ import httpx2
 import openai
 import trio
 
-from agent.errors import ProviderError, StepDeadError
-from agent.pipeline.extraction import clean, cut
-from agent.settings import Settings
+from agent.core.errors import ProviderError, StepDeadError
+from agent.core.settings import Settings
+from agent.pipeline.analysis.extraction import clean, cut
 
 CONNECT_S: Final = 5.0
 RETRY_AFTER_S: Final = 20.0

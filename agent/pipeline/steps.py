@@ -14,19 +14,19 @@ import attrs
 import trio
 from psycopg.rows import TupleRow
 
-from agent.errors import StepDeadError
-from agent.pg import Connection
-from agent.pipeline import call_completed as event
-from agent.pipeline.analysis_request import is_worth_reading
-from agent.pipeline.facts import CallFacts
-from agent.pipeline.instruments import Instruments
-from agent.pipeline.payload import make_payload
-from agent.pipeline.recordings import fetch_recording
+from agent.core.errors import StepDeadError
+from agent.pipeline.analysis.request import is_worth_reading
+from agent.pipeline.backends import Instruments
+from agent.pipeline.call_context import CallFacts
+from agent.pipeline.recording.download import fetch_recording
+from agent.pipeline.webhook import call_completed as event
+from agent.pipeline.webhook.payload import make_payload
 from agent.store import Database
-from agent.store.leads import find_lead, upsert_lead
-from agent.store.ledger import add_delivery
-from agent.store.recordings import mark_downloaded
-from agent.store.values import LeadUpdate
+from agent.store.pg import Connection
+from agent.store.sql.leads import find_lead, upsert_lead
+from agent.store.sql.ledger import add_delivery
+from agent.store.sql.recordings import mark_downloaded
+from agent.store.sql.values import LeadUpdate
 
 _threads: Final = trio.CapacityLimiter(1)
 _T = TypeVar("_T")

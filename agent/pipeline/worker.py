@@ -20,18 +20,26 @@ import psycopg
 import trio
 from psycopg.rows import TupleRow
 
-from agent.errors import NotReadyError, StepDeadError
-from agent.eventlog import EventLog
-from agent.pg import Connection, open_connection
-from agent.pipeline.chores import run_chores
-from agent.pipeline.facts import read_facts
-from agent.pipeline.instruments import Instruments
+from agent.core.errors import NotReadyError, StepDeadError
+from agent.core.event_log import EventLog
+from agent.core.steps import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
+from agent.pipeline.backends import Instruments
+from agent.pipeline.call_context import read_facts
+from agent.pipeline.maintenance import run_chores
 from agent.pipeline.steps import STEP_FUNCTIONS, Found
-from agent.stages import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
 from agent.store import AWAY, Database, open_listener
-from agent.store.calls import CHANNEL
-from agent.store.claims import Claim, ClaimLostError, claim_call, due_calls, next_due_s, release_call, settle_due
-from agent.store.ledger import Begun, fail_step, finish_step, postpone_step, start_step, states_of
+from agent.store.pg import Connection, open_connection
+from agent.store.sql.calls import CHANNEL
+from agent.store.sql.claims import (
+    Claim,
+    ClaimLostError,
+    claim_call,
+    due_calls,
+    next_due_s,
+    release_call,
+    settle_due,
+)
+from agent.store.sql.ledger import Begun, fail_step, finish_step, postpone_step, start_step, states_of
 
 POLL_S: Final = 5.0
 """How often is looked for work that nobody told of."""

@@ -13,17 +13,17 @@ from typing import Annotated, Any
 import trio
 import typer
 
-from agent.sim.calling import place_call
-from agent.sim.carrier import SimulatedStream, open_simulated_stream
-from agent.sim.load import LoadReport, run_calls
-from agent.sim.openai_rest import OpenAiRest
-from agent.sim.realtime import ScriptedRealtime, serve_realtime
-from agent.sim.script import Answer
+from agent.sim.carrier.dialling import place_call
+from agent.sim.carrier.load import LoadReport, run_calls
+from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
+from agent.sim.model.rest import OpenAiRest
+from agent.sim.model.script import Answer
+from agent.sim.model.server import ScriptedRealtime, serve_realtime
 from agent.sim.serving import serve_app
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
 from agent.sim.webhook_receiver import WebhookReceiver
-from agent.websocket import open_client
+from agent.wire.websocket import open_client
 
 app = typer.Typer(
     no_args_is_help=True,

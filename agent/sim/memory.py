@@ -24,7 +24,7 @@ import trio
 
 from agent.sim.link import HeldStream, memory_link
 from agent.sim.tasks import open_crew
-from agent.websocket import TrioWebSocket, open_client_over, open_server_handshake
+from agent.wire.websocket import TrioWebSocket, open_client_over, open_server_handshake
 
 Connect = Callable[[], AbstractAsyncContextManager[TrioWebSocket]]
 """How the agent reaches the model: called once for each connection."""

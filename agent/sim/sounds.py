@@ -13,8 +13,8 @@ from typing import Final
 
 import attrs
 
-from agent.ulaw import pcm16_to_ulaw
-from agent.units import BYTES_PER_MS, FRAME_BYTES, SAMPLE_RATE_HZ, SILENCE_FRAME, ULAW_SILENCE
+from agent.audio.ulaw import pcm16_to_ulaw
+from agent.core.units import BYTES_PER_MS, FRAME_BYTES, SAMPLE_RATE_HZ, SILENCE_FRAME, ULAW_SILENCE
 
 _NUMBERS: Final = 12
 """Numbers that can be told apart; 0xC0 to 0xFF stay free, silence is among them."""

@@ -12,8 +12,8 @@ from math import ceil, inf
 import attrs
 import trio
 
+from agent.core.units import FRAME_S
 from agent.sim.tasks import Bell
-from agent.units import FRAME_S
 
 Tick = Callable[[float], None]
 """Called with the time the tick was due."""

@@ -18,7 +18,7 @@ import trio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from agent.pipeline.webhook_signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, verify
+from agent.pipeline.webhook.signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, verify
 
 
 @attrs.frozen

@@ -13,12 +13,12 @@ import trio
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
-from agent.embedded_postgres import open_embedded_postgres, run_watch
-from agent.errors import DatabaseError
-from agent.eventlog import EventLog
-from agent.pg import Connection, Pool, open_connection, open_pool
-from agent.settings import Settings
+from agent.core.errors import DatabaseError
+from agent.core.event_log import EventLog
+from agent.core.settings import Settings
+from agent.store.embedded_postgres import open_embedded_postgres, run_watch
 from agent.store.migrating import migrate
+from agent.store.pg import Connection, Pool, open_connection, open_pool
 
 APPLICATION: Final = "call-agent"
 """What the server shows our connections as."""

@@ -16,8 +16,8 @@ import attrs
 import psycopg
 import trio
 
-from agent.errors import DatabaseError
-from agent.pg import Connection
+from agent.core.errors import DatabaseError
+from agent.store.pg import Connection
 
 LOCK: Final = 0x63616C6C
 """The advisory lock that processes which migrate at the same time queue at."""

@@ -1,0 +1,1 @@
+"""What a process is made of: the server, the command line, the demo."""

@@ -1,0 +1,1 @@
+"""``call-agent calls``: calls for people to read, and for scripts."""

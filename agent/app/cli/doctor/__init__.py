@@ -1,0 +1,1 @@
+"""``call-agent doctor``: what a working phone agent needs, and what to do about what is missing."""

@@ -1,0 +1,226 @@
+"""The doctor: looks at everything a working phone agent needs and says what to do about what is missing.
+
+Every check is bounded and reads only; all run at once. Secrets are used, never shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import httpx
+import openai
+import trio
+
+from agent.app.cli.doctor.database import examine_database
+from agent.app.cli.doctor.findings import Finding, State
+from agent.carrier.http_app import SERVICE
+from agent.carrier.rest import NumberWebhook, TwilioRest, open_twilio_rest
+from agent.core.errors import CarrierError, LocalModelMissingError
+from agent.core.settings import Settings
+from agent.local.process import check_installed
+
+CHECK_S: Final = 10.0
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run all checks at once; the findings come in a fixed order. Takes at most CHECK_S; raises nothing."""
+    with open_twilio_rest(settings) as rest:
+        checks: list[tuple[str, Callable[[], Awaitable[Finding | list[Finding]]]]] = [
+            ("model", lambda: check_model(settings)),
+            ("embedded model", lambda: check_local_extra(settings)),
+            ("port", lambda: check_port(settings)),
+            ("data directory", lambda: check_data_dir(settings)),
+            ("database", lambda: examine_database(settings)),
+            ("public URL", lambda: check_public_url(settings)),
+            ("Twilio account", lambda: check_account(settings, rest)),
+            ("Twilio number", lambda: check_number(settings, rest)),
+        ]
+        findings: dict[str, list[Finding]] = {}
+
+        async def run(subject: str, check: Callable[[], Awaitable[Finding | list[Finding]]]) -> None:
+            findings[subject] = [
+                Finding(subject, "problem", f"no answer within {CHECK_S:.0f} s", "check the network")
+            ]
+            with trio.move_on_after(CHECK_S):
+                found = await check()
+                findings[subject] = found if isinstance(found, list) else [found]
+
+        async with trio.open_nursery() as nursery:
+            for subject, check in checks:
+                nursery.start_soon(run, subject, check)
+        return [finding for subject, _ in checks for finding in findings[subject]]
+
+
+async def check_model(settings: Settings) -> Finding:
+    """Is the key good? By the lightest request there is: the list of models."""
+    subject = "model"
+    key = settings.openai_api_key
+    if key is None:
+        return Finding(subject, "ok", "no OPENAI_API_KEY: the embedded model answers")
+    client = openai.AsyncOpenAI(
+        api_key=key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        timeout=CHECK_S,
+        max_retries=0,
+    )
+    async with client:
+        try:
+            models = await client.models.list()
+        except openai.AuthenticationError:
+            advice = "set OPENAI_API_KEY to a valid key of the project"
+            return Finding(subject, "problem", f"{settings.openai_base_url} refuses the key", advice)
+        except openai.APIStatusError as error:
+            detail = f"{settings.openai_base_url} answers HTTP {error.status_code}"
+            return Finding(subject, "problem", detail, "check OPENAI_BASE_URL and the account's limits")
+        except openai.APIError as error:
+            detail = f"{settings.openai_base_url} cannot be reached: {error.message}"
+            return Finding(subject, "problem", detail, "check the network and OPENAI_BASE_URL")
+    names = {model.id for model in models.data}
+    if names and settings.model not in names:
+        detail = f"the key works, but its project has no {settings.model}"
+        return Finding(subject, "problem", detail, "set AGENT_MODEL to a Realtime model of the project")
+    return Finding(subject, "ok", f"the key works; {settings.model} answers calls")
+
+
+async def check_local_extra(settings: Settings) -> Finding:
+    """Are the embedded model's packages there? Looked up, not imported."""
+    subject = "embedded model"
+    try:
+        await trio.to_thread.run_sync(check_installed, abandon_on_cancel=True)
+    except LocalModelMissingError as error:
+        state: State = "problem" if settings.uses_embedded_model else "todo"
+        return Finding(subject, state, str(error), "run make setup, or set OPENAI_API_KEY")
+    return Finding(subject, "ok", "the [local] extra is installed")
+
+
+async def check_port(settings: Settings) -> Finding:
+    """Can we listen, or do we already?"""
+    subject = "port"
+    where = f"{settings.host}:{settings.port}"
+    try:
+        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+    except OSError as error:
+        # trio raises one error for all addresses, each one's own in its cause.
+        if errno.EADDRINUSE not in _errnos(error):
+            return Finding(
+                subject, "problem", f"cannot listen on {where}: {error}", "set AGENT_PORT or AGENT_HOST"
+            )
+        local = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104
+        if await _is_ours(f"http://{local}:{settings.port}") == "":
+            return Finding(subject, "ok", f"a call-agent is serving on {where}")
+        advice = "stop what listens there, or set AGENT_PORT"
+        return Finding(subject, "problem", f"{where} is taken by another program", advice)
+    for listener in listeners:
+        await listener.aclose()
+    return Finding(subject, "ok", f"{where} is free")
+
+
+async def check_data_dir(settings: Settings) -> Finding:
+    """Can call records be written? A directory that does not exist yet is not made, only its place tried."""
+    subject = "data directory"
+    wanted = settings.data_dir.absolute()
+
+    def write() -> None:
+        place = next(path for path in (wanted, *wanted.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"written by the doctor")
+
+    try:
+        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+    except OSError as error:
+        detail = f"{wanted} cannot be written: {error.strerror or error}"
+        return Finding(subject, "problem", detail, "make it writable, or set AGENT_DATA_DIR")
+    return Finding(subject, "ok", f"{wanted} is writable")
+
+
+async def check_public_url(settings: Settings) -> Finding:
+    """Does the public URL lead to a running server of ours?"""
+    subject = "public URL"
+    url = settings.public_url
+    if not url:
+        advice = (
+            "to be called by Twilio, set AGENT_PUBLIC_URL to the https URL that leads here (a tunnel will do)"
+        )
+        await trio.lowlevel.checkpoint()
+        return Finding(subject, "todo", "AGENT_PUBLIC_URL is not set", advice)
+    trouble = await _is_ours(url)
+    if trouble:
+        advice = "start call-agent serve, and point the proxy or tunnel at its port"
+        return Finding(subject, "problem", f"{url}: {trouble}", advice)
+    if not url.startswith("https:"):
+        return Finding(subject, "todo", f"{url} leads here, but not encrypted", "Twilio's streams need https")
+    return Finding(subject, "ok", f"{url} leads to a call-agent")
+
+
+async def check_account(settings: Settings, rest: TwilioRest | None) -> Finding:
+    """Are the Twilio credentials good?"""
+    subject = "Twilio account"
+    if rest is None:
+        advice = "for real calls, set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
+        await trio.lowlevel.checkpoint()
+        if settings.allow_unsigned:
+            return Finding(subject, "todo", "not set; unsigned requests are accepted", advice)
+        detail = "not set; every webhook and stream will be refused"
+        return Finding(subject, "todo", detail, f"{advice}; for development, AGENT_ALLOW_UNSIGNED=1")
+    try:
+        name = await rest.account_name()
+    except CarrierError as error:
+        return Finding(subject, "problem", str(error), "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+    if settings.allow_unsigned:
+        advice = "unset AGENT_ALLOW_UNSIGNED in production"
+        return Finding(subject, "todo", f"{name}; but unsigned requests are accepted as well", advice)
+    return Finding(subject, "ok", name)
+
+
+async def check_number(settings: Settings, rest: TwilioRest | None) -> Finding:
+    """Does a call to our number come to us?"""
+    subject = "Twilio number"
+    number = settings.twilio_number
+    if rest is None or not number or not settings.public_url:
+        advice = "set TWILIO_NUMBER and AGENT_PUBLIC_URL to have the number's webhook checked, and to dial out"
+        await trio.lowlevel.checkpoint()
+        return Finding(subject, "todo", "not checked", advice)
+    try:
+        webhook = await rest.incoming_number_webhook(number)
+    except CarrierError as error:
+        return Finding(subject, "problem", str(error), "check TWILIO_NUMBER")
+    return _judge_webhook(number, webhook, f"{settings.public_url}/voice/incoming")
+
+
+def _judge_webhook(number: str, webhook: NumberWebhook | None, wanted: str) -> Finding:
+    subject = "Twilio number"
+    advice = f"in Twilio's console, set the number's 'A call comes in' to POST {wanted}"
+    if webhook is None:
+        return Finding(subject, "problem", f"{number} is not a number of this account", "check TWILIO_NUMBER")
+    if webhook.url.rstrip("/") != wanted or webhook.method != "POST":
+        found = f"{webhook.method} {webhook.url}" if webhook.url else "nothing"
+        return Finding(subject, "problem", f"a call to {number} goes to {found}", advice)
+    return Finding(subject, "ok", f"a call to {number} comes to us")
+
+
+async def _is_ours(base: str) -> str:
+    """Why ``base`` does not lead to a server of ours; empty when it does."""
+    async with httpx.AsyncClient(timeout=CHECK_S / 2, follow_redirects=False) as client:
+        try:
+            answer = await client.get(f"{base}/healthz")
+        except httpx.HTTPError as error:
+            return f"cannot be reached ({type(error).__name__})"
+        except ValueError:
+            return "is not a usable URL"
+    try:
+        service = answer.json().get("service")
+    except (ValueError, AttributeError):
+        service = None
+    return "" if service == SERVICE else f"something else answers there (HTTP {answer.status_code})"
+
+
+def _errnos(error: BaseException | None) -> set[int]:
+    """The error numbers of an OSError, of what caused it, and of all members of a group."""
+    if error is None:
+        return set()
+    found = {error.errno} if isinstance(error, OSError) and error.errno else set()
+    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return found.union(*(_errnos(inner) for inner in (*members, error.__cause__)))

@@ -1,0 +1,1 @@
+"""``call-agent tenants``: the businesses whose calls are answered."""

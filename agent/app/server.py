@@ -1,0 +1,241 @@
+"""The server: everything a process shares between its calls, started in order and stopped in reverse.
+
+Nested from the outside: logging, the carrier's REST, the database, post-call work, the model and the metronome,
+and inside them the connections with their calls.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from agent.app.call_answer import answer
+from agent.app.loop_probe import LoopProbe
+from agent.app.shutdown import StopSignals, drain
+from agent.audio.metronome import Metronome
+from agent.call.services import CallHouse
+from agent.call.tools.builtin import DeskTools, StoreDesk
+from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
+from agent.call.tools.loading import load_tools
+from agent.carrier.front_door import FrontDoor
+from agent.carrier.http_app import http_server, make_app
+from agent.carrier.rest import CarrierRest, open_twilio_rest
+from agent.carrier.signature import SignatureCheck
+from agent.carrier.stream_admission import StreamDesk
+from agent.carrier.stream_token import TokenBook, stream_secret
+from agent.carrier.webhooks import Reception
+from agent.core.event_log import EventLog, open_logging
+from agent.core.records import RecordingCallback
+from agent.core.settings import Settings
+from agent.core.telemetry import Telemetry
+from agent.model.endpoint import ModelSide
+from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
+from agent.store import Database, open_database
+from agent.store.call_writer import CallKeeper, StoreJournal
+from agent.store.spool import Spool
+from agent.store.sql.recordings import note_callback
+from agent.store.tenant_directory import TenantBook, default_tenant
+
+if TYPE_CHECKING:
+    from agent.pipeline.worker import Worker
+
+POOL_MORE: Final = 4
+"""Connections besides those of the worker: the keeper, tools, tenants, recordings."""
+POSTCALL_S: Final = 5.0
+"""How long post-call work may go on after the last call; what is left is durable."""
+
+
+async def serve(  # noqa: ASYNC128 - it is called in _keep_model
+    settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve calls until SIGTERM or SIGINT; started, with our own URL, when calls can be taken.
+
+    Runs in the main thread (signals). Raises OSError when the port is taken, LocalModelMissingError; both come
+    in exception groups. A cancel ends all calls at once.
+    """
+    telemetry = Telemetry()
+    with (
+        open_logging(settings.log_level, settings.log_format, telemetry),
+        open_twilio_rest(settings) as rest,
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
+        events = EventLog(telemetry)
+        connections = settings.worker_calls + POOL_MORE
+        async with (
+            open_database(settings, events, must_be_there=False, max_size=connections) as database,
+            _open_worker(settings, database, events) as worker,
+        ):
+            tools = DeskTools(StoreDesk(database)).tools()
+            tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
+            server = _Server(settings, events, rest, database, tools, worker)
+            await server.run(signals, task_status.started)
+
+
+@asynccontextmanager
+async def _open_worker(settings: Settings, database: Database, events: EventLog) -> AsyncIterator[Worker | None]:
+    """A worker with its instruments, if the settings want one; only then what they need is imported."""
+    if not settings.worker:
+        yield None
+        return
+    # Here, because a server without one does without the memory they need.
+    from agent.pipeline.backends import open_instruments  # noqa: PLC0415
+    from agent.pipeline.worker import Worker  # noqa: PLC0415
+
+    async with open_instruments(settings) as instruments:
+        yield Worker(database, instruments, events, settings.worker_calls)
+
+
+@attrs.define(eq=False)
+class _Server:
+    settings: Settings
+    events: EventLog
+    rest: CarrierRest | None
+    database: Database
+    tools: tuple[Tool, ...]
+    worker: Worker | None
+    """None: workers of their own do the work."""
+    spool: Spool = attrs.field(init=False)
+    keeper: CallKeeper = attrs.field(init=False)
+    tenants: TenantBook = attrs.field(init=False)
+    channel: PostCallChannel = attrs.field(init=False, factory=PostCallChannel.open)
+    metronome: Metronome = attrs.field(init=False, factory=Metronome)
+    model: ModelSide = attrs.field(init=False)
+    house: CallHouse = attrs.field(init=False)
+    desk: StreamDesk = attrs.field(init=False)
+    door: FrontDoor = attrs.field(init=False)
+    stop: StopSignals = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        settings, events = self.settings, self.events
+        self.stop = StopSignals(events)
+        self.spool = Spool(settings.data_dir)
+        self.keeper = CallKeeper(StoreJournal(self.database), events, self.spool.save_answered)
+        self.tenants = TenantBook(default_tenant(settings), settings.unknown_number)
+        self.model = ModelSide(settings, events)
+        self.house = CallHouse(
+            settings=settings,
+            events=events,
+            metronome=self.metronome,
+            rest=self.rest,
+            connect_model=self.model.connect,
+            records=self.spool,
+            hand_over=self.channel.calls_end,
+            tools=self.tools,
+            keeper=self.keeper,
+            tenants=self.tenants,
+        )
+        token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
+        check = SignatureCheck(token, settings.public_url, settings.allow_unsigned)
+        tokens = TokenBook(stream_secret(token))
+        self.desk = StreamDesk(
+            check,
+            tokens,
+            events,
+            settings.max_calls,
+            lambda socket, admit: answer(socket, self.house, admit),
+            self.not_ready,
+        )
+        reception = Reception(
+            check,
+            tokens,
+            events,
+            self.not_ready,
+            lambda: self.desk.is_promised,
+            self._recording_told,
+            self.tenants,
+        )
+        app = make_app(reception)
+        self.door = FrontDoor(self.desk.serve, http_server(app), events)
+
+    def not_ready(self) -> str:
+        """Why no call can be taken now; empty when one can."""
+        return "the server is stopping" if self.stop.stop.is_set() else self.model.not_ready
+
+    async def run(self, signals: AsyncIterator[int], started: Callable[[str], None]) -> None:
+        postcall = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_postcall, postcall)
+            try:
+                with self.channel.calls_end:
+                    async with trio.open_nursery() as services:
+                        services.start_soon(self.metronome.run)
+                        services.start_soon(self.tenants.run, self.database, self.events)
+                        services.start_soon(self.keeper.run)
+                        services.start_soon(LoopProbe(self.events).run)
+                        services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
+                        await self._serve_connections(services, started)
+                        services.cancel_scope.cancel(reason="the server stops")
+            finally:
+                postcall.deadline = trio.current_time() + POSTCALL_S
+
+    async def _run_postcall(self, scope: trio.CancelScope) -> None:
+        """Shielded: also calls that end by a cancel of everything are handed over."""
+        mover = RecordMover(self.spool, Ledger(self.database, self.keeper.server_id).keep, self.events)
+        with scope:
+            async with trio.open_nursery() as nursery:
+                if self.worker is not None:
+                    nursery.start_soon(self.worker.run)
+                await run_postcall(self.channel.service_end, self.events, mover)
+                if self.worker is not None:
+                    self.worker.stop()
+                if not self.database.ready.is_set():
+                    nursery.cancel_scope.cancel(reason="there is no database to work on")
+
+    async def _recording_told(self, told: RecordingCallback) -> None:
+        async with self.database.connection() as connection:
+            await note_callback(connection, told)
+
+    async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
+        """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
+        settings = self.settings
+        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+        async with trio.open_nursery() as connections:
+            serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
+            await connections.start(serve_listeners, self.door.serve_connection, listeners)
+            url = _url_of(listeners[0])
+            self._say_where(url)
+            services.start_soon(self._keep_model, url, started)
+            await self.stop.stop.wait()
+            await drain(
+                self.house.active,
+                self.desk.wait_empty,
+                self.stop.hurry,
+                drain_s=settings.drain_s,
+                events=self.events,
+            )
+            connections.cancel_scope.cancel(reason="the server stops")
+
+    async def _keep_model(self, url: str, started: Callable[[str], None]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.model.run)
+            _set_garbage_aside()
+            self.events.emit("READY", url=url)
+            started(url)
+
+    def _say_where(self, url: str) -> None:
+        """One line on standard output, for people and for programs that asked for port 0."""
+        settings = self.settings
+        base = settings.public_url or url
+        model = "the embedded model" if settings.uses_embedded_model else settings.model
+        print(  # noqa: T201  (the command's output, not a log)
+            f"call-agent listens on {url} with {model}; Twilio webhook: POST {base}/voice/incoming", flush=True
+        )
+
+
+def _set_garbage_aside() -> None:
+    """Keep what lives as long as the process out of garbage collections: a full one held the loop for 55 ms."""
+    gc.collect()
+    gc.freeze()
+
+
+def _url_of(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{shown}:{port}"

@@ -1,0 +1,1 @@
+"""Frames, generations and the 20 ms beat."""

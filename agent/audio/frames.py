@@ -1,0 +1,65 @@
+"""From chunks of any size to frames of 20 ms: no byte lost, none invented but the last frame's padding (TX-2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from agent.core.units import FRAME_BYTES, ULAW_SILENCE
+
+_COMPACT_BYTES: Final = 64 * 1024
+"""Played audio is given back in pieces of this size, so that a long answer is not copied for every frame."""
+
+
+@attrs.define(eq=False)
+class FrameSlicer:
+    """The audio of one generation, waiting: chunks in, frames out, in order.
+
+    ``push`` takes mu-law of any length; ``finish`` says that no more comes, which lets the last, shorter frame
+    go out padded with mu-law silence. Pure; not safe to share between threads.
+    """
+
+    _audio: bytearray = attrs.field(factory=bytearray, repr=False)
+    _read: int = 0
+    finished: bool = False
+
+    def push(self, chunk: bytes) -> None:
+        """Add audio. Raises ValueError after ``finish``: a late chunk is the caller's mistake to count."""
+        if self.finished:
+            raise ValueError("audio after the end of its generation")
+        self._audio += chunk
+
+    def finish(self) -> None:
+        """No more audio comes; may be repeated."""
+        self.finished = True
+
+    def pop(self) -> bytes | None:
+        """The next frame of exactly FRAME_BYTES, or None if a whole one is not there (yet)."""
+        start = self._read
+        frame = bytes(self._audio[start : start + FRAME_BYTES])
+        if len(frame) < FRAME_BYTES:
+            if not frame or not self.finished:
+                return None
+            frame = frame.ljust(FRAME_BYTES, bytes([ULAW_SILENCE]))
+        self._read = start + FRAME_BYTES
+        if self._read >= _COMPACT_BYTES:
+            del self._audio[: self._read]
+            self._read = 0
+        return frame
+
+    def drop(self) -> None:
+        """Forget the audio that waits: the generation is over, and only its ledger is kept."""
+        self._audio = bytearray()
+        self._read = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many frames ``pop`` would give now."""
+        whole, rest = divmod(max(len(self._audio) - self._read, 0), FRAME_BYTES)
+        return whole + (1 if rest and self.finished else 0)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all audio has gone out and none will come."""
+        return self.finished and self._read >= len(self._audio)

@@ -1,0 +1,148 @@
+"""One metronome for all pacers of a process: 20 ms ticks on absolute deadlines, in a few evenly spread phases.
+
+Waking a parked task costs a fifth of a ``sleep_until`` of its own (docs/decisions.md), and phases spread the
+calls over the 20 ms so that they do not all write at once. A late tick is not made up for: after a stall of more
+than a period the schedule starts again from now (TX-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+from typing import Final
+
+import attrs
+import outcome
+import trio
+
+from agent.core.units import FRAME_S
+
+PHASES: Final = 10
+"""Phases of 2 ms: eighty calls are written in tenths, and the loop is free for reading between them."""
+
+
+@attrs.define(eq=False)
+class Seat:
+    """One pacer's place at the metronome. Only its own task waits on it; anyone may ``poke`` or ``nudge`` it.
+
+    Nothing is remembered for a wait that has not begun: the pacer looks at what it was asked, then waits, with no
+    checkpoint between the two.
+    """
+
+    _metronome: Metronome
+    phase: int
+    _task: trio.lowlevel.Task | None = None
+    _wants_tick: bool = False
+
+    async def tick(self) -> float | None:
+        """Wait for the next tick of this phase and return its deadline, or None if poked before.
+
+        A checkpoint always. A cancel leaves nothing behind.
+        """
+        return await self._wait(wants_tick=True)
+
+    async def idle(self) -> None:
+        """Wait until poked, however many ticks pass."""
+        await self._wait(wants_tick=False)
+
+    def poke(self) -> None:
+        """End the present wait."""
+        self._wake(None)
+
+    def nudge(self) -> None:
+        """End the present wait if it is not for a tick: what can wait for it costs no tick."""
+        if not self._wants_tick:
+            self._wake(None)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._metronome.leave(self)
+
+    async def _wait(self, *, wants_tick: bool) -> float | None:
+        self._task = trio.lowlevel.current_task()
+        self._wants_tick = wants_tick
+        if wants_tick:
+            self._metronome.expect()
+        deadline: float | None = await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return deadline
+
+    def _abort(self, _raise_cancel: Callable[[], None]) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def ring(self, deadline: float) -> bool:
+        """The metronome's tick: wakes the pacer if it waits for one, and says whether it did."""
+        if not self.expects_tick:
+            return False
+        self._wake(deadline)
+        return True
+
+    def _wake(self, deadline: float | None) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            trio.lowlevel.reschedule(task, outcome.Value(deadline))
+
+    @property
+    def expects_tick(self) -> bool:
+        """Whether a pacer waits here for its tick."""
+        return self._task is not None and self._wants_tick
+
+
+@attrs.define(eq=False)
+class Metronome:
+    """Ticks for every seat that waits for one; sleeps while none does."""
+
+    period_s: float = FRAME_S
+    phases: int = PHASES
+    _seats: list[list[Seat]] = attrs.field(init=False)
+    _expected: trio.Event = attrs.field(factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self._seats = [[] for _ in range(self.phases)]
+
+    def take_seat(self) -> Seat:
+        """A seat in the phase with the fewest others."""
+        phase = min(range(self.phases), key=lambda index: len(self._seats[index]))
+        seat = Seat(self, phase)
+        self._seats[phase].append(seat)
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """Take a seat back; may be repeated."""
+        if seat in self._seats[seat.phase]:
+            self._seats[seat.phase].remove(seat)
+
+    def expect(self) -> None:
+        """A seat waits for its tick: wake the metronome if it sleeps."""
+        self._expected.set()
+
+    async def run(self) -> None:
+        """Tick until cancelled. A cancel leaves waiting pacers asleep: end them first.
+
+        Deadlines are whole periods on trio's clock, plus the stalls there were. In virtual time they fall
+        together with those of other tickers, exactly, and the clock jumps once for all of them.
+        """
+        step_s = self.period_s / self.phases
+        base_s, beat, phase, rang = 0.0, ceil(trio.current_time() / self.period_s), 0, False
+        while True:
+            if phase == 0:
+                if not rang and not self._anyone_waits():
+                    self._expected = trio.Event()
+                    await self._expected.wait()
+                    beat = max(beat, ceil((trio.current_time() - base_s) / self.period_s))
+                rang = False
+            if self._seats[phase]:
+                deadline = base_s + beat * self.period_s + phase * step_s
+                await trio.sleep_until(deadline)
+                now = trio.current_time()
+                if now - deadline > self.period_s:
+                    base_s += now - deadline
+                    deadline = now
+                for seat in self._seats[phase]:
+                    rang = seat.ring(deadline) or rang
+            phase += 1
+            if phase == self.phases:
+                phase, beat = 0, beat + 1
+
+    def _anyone_waits(self) -> bool:
+        return any(seat.expects_tick for seats in self._seats for seat in seats)

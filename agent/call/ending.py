@@ -1,0 +1,199 @@
+"""How a call ends: with its last word heard, and with nothing lost.
+
+While the call still runs: the model's ``end_call``, a spoken farewell, the apology for a model that is gone; each
+waits until what was said was heard (AUDIO_DRAIN, PL-6), within a bound. Afterwards, shielded: hang up, make the
+record durable, hand it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from agent.audio.generation import Purpose
+from agent.audio.pacer_metrics import TxMeter
+from agent.call.conversation import Conversation
+from agent.call.state import CallState, run_guest
+from agent.core.errors import CarrierError
+from agent.core.records import CallMetrics, CallRecord, Outcome
+from agent.model.session import ModelLeg
+
+DRAIN_EXTRA_S: Final = 0.4
+"""Waited after the last word was heard, before hanging up (PL-6)."""
+DRAIN_BOUND_S: Final = 30.0
+FAREWELL_BOUND_S: Final = 15.0
+STEP_S: Final = 6.0
+"""Bound of each step of the ending, which run side by side; and of the carrier's answer to a transfer."""
+
+
+@attrs.define(eq=False)
+class CallEnding:
+    """The ways one call ends."""
+
+    state: CallState
+    conversation: Conversation
+    leg: ModelLeg
+    meter: TxMeter
+    leaving: bool = False
+    """The model asked to hang up or to transfer; a barge-in takes that back."""
+    _transferring: int = 0
+    """Transfers under way: who is asked to hang up, too, leaves it to them."""
+
+    # While the call runs
+
+    async def hang_up(self) -> bool:
+        """The model's ``end_call``: hang up when its last word was heard; False if the caller speaks again."""
+        self.state.events.emit("END_CALL_ASKED")
+        left = await self._leave()
+        if left and not self._transferring:
+            self.state.end(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+        return left
+
+    async def transfer(self, number: str) -> bool:
+        """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
+
+        It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError
+        and trio.TooSlowError; the call goes on then.
+        """
+        state, rest = self.state, self.state.house.rest
+        if rest is None:
+            return False
+        state.events.emit("TRANSFER_ASKED", number=number)
+        self._transferring += 1
+        try:
+            if not await self._leave():
+                return False
+            with trio.fail_after(STEP_S):
+                await rest.transfer(state.ticket.call_sid, number)
+        except (CarrierError, trio.TooSlowError) as error:
+            self.leaving = False
+            state.events.emit("TRANSFER_FAILED", "error", error=str(error) or "the carrier does not answer")
+            raise
+        finally:
+            self._transferring -= 1
+        state.transferred(number)
+        return True
+
+    async def _leave(self) -> bool:
+        """Wait until what was said was heard, within a bound; whether the caller let us go."""
+        self.leaving = True
+        with trio.move_on_after(DRAIN_BOUND_S):
+            await self._drain(lambda: self.leaving)
+        return self.leaving
+
+    async def say_farewell(self, instructions: str, outcome: Outcome) -> None:
+        """Have the model say goodbye, then end the call, heard or not, within FAREWELL_BOUND_S."""
+        with trio.move_on_after(FAREWELL_BOUND_S):
+            while self.conversation.turns.busy:
+                await self.state.turned.park()
+            self.conversation.asking.ask(Purpose.FAREWELL, instructions)
+            await self._drain()
+        self.state.end(outcome, "the agent said goodbye")
+
+    async def apologise(self, reason: str) -> None:
+        """The model is of no use any more: say so with the bundled prompt, then end the call."""
+        self.state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
+        with trio.move_on_after(FAREWELL_BOUND_S):
+            self.conversation.say(self.state.house.apology, trio.current_time())
+            await self._drain()
+        self.state.end(Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE, reason)
+
+    async def _drain(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Wait until all that was said was heard, and a little longer; return early if no longer wanted."""
+        conversation = self.conversation
+        while wanted() and (conversation.live or conversation.turns.busy):
+            await self.state.turned.park()
+        if wanted():
+            await trio.sleep(DRAIN_EXTRA_S)
+            self.state.playout.drained()
+
+    async def record_call(self) -> None:
+        """Have the carrier record, once the first frame is out (TX-9)."""
+        house = self.state.house
+        if house.rest is not None and house.settings.record_calls:
+            await self.state.first_frame_sent.wait()
+            self.state.recording_sid = await house.rest.start_recording(self.state.ticket.call_sid)
+            self.state.events.emit("RECORDING_STARTED", recording_sid=self.state.recording_sid)
+
+    # Afterwards
+
+    async def finish(self) -> CallRecord:
+        """Hang up, keep the record and hand it over. Run it shielded: it bounds itself."""
+        ended_s = self.state.ended_s if self.state.ended_s is not None else trio.current_time()
+        try:
+            self.conversation.end(ended_s)
+        # Still the boundary of the call: without its last words the record is kept all the same.
+        except Exception as error:  # noqa: BLE001
+            self.state.events.exception("CALL_ERROR", error)
+        record = self.make_record(ended_s)
+        async with trio.open_nursery() as steps:
+            steps.start_soon(run_guest, self.state.events, "hang up", self._hang_up)
+            steps.start_soon(run_guest, self.state.events, "record", partial(self._keep, record))
+        return record
+
+    async def _hang_up(self) -> None:
+        """A closed stream is not an ended call (D11): only REST ends it, unless the caller did."""
+        rest = self.state.house.rest
+        if rest is not None and self.state.outcome not in (Outcome.CALLER_HUNG_UP, Outcome.TRANSFERRED):
+            with trio.fail_after(STEP_S):
+                await rest.hang_up(self.state.ticket.call_sid)
+
+    async def _keep(self, record: CallRecord) -> None:
+        """Make the record durable, then let post-call work hear of it (ST-4)."""
+        try:
+            with trio.fail_after(STEP_S):
+                await self.state.house.records.save(record)
+        # Whatever the store raises: the log is then the only place that has the record. All of it goes there,
+        # and nobody is told it is safe.
+        except Exception as error:  # noqa: BLE001
+            self.state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
+            return
+        try:
+            self.state.house.hand_over.send_nowait(record)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            # It is durable: whoever looks through the records later finds it.
+            self.state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))
+
+    def make_record(self, ended_s: float) -> CallRecord:
+        """The record of the call as it was at ``ended_s``."""
+        state, ticket, conversation = self.state, self.state.ticket, self.conversation
+        duration_s = ended_s - state.answered_s
+        return CallRecord(
+            call_sid=ticket.call_sid,
+            stream_sid=state.start.stream_sid,
+            direction=ticket.direction,
+            caller=ticket.caller,
+            called=ticket.called,
+            answered_at=state.answered_at,
+            ended_at=state.answered_at + timedelta(seconds=duration_s),
+            outcome=state.outcome or Outcome.SERVER_STOPPED,
+            reason=state.reason,
+            turns=conversation.transcript.turns(),
+            metrics=self._metrics(duration_s),
+            recording_sid=state.recording_sid,
+            dtmf=state.dtmf.all_keys,
+            timeline=tuple(state.timeline),
+            tenant_id=state.tenant.id,
+        )
+
+    def _metrics(self, duration_s: float) -> CallMetrics:
+        state, meter = self.state, self.meter
+        return CallMetrics(
+            duration_ms=round(duration_s * 1000),
+            barge_in_events=self.conversation.barge_in_events,
+            fps=round(meter.fps, 2) if meter.fps is not None else None,
+            max_gap_ms=round(meter.max_gap_s * 1000, 1) if meter.frames else None,
+            first_audio_ms=state.first_audio_ms,
+            turn_latencies_ms=tuple(self.conversation.turn_latencies_ms),
+            frames_in=state.frames_in,
+            frames_out=meter.frames,
+            frames_dropped=self.conversation.frames_dropped,
+            reconnects=self.leg.reconnects,
+            stalls=meter.stalls,
+            events=dict(state.events.counts),
+        )

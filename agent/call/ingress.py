@@ -1,0 +1,155 @@
+"""From the carrier into the call: caller audio to the model, untouched and ungated (BI-1), and the rest."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Final
+
+import attrs
+import trio
+
+from agent.audio.gap_filler import InputRepair
+from agent.call.call_clock import CallClock
+from agent.call.conversation import Conversation
+from agent.call.state import CallState
+from agent.carrier.media_stream import (
+    CarrierMessage,
+    Connected,
+    Dtmf,
+    MarkReturned,
+    Media,
+    Start,
+    Stop,
+    UnknownMessage,
+    decode_message,
+)
+from agent.core.errors import AdmissionError, MalformedMessageError
+from agent.core.event_log import EventLog
+from agent.core.records import Outcome
+from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
+from agent.model.outbox import ModelOutbox
+from agent.model.requests import encode_append
+from agent.playout import MarkOutcome
+from agent.wire.websocket import MessageSocket
+
+START_S: Final = 10.0
+"""How long a stream may take to say which call it is; Twilio does at once."""
+EARLY_MESSAGES: Final = 50
+"""Messages before ``start`` that are ignored; Twilio sends one, ``connected``."""
+LOOK_S: Final = 0.1
+"""How often missing caller audio is looked for while the caller speaks."""
+
+
+@attrs.define(eq=False)
+class Ingress:
+    """The reader of one carrier stream. It waits for nothing but the next message (DESIGN D8)."""
+
+    socket: MessageSocket
+    state: CallState
+    conversation: Conversation
+    outbox: ModelOutbox
+    clock: CallClock
+    _repair: InputRepair = attrs.field(factory=InputRepair)
+
+    async def run(self) -> None:
+        """Read until cancelled. Raises SocketClosedError when the carrier is gone."""
+        while True:
+            message = decode_or_count(await self.socket.receive(), self.state.events)
+            if type(message) is Media:
+                self._media(message)
+            elif message is not None:
+                self._message(message, trio.current_time())
+
+    def _media(self, media: Media) -> None:
+        length_ms = len(media.audio) // BYTES_PER_MS
+        if not length_ms:
+            self.state.events.count("EMPTY_MEDIA")
+            return
+        state = self.state
+        now = state.last_rx_s = trio.current_time()
+        state.frames_in += 1
+        missing_ms = self._repair.media(media.timestamp_ms, length_ms, now)
+        if missing_ms:
+            self._insert_silence(missing_ms)
+        state.meter.feed(media.audio)
+        self.conversation.appended_ms += length_ms
+        self.outbox.put_audio(encode_append(media.payload))
+
+    def look_for_audio(self, now: float) -> float | None:
+        """Make up for audio that does not come while the caller speaks (D14); returns when to look again."""
+        if not self.conversation.policy.caller_speaking:
+            return None
+        missing_ms = self._repair.silence_due(now)
+        if missing_ms:
+            self._insert_silence(missing_ms)
+        return now + LOOK_S
+
+    def _insert_silence(self, length_ms: int) -> None:
+        self.state.events.count("CALLER_AUDIO_REPAIRED")
+        self.conversation.appended_ms += length_ms
+        silence = bytes([ULAW_SILENCE]) * (length_ms * BYTES_PER_MS)
+        self.outbox.put_audio(encode_append(b64encode(silence).decode()))
+
+    def look_for_keys(self, now: float) -> float | None:
+        """Tell the model the keys that were pressed, once no more follow; returns when to look again."""
+        dtmf = self.state.dtmf
+        keys = dtmf.take(now)
+        if keys:
+            self.conversation.tell(f"The caller pressed these keys: {keys}", now)
+        return dtmf.due_s
+
+    def _message(self, message: CarrierMessage, now: float) -> None:
+        events = self.state.events
+        match message:
+            case MarkReturned(name):
+                if self.state.playout.mark_returned(name, now) is MarkOutcome.UNKNOWN:
+                    events.emit_first("UNKNOWN_MARK", name=name[:80])
+                self.state.turned.unpark_all()
+            case Dtmf(digit):
+                self._key(digit, now)
+            case Stop():
+                self.state.end(Outcome.CALLER_HUNG_UP, "the carrier stopped the stream")
+            case UnknownMessage(event):
+                events.emit_first("UNKNOWN_CARRIER_EVENT", event_name=event[:80])
+            case _:
+                events.emit_first("REPEATED_START", message=type(message).__name__)
+
+    def _key(self, digit: str, now: float) -> None:
+        if not self.state.dtmf.pressed(digit, now):
+            self.state.events.emit_first("DTMF_REFUSED", digit=digit[:8])
+            return
+        self.state.events.emit("DTMF", digit=digit)
+        self.clock.caller_spoke()
+        self.state.turned.unpark_all()
+
+
+async def receive_start(socket: MessageSocket, events: EventLog) -> Start:
+    """Read a stream up to its ``start`` message.
+
+    Raises AdmissionError if none comes within START_S or EARLY_MESSAGES, or for audio that is not mono 8 kHz
+    mu-law; SocketClosedError if the peer leaves.
+    """
+    with trio.move_on_after(START_S):
+        for _ in range(EARLY_MESSAGES):
+            message = decode_or_count(await socket.receive(), events)
+            if isinstance(message, Start):
+                _check_format(message)
+                return message
+            if message is not None and not isinstance(message, Connected):
+                events.emit_first("MESSAGE_BEFORE_START", message=type(message).__name__)
+    raise AdmissionError("no_start", f"no start message within {START_S:.0f} s and {EARLY_MESSAGES} messages")
+
+
+def decode_or_count(raw: str | bytes, events: EventLog) -> CarrierMessage | None:
+    """Decode a message; one that the protocol does not allow is counted, logged once, and None."""
+    try:
+        return decode_message(raw)
+    except MalformedMessageError as error:
+        events.emit_first(error.kind.upper(), detail=error.detail[:200])
+        return None
+
+
+def _check_format(start: Start) -> None:
+    if (start.encoding, start.sample_rate, start.channels) != ("audio/x-mulaw", SAMPLE_RATE_HZ, 1):
+        audio = f"{start.encoding} at {start.sample_rate} Hz with {start.channels} channels"
+        raise AdmissionError("audio_format", f"{audio}: only mono audio/x-mulaw at 8000 Hz is served")

@@ -1,0 +1,96 @@
+"""What all calls of a process share: made once by the server, or by a test with simulators in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import attrs
+import trio
+
+from agent.audio.metronome import Metronome
+from agent.call.tools.declare import Tool
+from agent.carrier.rest import CarrierRest
+from agent.core.event_log import EventLog
+from agent.core.records import CallRecord
+from agent.core.settings import Settings
+from agent.core.tenant import Tenant
+from agent.core.units import CallSid
+from agent.model.requests import make_session
+from agent.model.session import Connector
+from agent.store.call_writer import CallKeeper
+from agent.store.record_store import RecordStore
+from agent.store.tenant_directory import TenantBook, default_tenant
+
+
+@attrs.define(eq=False, slots=False)
+class CallHouse:
+    """Shared by all calls; ``active`` holds the cancel scope of each call in progress.
+
+    Cancelling one of those scopes ends that call in an orderly way: its ending is shielded and bounded.
+    """
+
+    settings: Settings
+    events: EventLog
+    metronome: Metronome
+    rest: CarrierRest | None
+    connect_model: Connector
+    records: RecordStore
+    hand_over: trio.MemorySendChannel[CallRecord]
+    tools: tuple[Tool, ...] = ()
+    """What the model may use besides what a call does itself; each tenant allows some of them."""
+    keeper: CallKeeper | None = None
+    """Keeps calls while they go on; None: there is no database."""
+    tenants: TenantBook = attrs.field()
+    active: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
+
+    @tenants.default
+    def _no_tenants(self) -> TenantBook:
+        return TenantBook(default_tenant(self.settings), self.settings.unknown_number)
+
+    @cached_property
+    def apology(self) -> bytes:
+        """The bundled prompt for a model that cannot be reached: mu-law, English."""
+        return (files("agent.core") / "prompts" / "unavailable.ulaw").read_bytes()
+
+    def greeting_of(self, tenant: Tenant) -> str:
+        """The first words of the agent; empty: the caller begins."""
+        return self.settings.greeting if tenant.greeting is None else tenant.greeting
+
+    def session_of(self, tenant: Tenant, tools: Collection[Tool], now: datetime) -> dict[str, Any]:
+        """The session object that the model of a tenant's call is given; ``now`` is aware."""
+        settings = self.settings
+        detection: dict[str, Any] = {"type": settings.turn_detection}
+        if settings.turn_detection == "server_vad":
+            detection |= {"threshold": settings.vad_threshold, "silence_duration_ms": settings.vad_silence_ms}
+        transcription = {"model": settings.transcription_model}
+        if tenant.language:
+            transcription["language"] = tenant.language.partition("-")[0]
+        noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
+        return make_session(
+            instructions=_instructions(settings.instructions, tenant, now, timely=len(tools) > 1),
+            voice=tenant.voice or settings.voice,
+            turn_detection=detection,
+            transcription=transcription,
+            noise_reduction=noise_reduction,
+            tools=[tool.declare() for tool in tools],
+        )
+
+
+def _instructions(default: str, tenant: Tenant, now: datetime, *, timely: bool) -> str:
+    """What the model is told: the tenant's own words, and what it could not know; ``timely``: the time, too."""
+    lines = [default if tenant.instructions is None else tenant.instructions]
+    if tenant.name and tenant.instructions is None:
+        lines.append(f"You are the assistant of {tenant.name}.")
+    if tenant.services:
+        lines.append(f"Services: {', '.join(tenant.services)}.")
+    if tenant.language:
+        lines.append(f"Speak the language {tenant.language} unless the caller prefers another.")
+    if timely:
+        local = now.astimezone(ZoneInfo(tenant.time_zone))
+        lines.append(f"It is now {local:%A, %Y-%m-%d, %H:%M} ({tenant.time_zone}).")
+    return "\n".join(lines)

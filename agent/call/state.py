@@ -1,0 +1,87 @@
+"""What the tasks of one call share, and the one way a call ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+import trio
+
+from agent.audio.level_meter import CallerMeter
+from agent.call.dtmf import DtmfCollector
+from agent.call.services import CallHouse
+from agent.carrier.media_stream import Start
+from agent.carrier.stream_token import CallTicket
+from agent.core.event_log import EventLog
+from agent.core.records import Outcome, TimelineEvent
+from agent.core.tenant import Tenant
+from agent.core.units import RecordingSid
+from agent.playout import PlayoutClock
+
+TIMELINE_LIMIT: Final = 20_000
+"""Events kept of one call: hours of a lively one."""
+
+
+@attrs.define(eq=False)
+class CallState:
+    """One call in progress. Its tasks change it between two checkpoints, so it is never seen half-changed."""
+
+    house: CallHouse
+    start: Start
+    ticket: CallTicket
+    tenant: Tenant
+    events: EventLog
+    answered_s: float
+    """When the call was answered, on the monotonic clock."""
+    answered_at: datetime
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Around everything the call does; cancelled by ``end``, or by a server that stops."""
+    outcome: Outcome | None = None
+    reason: str = ""
+    ended_s: float | None = None
+    turned: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    """Where tasks wait for the conversation to move on: woken by all that can change what is due."""
+    playout: PlayoutClock = attrs.field(factory=PlayoutClock)
+    meter: CallerMeter = attrs.field(factory=CallerMeter)
+    dtmf: DtmfCollector = attrs.field(factory=DtmfCollector)
+    frames_in: int = 0
+    last_rx_s: float = attrs.field(init=False)
+    """When the carrier was last heard from."""
+    first_frame_sent: trio.Event = attrs.field(factory=trio.Event)
+    """FIRST_FRAME_SENT: REST calls of the set-up wait for it (TX-9)."""
+    first_audio_ms: int | None = None
+    recording_sid: RecordingSid | None = None
+    timeline: list[TimelineEvent] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.last_rx_s = self.answered_s
+        self.events.listener = self._note
+
+    def end(self, outcome: Outcome, reason: str) -> None:
+        """The call is over; only the first reason counts. Cancels everything the call does."""
+        if self.outcome is None:
+            self.outcome, self.reason, self.ended_s = outcome, reason, trio.current_time()
+            self.scope.cancel(reason=f"{outcome.value}: {reason}")
+
+    def transferred(self, number: str) -> None:
+        """The carrier took the call to ``number``: that, and no hang-up, is why its stream ended or will end."""
+        reason = f"transferred to {number}"
+        if self.outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
+            self.outcome, self.reason = Outcome.TRANSFERRED, reason
+        self.end(Outcome.TRANSFERRED, reason)
+
+    def _note(self, event: str, fields: dict[str, Any]) -> None:
+        if len(self.timeline) < TIMELINE_LIMIT:
+            t_ms = round((trio.current_time() - self.answered_s) * 1000)
+            self.timeline.append(TimelineEvent(t_ms, event, fields))
+
+
+async def run_guest(events: EventLog, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a guest of the call: its failure is logged and counted, and never ends the call (DESIGN D11)."""
+    try:
+        await run()
+    # The boundary of a guest; Cancelled is no Exception and passes.
+    except Exception as error:  # noqa: BLE001
+        events.exception("GUEST_FAILED", error, guest=name)

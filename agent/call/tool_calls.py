@@ -1,0 +1,261 @@
+"""The tools of one call: which there are, and how each use of one runs as a guest of the call.
+
+A use is answered exactly once, to the model: with the result, or with an error it can talk its way out of. It
+has a time limit, and a few words are said to the caller when it is slow. What writes is finished, within a bound,
+when the call ends meanwhile: the caller may have been promised it.
+
+The model may call several tools in one answer. It is asked to go on once: when that answer is over and the last
+of them was answered. If one of them was ``end_call``, it has said goodbye and is not asked to go on at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+import attrs
+import msgspec
+import trio
+
+from agent.audio.generation import Purpose
+from agent.call.conversation import Conversation
+from agent.call.state import CallState
+from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
+from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
+from agent.core.graceful import run_until_asked
+from agent.core.tenant import Tenant
+from agent.model.events import FunctionCallDone
+
+LIMIT_S: Final = 8.0
+"""How long a tool may take; callers hang up on longer silences."""
+SLOW_S: Final = 1.2
+"""After this a few words are said, if nobody speaks."""
+WRITE_GRACE_S: Final = 2.0
+"""How much longer a tool that writes may take when the call has ended."""
+AT_ONCE: Final = 8
+"""Uses that run at the same time in one call; a model that wants more has lost its way."""
+MAX_OUTPUT: Final = 20_000
+"""Characters; a model reads them all before it says a word."""
+FILLER: Final = "In at most five words, ask the caller to wait a moment. Say nothing else."
+_FAILED: Final = {"error": "this does not work at the moment"}
+_TAKEN_BACK: Final = {"done": False, "reason": "the caller spoke again"}
+
+
+def tools_of(tenant: Tenant, there_are: tuple[Tool, ...], *, can_transfer: bool) -> dict[str, Tool]:
+    """The tools a tenant's calls are given, by name: those it allows of ``there_are`` and of the call's own."""
+    own = [END_CALL]
+    if can_transfer and tenant.transfer_numbers:
+        own.append(transfer_tool(tenant))
+    allowed = tenant.tools
+    return {
+        tool.name: tool
+        for tool in (*own, *there_are)
+        if allowed is None or tool.name in allowed or tool is END_CALL
+    }
+
+
+class Leaving(Protocol):
+    """How a call ends when the model wants it to; each returns False when the caller spoke again instead."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the last words are being said."""
+
+    async def hang_up(self) -> bool:
+        """End the call when its last word was heard."""
+
+    async def transfer(self, number: str) -> bool:
+        """As hang_up, but the carrier connects the caller to ``number``. Raises CarrierError, TooSlowError."""
+
+
+@attrs.define(eq=False)
+class Use:
+    """A use of a tool that is not answered yet."""
+
+    call: FunctionCallDone
+    tool: Tool | None
+    lost: bool = False
+    """The session that wanted it is gone."""
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether the tool is one that the call does itself."""
+        return self.tool is not None and self.tool.function is None
+
+
+@attrs.define(eq=False)
+class CallTools:
+    """The tools of one call."""
+
+    state: CallState
+    conversation: Conversation
+    tools: Mapping[str, Tool]
+    ending: Leaving
+    _seen: set[str] = attrs.field(factory=set)
+    """Uses that came: a repeated event is not a second use."""
+    _uses: list[Use] = attrs.field(factory=list)
+    _working: int = 0
+    _asked_to_wait: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tool is at work: the caller waits for it, and silence is not idleness."""
+        return any(not use.ends_call for use in self._uses)
+
+    def session_lost(self) -> None:
+        """The model's session is gone: no later one knows of the uses it wanted."""
+        for use in self._uses:
+            use.lost = True
+
+    def begin(self, call: FunctionCallDone) -> Use | None:
+        """The model wants a tool: ``run`` what this returns. None: it was told before."""
+        if call.call_id in self._seen:
+            self.state.events.count("TOOL_REPEATED")
+            return None
+        self._seen.add(call.call_id)
+        use = Use(call, self.tools.get(call.name))
+        self._uses.append(use)
+        return use
+
+    async def run(self, use: Use) -> None:
+        """Run one use of a tool to its answer. Raises nothing of the tool's.
+
+        A cancel ends it at once, but for a tool that writes: that has WRITE_GRACE_S to come to its end.
+        """
+        try:
+            await self._run(use)
+        finally:
+            self._uses.remove(use)
+            self._asked_to_wait = self._asked_to_wait and self.busy
+
+    async def _run(self, use: Use) -> None:
+        tool, events = use.tool, self.state.events
+        if tool is None:
+            events.emit("UNKNOWN_TOOL", "warning", tool=use.call.name[:80])
+            await self._answer(use, {"error": f"there is no such tool; there are {', '.join(self.tools)}"})
+            return
+        try:
+            arguments = tool.read(use.call.arguments)
+        except ToolArgumentsError as error:
+            events.emit("TOOL_ARGUMENTS_WRONG", "warning", tool=tool.name, error=str(error)[:200])
+            await self._answer(use, {"error": str(error)[:500]})
+            return
+        if tool.name == END_CALL.name:
+            if not await self.ending.hang_up():
+                self._tell(use, _TAKEN_BACK)
+        elif tool.name == TRANSFER_CALL.name:
+            await self._transfer(use, str(arguments["number"]))
+        elif self._working >= AT_ONCE:
+            events.emit("TOOLS_TOO_MANY", "warning", tool=tool.name)
+            await self._answer(use, {"error": f"at most {AT_ONCE} tools can be used at the same time"})
+        else:
+            await self._answer(use, await self._work(tool, use.call, arguments))
+
+    async def _transfer(self, use: Use, number: str) -> None:
+        allowed = self.state.tenant.transfer_numbers
+        number = number or allowed[0]
+        if number not in allowed:
+            self.state.events.emit("TRANSFER_REFUSED", "warning", number=number[:40])
+            await self._answer(use, {"error": f"calls may only be transferred to {', '.join(allowed)}"})
+            return
+        try:
+            gone = await self.ending.transfer(number)
+        except (CarrierError, trio.TooSlowError):
+            await self._answer(use, {"error": "the transfer failed; nobody was reached"})
+        else:
+            if not gone:
+                self._tell(use, _TAKEN_BACK)
+
+    async def _work(self, tool: Tool, call: FunctionCallDone, arguments: dict[str, Any]) -> Any:
+        self._working += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fill_silence)
+                output = await self._output(tool, call, arguments)
+                nursery.cancel_scope.cancel(reason="the tool has answered")
+        finally:
+            self._working -= 1
+        return output
+
+    async def _output(self, tool: Tool, call: FunctionCallDone, arguments: dict[str, Any]) -> Any:
+        """What the tool answers, or what went wrong with it, within LIMIT_S; WRITE_GRACE_S more if it writes."""
+        events, began_s = self.state.events, trio.current_time()
+        found: list[Any] = []
+
+        async def work() -> None:
+            if tool.function is not None:
+                found.append(await tool.function(self._call(call.call_id), **arguments))
+
+        try:
+            with trio.fail_after(LIMIT_S):
+                if tool.writes:
+                    await run_until_asked(work, lambda: None, grace_s=WRITE_GRACE_S)
+                else:
+                    await work()
+        except trio.TooSlowError:
+            if not found:
+                events.emit("TOOL_TOO_SLOW", "warning", tool=tool.name, limit_s=LIMIT_S)
+                return {"error": "this takes too long at the moment"}
+        except ToolError as error:
+            events.emit("TOOL_REFUSED", tool=tool.name, error=str(error)[:200])
+            return {"error": str(error)[:500]}
+        # A tool is someone's code: whatever it raises, the call goes on and the model is told that it failed.
+        # What failed is for the log, not for the caller's ears.
+        except Exception as error:  # noqa: BLE001
+            events.exception("TOOL_FAILED", error, tool=tool.name)
+            return _FAILED
+        finally:
+            if found:
+                took_ms = round((trio.current_time() - began_s) * 1000)
+                events.emit("TOOL_USED", tool=tool.name, took_ms=took_ms)
+        return found[0]
+
+    def _call(self, call_id: str) -> ToolCall:
+        state, tenant = self.state, self.state.tenant
+        phone = state.ticket.caller if state.ticket.direction == "inbound" else state.ticket.called
+        now = datetime.now(UTC).astimezone(ZoneInfo(tenant.time_zone))
+        return ToolCall(call_id, state.ticket.call_sid, tenant, phone, now)
+
+    async def _fill_silence(self) -> None:
+        """When nobody has spoken for SLOW_S, say a few words; once, however many tools are at work."""
+        conversation, slow = self.conversation, False
+        while not slow:
+            while not conversation.idle:
+                await self.state.turned.park()
+            with trio.move_on_after(SLOW_S) as silence:
+                while conversation.idle:
+                    await self.state.turned.park()
+            slow = silence.cancelled_caught
+        if not self._asked_to_wait:
+            self._asked_to_wait = True
+            self.state.events.emit("TOOL_SLOW")
+            conversation.asking.ask(Purpose.FILLER, FILLER)
+
+    async def _answer(self, use: Use, output: Any) -> None:
+        """Answer a use when the answer it was made in is over, and have the model go on if nothing else will."""
+        while not use.lost and self.conversation.turns.is_active(use.call.response_id):
+            await self.state.turned.park()
+        same = (other for other in self._uses if other.call.response_id == use.call.response_id)
+        last = all(other is use or other.ends_call for other in same)
+        self._tell(use, output, answer=last and not self.ending.leaving)
+
+    def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
+        if not use.lost:
+            self.conversation.asking.answer_tool(use.call.call_id, _as_text(output), answer=answer)
+            return
+        self.state.events.count("TOOL_ANSWERED_LATE")
+        if not use.ends_call:
+            # The use went with its session; what came of it is told to the present one in words.
+            words = f"(You used the tool {use.call.name[:80]}; it answered: {_as_text(output)})"
+            self.conversation.tell(words, trio.current_time())
+
+
+def _as_text(output: Any) -> str:
+    """A tool's result for the model: text as it is, JSON of what JSON can say."""
+    try:
+        text = output if isinstance(output, str) else msgspec.json.encode(output).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        text = str(output)
+    return text if len(text) <= MAX_OUTPUT else '{"error": "the answer is too long to be read"}'

@@ -1,0 +1,101 @@
+"""The transcript of one call, in memory: who said what, and what of it was heard (PL-8, NB-5). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from agent.audio.generation import Generation, heard_text
+from agent.core.records import Turn
+from agent.core.units import ItemId
+
+
+@attrs.define(eq=False)
+class _CallerTurn:
+    item_id: ItemId
+    started_s: float
+    ended_s: float | None = None
+    text: str = ""
+    transcribed: bool = False
+
+
+@attrs.define(eq=False)
+class _AgentTurn:
+    generation: Generation
+    heard_ms: int
+    heard: list[str]
+
+
+@attrs.define(eq=False)
+class Transcript:
+    """Turns in the order they began; times are seconds since ``answered_s`` on the monotonic clock."""
+
+    answered_s: float
+    listener: Callable[[Turn], None] | None = None
+    """Told of each turn when it is over and its words are known."""
+    _caller: dict[ItemId, _CallerTurn] = attrs.field(factory=dict)
+    _agent: list[_AgentTurn] = attrs.field(factory=list)
+
+    def caller_started(self, item_id: ItemId, now: float) -> None:
+        """The caller began to speak."""
+        self._caller.setdefault(item_id, _CallerTurn(item_id, now))
+
+    def caller_stopped(self, item_id: ItemId, now: float) -> None:
+        """The caller ended; also makes the turn if its start was missed."""
+        self._caller.setdefault(item_id, _CallerTurn(item_id, now)).ended_s = now
+
+    def caller_said(self, item_id: ItemId, text: str, now: float) -> None:
+        """The text of a caller's turn, whenever it comes."""
+        turn = self._caller.setdefault(item_id, _CallerTurn(item_id, now))
+        turn.text, turn.transcribed = text.strip(), True
+        if self.listener is not None:
+            self.listener(self._caller_turn(turn))
+
+    def agent_spoke(self, generation: Generation, heard_ms: int, *, complete: bool) -> None:
+        """A generation ended, heard to ``heard_ms``; kept if it had any audio or text."""
+        if not generation.parts:
+            return
+        heard = [heard_text(part, part.heard_of(heard_ms), complete=complete) for part in generation.parts]
+        turn = _AgentTurn(generation, heard_ms, heard)
+        self._agent.append(turn)
+        if self.listener is not None:
+            self.listener(self._agent_turn(turn, generation.first_frame_s or generation.created_s))
+
+    def turns(self) -> tuple[Turn, ...]:
+        """The transcript so far; a caller's turn without words (noise, not transcribed yet) has empty text."""
+        caller = [(turn.started_s, self._caller_turn(turn)) for turn in self._caller.values()]
+        agent = [(turn.generation.first_frame_s or turn.generation.created_s, turn) for turn in self._agent]
+        every = caller + [(started, self._agent_turn(turn, started)) for started, turn in agent]
+        return tuple(turn for _, turn in sorted(every, key=lambda entry: entry[0]))
+
+    def _caller_turn(self, turn: _CallerTurn) -> Turn:
+        length_ms = self._ms(turn.ended_s) - self._ms(turn.started_s) if turn.ended_s is not None else 0
+        return Turn(
+            role="caller",
+            item_id=turn.item_id,
+            text=turn.text,
+            heard_text=turn.text,
+            started_ms=self._ms(turn.started_s),
+            audio_ms=length_ms,
+            heard_ms=length_ms,
+            interrupted=False,
+            complete=turn.transcribed,
+        )
+
+    def _agent_turn(self, turn: _AgentTurn, started_s: float) -> Turn:
+        generation = turn.generation
+        return Turn(
+            role="agent",
+            item_id=generation.parts[0].item_id,
+            text=generation.text,
+            heard_text=" ".join(text for text in turn.heard if text),
+            started_ms=self._ms(started_s),
+            audio_ms=generation.received_ms,
+            heard_ms=min(turn.heard_ms, generation.received_ms),
+            interrupted=generation.interrupted,
+            complete=generation.response_done,
+        )
+
+    def _ms(self, at_s: float) -> int:
+        return round((at_s - self.answered_s) * 1000)

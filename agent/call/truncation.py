@@ -1,0 +1,87 @@
+"""What the caller heard of each answer: the transcript has it, and the model is told (PL-8). Pure.
+
+An answer that is cut off waits here for its ``clear``: what was heard is computed at the instant that is written
+(docs/decisions.md, 7). The model is then told of each of its items where it ended, at 0 if nothing of it was
+heard; where the provider refuses a 0, the item is deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from agent.audio.generation import Generation, Part
+from agent.call.transcript import Transcript
+from agent.core.units import ItemId, ResponseId
+from agent.model import requests
+from agent.playout import PlayoutClock
+
+
+@attrs.define(eq=False)
+class Hearing:
+    """The end of every answer of one call."""
+
+    playout: PlayoutClock
+    transcript: Transcript
+    to_model: Callable[[str], None]
+    next_event_id: Callable[[], str]
+    _cut: list[Generation] = attrs.field(factory=list)
+    _deletable: dict[str, ItemId] = attrs.field(factory=dict)
+
+    def cut_off(self, generations: Iterable[Generation]) -> None:
+        """They were interrupted; ``cleared`` follows."""
+        self._cut.extend(generations)
+
+    def cleared(self, now: float) -> None:
+        """The carrier was told to clear: tell the model what was heard, and keep it."""
+        cut, self._cut = self._cut, []
+        for generation in cut:
+            heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
+            # Spoken into after its last word: a barge-in, but nothing of it was cut off.
+            generation.interrupted = heard_ms < generation.received_ms or not generation.response_done
+            self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
+            for part in generation.parts:
+                self._truncate(generation, part, part.heard_of(heard_ms))
+            self.playout.forget(generation.id)
+
+    def heard_to_end(self, generation: Generation) -> None:
+        """The caller heard the last frame."""
+        self.transcript.agent_spoke(generation, generation.received_ms, complete=generation.response_done)
+        if generation.overflowed and generation.parts:
+            last = generation.parts[-1]
+            self._truncate(generation, last, last.length_ms)
+        self.playout.forget(generation.id)
+
+    def ended_with_call(self, generation: Generation, now: float) -> None:
+        """The call is over: it ends as heard up to now, and nobody is told any more."""
+        heard_ms = min(self.playout.heard_ms(generation.id, now), generation.received_ms)
+        generation.interrupted = heard_ms < generation.received_ms
+        self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
+
+    def came_late(self, generation: Generation, item_id: ItemId, content_index: int) -> None:
+        """Audio of an answer that was cut off; if it begins an item that was never truncated, none was heard."""
+        if all(part.item_id != item_id for part in generation.parts):
+            self._truncate(generation, generation.part_of(item_id, content_index), 0)
+
+    def refused(self, event_id: str) -> bool:
+        """Whether the provider refused one of our truncates at 0; the item is deleted instead."""
+        unheard = self._deletable.pop(event_id, None)
+        if unheard is not None:
+            self.to_model(requests.encode_item_delete(unheard, self.next_event_id()))
+        return unheard is not None
+
+    def session_lost(self, live: Iterable[Generation]) -> None:
+        """The items went with the session: there is nothing left to truncate."""
+        for generation in (*live, *self._cut):
+            generation.response_id = ResponseId("")
+        self._deletable.clear()
+
+    def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
+        whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
+        if whole or not generation.response_id:
+            return
+        event_id = self.next_event_id()
+        if heard_ms == 0:
+            self._deletable[event_id] = part.item_id
+        self.to_model(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))

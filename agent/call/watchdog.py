@@ -1,0 +1,109 @@
+"""The watch over one call: stuck writes, silence, the time limit, a vanished carrier, the pacer's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from agent.audio.generation import Purpose
+from agent.audio.pacer_metrics import FRESH_GAP_S
+from agent.call.call_clock import CallClock, Due
+from agent.call.conversation import Conversation
+from agent.call.state import CallState
+from agent.core.records import Outcome
+from agent.core.units import FRAME_MS
+from agent.tx_scheduler import TxScheduler
+from agent.wire.websocket import MessageSocket
+
+WATCH_S: Final = 1.0
+HEARTBEAT_S: Final = 5.0
+CARRIER_STUCK_S: Final = 10.0
+"""A write to the carrier that takes this long: it does not read any more."""
+BACKLOG_SHARE: Final = 0.7
+"""Of the audio one answer may have; a backlog over this is worth a TX_METRICS line (TX-8)."""
+IDLE_REQUEST: Final = "The caller has been silent for a while. Ask briefly whether they are still there."
+IDLE_FAREWELL: Final = "The caller does not answer. Say a brief goodbye; the call ends after it."
+LIMIT_FAREWELL: Final = (
+    "The call has reached its time limit. Say so and say a brief goodbye; the call ends after it."
+)
+
+
+@attrs.define(eq=False)
+class CallWatch:
+    """Looks once a second.
+
+    ``farewell(instructions, outcome)`` starts the spoken end of the call; ``is_idle`` is whether nothing goes on
+    that anybody waits for.
+    """
+
+    state: CallState
+    conversation: Conversation
+    pacer: TxScheduler
+    clock: CallClock
+    farewell: Callable[[str, Outcome], None]
+    is_idle: Callable[[], bool]
+    _counted_rx: int = 0
+    _counted_tx: int = 0
+    _beat_s: float = 0.0
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await trio.sleep(WATCH_S)
+            now = trio.current_time()
+            self._watch_writes(now)
+            self._watch_clock(now)
+            self._count_frames()
+            self._log_tx(now)
+
+    async def run_keepalive(self, socket: MessageSocket) -> None:
+        """Ping the carrier; only a peer that is silent in every way is gone, a busy one is not (WB-2)."""
+        every_s = self.state.house.settings.ping_s
+        while every_s:
+            await trio.sleep(every_s)
+            asked_s = trio.current_time()
+            with trio.move_on_after(every_s) as waiting:
+                await socket.ping()
+            if waiting.cancelled_caught and self.state.last_rx_s < asked_s:
+                self.state.end(Outcome.CARRIER_LOST, f"nothing came from the carrier for {every_s:.0f} s")
+
+    def _watch_writes(self, now: float) -> None:
+        since = self.pacer.sending_since
+        if since is not None and now - since > CARRIER_STUCK_S:
+            self.state.end(Outcome.CARRIER_STUCK, f"the carrier read nothing for {CARRIER_STUCK_S:.0f} s")
+
+    def _watch_clock(self, now: float) -> None:
+        playout = self.state.playout
+        idle = self.is_idle() and not playout.audible(now)
+        match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
+            case Due.PROMPT:
+                self.state.events.emit("IDLE_PROMPT")
+                self.conversation.asking.ask(Purpose.IDLE, IDLE_REQUEST)
+            case Due.IDLE:
+                self.farewell(IDLE_FAREWELL, Outcome.IDLE)
+            case Due.TIME_LIMIT:
+                self.farewell(LIMIT_FAREWELL, Outcome.TIME_LIMIT)
+            case Due.NOTHING:
+                pass
+
+    def _count_frames(self) -> None:
+        frames = self.state.events.telemetry.frames
+        rx, tx = self.state.frames_in, self.pacer.meter.frames
+        frames.labels(direction="rx").inc(rx - self._counted_rx)
+        frames.labels(direction="tx").inc(tx - self._counted_tx)
+        self._counted_rx, self._counted_tx = rx, tx
+
+    def _log_tx(self, now: float) -> None:
+        events, debug = self.state.events, self.state.house.settings.debug_tx
+        meter = self.pacer.meter
+        gap_s, owed_frames = meter.take_recent_gap_s(), self.pacer.owed_frames
+        most_frames = self.conversation.max_answer_ms / FRAME_MS
+        if debug or gap_s > FRESH_GAP_S or owed_frames > BACKLOG_SHARE * most_frames:
+            fps = round(meter.fps, 2) if meter.fps is not None else None
+            events.emit("TX_METRICS", fps=fps, max_gap_ms=round(gap_s * 1000, 1), queued_frames=owed_frames)
+        if debug and now - self._beat_s >= HEARTBEAT_S:
+            self._beat_s = now
+            events.emit("TX_HEARTBEAT", frames_out=meter.frames, frames_in=self.state.frames_in)

@@ -1,0 +1,1 @@
+"""The carrier's side: the one port, Twilio's webhooks, media streams and REST API."""

@@ -1,0 +1,232 @@
+"""Settings: read from the environment and a ``.env`` file, validated once, every error named at once.
+
+Names without the ``AGENT_`` prefix are those their owners use (OpenAI, Twilio). Secrets are ``SecretStr``: they
+do not show up in logs, tracebacks or ``repr``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent.core.errors import SettingsError
+
+DEFAULT_REALTIME_URL: Final = "wss://api.openai.com/v1/realtime"
+DEFAULT_GREETING: Final = "Hello, this is the assistant. How can I help you today?"
+DEFAULT_INSTRUCTIONS: Final = (
+    "You are a friendly receptionist on the phone. Answer in one or two short sentences. Ask for the caller's "
+    "name and city, and what they need. When the caller says goodbye, say goodbye and call end_call."
+)
+
+
+def _named(default: Any, *names: str, description: str, **limits: Any) -> Any:
+    """A field read from the first of ``names`` that is set."""
+    return Field(default, validation_alias=AliasChoices(*names), description=description, **limits)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the table in the README is made from these descriptions."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, frozen=True)
+
+    # The server
+    host: str = _named("0.0.0.0", "AGENT_HOST", description="Address to listen on")  # noqa: S104 - behind a proxy
+    port: int = _named(8080, "AGENT_PORT", description="Port to listen on", ge=0, le=65535)
+    public_url: str = _named("", "AGENT_PUBLIC_URL", description="Public https URL that Twilio reaches us by")
+    data_dir: Path = _named(Path("data"), "AGENT_DATA_DIR", description="Directory of call records")
+    allow_unsigned: bool = _named(
+        False,
+        "AGENT_ALLOW_UNSIGNED",
+        description="1: accept requests without Twilio's signature (development and load tests only)",
+    )
+    max_calls: int = _named(200, "AGENT_MAX_CALLS", description="Calls at once; more are refused", ge=1)
+    drain_s: float = _named(20.0, "AGENT_DRAIN_S", description="Seconds that calls may go on after SIGTERM", ge=0)
+    log_level: Literal["debug", "info", "warning", "error"] = _named(
+        "info", "AGENT_LOG_LEVEL", description="Least severe level that is logged"
+    )
+    log_format: Literal["auto", "console", "json"] = _named(
+        "auto", "AGENT_LOG_FORMAT", description="auto: console on a terminal, JSON lines elsewhere"
+    )
+    debug_tx: bool = _named(False, "DEBUG_TX", description="1: TX_METRICS and TX_HEARTBEAT always")
+
+    # The model
+    openai_api_key: SecretStr | None = _named(
+        None, "OPENAI_API_KEY", description="Key of the OpenAI API; without one the embedded model answers"
+    )
+    openai_base_url: str = _named(
+        "https://api.openai.com/v1", "OPENAI_BASE_URL", description="REST base URL of the OpenAI API"
+    )
+    realtime_url: str = _named(
+        "", "OPENAI_REALTIME_URL", description=f"Realtime WebSocket (default {DEFAULT_REALTIME_URL})"
+    )
+    model: str = _named("gpt-realtime-2.1", "AGENT_MODEL", description="Realtime model")
+    voice: str = _named("marin", "AGENT_VOICE", description="Voice of the model")
+    instructions: str = _named(DEFAULT_INSTRUCTIONS, "AGENT_INSTRUCTIONS", description="What the agent is told")
+    greeting: str = _named(
+        DEFAULT_GREETING, "AGENT_GREETING", description="First words of the agent; empty: the caller begins"
+    )
+    language: str = _named(
+        "", "AGENT_LANGUAGE", description="Caller's language for the transcription, ISO 639-1 (empty: detect)"
+    )
+    turn_detection: Literal["server_vad", "semantic_vad"] = _named(
+        "server_vad", "AGENT_TURN_DETECTION", description="How the end of the caller's turn is found"
+    )
+    vad_silence_ms: int = _named(
+        400, "AGENT_VAD_SILENCE_MS", description="Silence that ends a turn (server_vad)", ge=100, le=5000
+    )
+    vad_threshold: float = _named(
+        0.5, "AGENT_VAD_THRESHOLD", description="Sensitivity of server_vad, 0 to 1", ge=0, le=1
+    )
+    noise_reduction: Literal["near_field", "far_field", "off"] = _named(
+        "near_field", "AGENT_NOISE_REDUCTION", description="Noise reduction of the model's input"
+    )
+    transcription_model: str = _named(
+        "gpt-4o-mini-transcribe",
+        "AGENT_TRANSCRIPTION_MODEL",
+        description="Model that writes down the caller's words",
+    )
+
+    # The call
+    lead_ms: int = _named(
+        100,
+        "AGENT_LEAD_MS",
+        description="Audio the carrier holds ahead; 0: one frame per tick",
+        ge=0,
+        le=1000,
+    )
+    comfort_silence: bool = _named(
+        False,
+        "AGENT_COMFORT_SILENCE",
+        description="1: send silence frames while the agent has nothing to say",
+    )
+    greeting_protect_ms: int = _named(
+        500, "AGENT_GREETING_PROTECT_MS", description="Heard greeting that cannot be interrupted", ge=0
+    )
+    max_answer_s: float = _named(
+        300.0, "AGENT_MAX_ANSWER_S", description="Most audio of a single answer, in seconds", gt=0
+    )
+    max_call_s: float = _named(
+        3600.0, "AGENT_MAX_CALL_S", description="Longest call; a spoken goodbye ends it", gt=0
+    )
+    idle_prompt_s: float = _named(
+        15.0, "AGENT_IDLE_PROMPT_S", description="Silence after which the agent asks; 0: never", ge=0
+    )
+    idle_prompts: int = _named(
+        2, "AGENT_IDLE_PROMPTS", description="Questions into silence before the agent hangs up", ge=1
+    )
+    ping_s: float = _named(
+        20.0, "AGENT_PING_S", description="Seconds between pings of the carrier; 0: none", ge=0
+    )
+    record_calls: bool = _named(
+        True,
+        "AGENT_RECORD",
+        description="1: dual-channel recording by the carrier, started after the first frame",
+    )
+
+    # The carrier
+    twilio_account_sid: str = _named("", "TWILIO_ACCOUNT_SID", description="Twilio account")
+    twilio_auth_token: SecretStr | None = _named(
+        None, "TWILIO_AUTH_TOKEN", description="Twilio auth token: REST calls and signature checks"
+    )
+    twilio_number: str = _named("", "TWILIO_NUMBER", description="Number outbound calls come from (E.164)")
+    twilio_api_url: str = _named(
+        "https://api.twilio.com", "TWILIO_API_URL", description="REST base URL of the carrier"
+    )
+
+    # Who is called, and what happens after the call
+    database_url: SecretStr | None = _named(
+        None, "DATABASE_URL", description="Postgres, as libpq understands it; without one an embedded Postgres"
+    )
+    unknown_number: Literal["default", "refuse"] = _named(
+        "default",
+        "AGENT_UNKNOWN_NUMBER",
+        description="A call to a number of no tenant: the default tenant takes it, or a polite refusal",
+    )
+    tools: str = _named(
+        "", "AGENT_TOOLS", description="Python modules with tools of your own for the model, divided by commas"
+    )
+    worker: bool = _named(
+        True, "AGENT_WORKER", description="1: serve does post-call work; 0: only call-agent worker does"
+    )
+    worker_calls: int = _named(
+        8, "AGENT_WORKER_CALLS", description="Calls a worker works on at the same time", ge=1, le=100
+    )
+    summary_model: str = _named(
+        "gpt-5-mini", "AGENT_SUMMARY_MODEL", description="Model that summarises calls and extracts particulars"
+    )
+    recording_model: str = _named(
+        "whisper-1", "AGENT_RECORDING_MODEL", description="Model that writes down recordings, with times"
+    )
+    allow_inward_webhooks: bool = _named(
+        False,
+        "AGENT_ALLOW_INWARD_WEBHOOKS",
+        description="1: tenants' webhooks may be on private and loopback addresses",
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_a_url(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("https", "http") or not urlsplit(value).hostname):
+            raise ValueError("must look like https://agent.example.com")
+        return value.rstrip("/")
+
+    @field_validator("realtime_url")
+    @classmethod
+    def _realtime_url_is_a_websocket(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("ws", "wss") or not urlsplit(value).hostname):
+            raise ValueError("must look like wss://host/v1/realtime")
+        return value
+
+    @field_validator("twilio_account_sid")
+    @classmethod
+    def _account_sid_is_one(cls, value: str) -> str:
+        if value and not (value.startswith("AC") and value.isalnum()):
+            raise ValueError("must be an Account SID: AC and 32 hex digits")
+        return value
+
+    @field_validator("twilio_number")
+    @classmethod
+    def _number_is_e164(cls, value: str) -> str:
+        if value and not (value.startswith("+") and value[1:].isdigit()):
+            raise ValueError("must be a number in E.164 form, such as +15551234567")
+        return value
+
+    @model_validator(mode="after")
+    def _empty_secrets_are_none(self) -> Self:
+        for name in ("openai_api_key", "twilio_auth_token", "database_url"):
+            secret = getattr(self, name)
+            if secret is not None and not secret.get_secret_value():
+                self.__dict__[name] = None
+        return self
+
+    @property
+    def uses_embedded_model(self) -> bool:
+        """Whether the model on this machine answers: exactly when there is no key."""
+        return self.openai_api_key is None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` (by field name) beat the environment, which beats ``.env``.
+
+    Raises SettingsError naming every wrong setting at once, by the name a user would set.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        field = Settings.model_fields.get(name)
+        alias = field.validation_alias if field else None
+        shown = alias.choices[0] if isinstance(alias, AliasChoices) else name
+        lines.append(f"{shown}: {problem['msg'].removeprefix('Value error, ')}")
+    return "the settings cannot be used:\n  " + "\n  ".join(lines)

@@ -1,1 +1,0 @@
-"""The one port: HTTP for the carrier's webhooks, WebSockets for its streams."""

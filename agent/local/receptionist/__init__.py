@@ -1,0 +1,1 @@
+"""The embedded model's mind: a receptionist by rules."""

@@ -1,0 +1,1 @@
+"""The embedded model's ear and voice."""

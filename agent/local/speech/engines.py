@@ -1,0 +1,77 @@
+"""The networks behind one seam, and the same networks run in threads.
+
+One limiter for each network: a single thread of each at a time, so that the model's process never takes more
+than two cores however many sessions it serves. A cancelled caller leaves at once; the thread finishes and its
+result is dropped, which harms nobody, since none of the networks has side effects.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+import trio
+
+from agent.local.speech.listening import Vad
+
+if TYPE_CHECKING:
+    from agent.local.speech.stt import WhisperStt
+    from agent.local.speech.tts import HibariTts
+
+
+class Engines(Protocol):
+    """The networks, shared by all sessions."""
+
+    def make_vad(self) -> Vad:
+        """A detector for one session."""
+
+    async def transcribe(self, ulaw: bytes) -> str:
+        """Text of speech; empty if there is none. A cancel abandons the work."""
+
+    def sentences(self, text: str) -> list[str]:
+        """The pieces in which a text is spoken."""
+
+    async def speak(self, sentence: str, voice: str) -> bytes:
+        """Mu-law of one sentence. A cancel abandons the work."""
+
+
+@attrs.define(eq=False)
+class LoadedEngines:
+    """The real networks of the ``[local]`` extra."""
+
+    _stt: WhisperStt
+    _tts: HibariTts
+    _stt_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _tts_limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    @classmethod
+    def load(cls) -> LoadedEngines:
+        """Load all weights (one to two seconds). Raises ImportError if the extra is missing."""
+        from agent.local.speech.stt import WhisperStt  # noqa: PLC0415  (the extra, which a session's tests do without)
+        from agent.local.speech.tts import HibariTts  # noqa: PLC0415  (likewise)
+        from agent.local.speech.vad import SileroVad  # noqa: PLC0415  (likewise)
+
+        SileroVad()
+        return cls(WhisperStt.load(), HibariTts.load())
+
+    def make_vad(self) -> Vad:
+        """See Engines."""
+        from agent.local.speech.vad import SileroVad  # noqa: PLC0415  (loaded by ``load``)
+
+        return SileroVad()
+
+    async def transcribe(self, ulaw: bytes) -> str:
+        """See Engines."""
+        return await trio.to_thread.run_sync(
+            self._stt.transcribe, ulaw, abandon_on_cancel=True, limiter=self._stt_limiter
+        )
+
+    def sentences(self, text: str) -> list[str]:
+        """See Engines."""
+        return self._tts.sentences(text)
+
+    async def speak(self, sentence: str, voice: str) -> bytes:
+        """See Engines."""
+        return await trio.to_thread.run_sync(
+            self._tts.speak, sentence, voice, abandon_on_cancel=True, limiter=self._tts_limiter
+        )

@@ -1,0 +1,196 @@
+"""The model's side of a call: sessions one after the other, as many as the call needs (DESIGN D2, D11).
+
+One session is one WebSocket: a reader that decodes and tells, a writer that empties the outbox, a keepalive. A
+lost one is replaced with growing pauses between the tries; a session near the provider's limit of 60 minutes is
+replaced when nobody speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Final
+
+import attrs
+import trio
+
+from agent.core.errors import (
+    HandshakeRejectedError,
+    MalformedMessageError,
+    ModelUnavailableError,
+    SocketClosedError,
+)
+from agent.core.event_log import EventLog
+from agent.core.graceful import run_until_asked
+from agent.model.errors import handshake_is_fatal
+from agent.model.events import ModelEvent, SessionCreated, decode_event
+from agent.model.outbox import ModelOutbox
+from agent.wire.websocket import MessageSocket
+
+Connector = Callable[[], AbstractAsyncContextManager[MessageSocket]]
+"""Opens a socket to the model. Raises OSError, HandshakeRejectedError, SocketClosedError, trio.TooSlowError."""
+
+RETRY_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Pauses before the tries to reach the model again; after the last the call is given up."""
+OUTAGE_S: Final = 6.0
+"""No try begins when the model was away for longer than this: a caller waits in silence meanwhile."""
+CREATED_S: Final = 5.0
+"""How long a session may take to begin with ``session.created`` once its socket is open."""
+SILENT_S: Final = 10.0
+"""A session from which nothing comes for this long while an answer is due is lost, whatever its socket says."""
+WATCH_S: Final = 1.0
+STABLE_AFTER_S: Final = 10.0
+"""A session that lasted this long was a good one: the pauses begin anew."""
+PING_EVERY_S: Final = 10.0
+PING_BOUND_S: Final = 10.0
+RENEW_AFTER_S: Final = 55 * 60.0
+"""Sessions of the provider end at 60 minutes; from here on the next quiet moment is taken."""
+RENEW_AT_LATEST_S: Final = 59 * 60.0
+RENEW_LOOK_S: Final = 0.5
+WRITER_GRACE_S: Final = 0.5
+
+
+@attrs.define(eq=False)
+class ModelLeg:
+    """The sessions of one call. ``run`` is one task of the call's nursery."""
+
+    connect: Connector
+    outbox: ModelOutbox
+    events: EventLog
+    opening: Callable[[], list[str]]
+    """What a new session is told first."""
+    on_event: Callable[[ModelEvent], None]
+    on_lost: Callable[[], None]
+    """The session is gone; called before any pause and before the next one opens."""
+    quiet: Callable[[], bool]
+    """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
+    answer_due: Callable[[], bool] = lambda: False
+    """Whether an answer is asked for or being generated: then silence means that something is wrong."""
+    sessions: int = 0
+    """Sessions that began; a socket that was opened is not one yet."""
+    _created: trio.Event = attrs.field(factory=trio.Event)
+    """The present session began; nothing is written before, so nothing is lost with one that never does."""
+    _renewed: str = ""
+    """Why we ended the present session ourselves, if we did."""
+    _heard_s: float = 0.0
+    """When the model was last heard from, or had nothing to say."""
+    _session_scope: trio.CancelScope | None = None
+
+    @property
+    def reconnects(self) -> int:
+        """Sessions after the first."""
+        return max(self.sessions - 1, 0)
+
+    async def run(self) -> None:
+        """Keep a session open until cancelled.
+
+        Raises ModelUnavailableError when the provider refuses for good or the tries are used up. A cancel ends
+        the writer between two messages and closes the socket, both within a second.
+        """
+        there_s = trio.current_time()
+        pauses = iter(RETRY_PAUSES_S)
+        while True:
+            tried = trio.current_time()
+            reason = await self._one_session()
+            self.outbox.lose_session()
+            self.on_lost()
+            now = trio.current_time()
+            if self._created.is_set():
+                there_s = now
+                if now - tried > STABLE_AFTER_S:
+                    pauses = iter(RETRY_PAUSES_S)
+            pause_s = next(pauses, None)
+            if pause_s is None or now - there_s > OUTAGE_S:
+                raise ModelUnavailableError(reason)
+            if self._renewed:
+                self.events.emit("MODEL_SESSION_RENEWED", reason=reason)
+            else:
+                self.events.emit("MODEL_SESSION_LOST", "warning", reason=reason, next_try_in_s=pause_s)
+            await trio.sleep(pause_s)
+
+    def renew(self, reason: str) -> None:
+        """End the present session on purpose; ``run`` opens another."""
+        if self._session_scope is not None:
+            self._renewed = reason
+            self._session_scope.cancel(reason=reason)
+
+    async def _one_session(self) -> str:
+        """Open a session and run it to its end; returns why it ended."""
+        self._created, self._renewed = trio.Event(), ""
+        try:
+            async with self.connect() as socket:
+                return await self._converse(socket)
+        except HandshakeRejectedError as error:
+            if handshake_is_fatal(error.status):
+                raise ModelUnavailableError(str(error)) from error
+            return str(error)
+        except (SocketClosedError, OSError) as error:
+            return str(error) or type(error).__name__
+        except trio.TooSlowError:
+            return "the model did not answer in time"
+
+    async def _converse(self, socket: MessageSocket) -> str:
+        reason = ""
+        self._heard_s = trio.current_time()
+        try:
+            with trio.CancelScope() as self._session_scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read, socket)
+                    nursery.start_soon(self._write, socket)
+                    nursery.start_soon(self._keep_alive, socket)
+                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._renew_in_time)
+        except* SocketClosedError as closed:
+            reason = str(closed.exceptions[0])
+        finally:
+            self._session_scope = None
+        return self._renewed or reason
+
+    async def _read(self, socket: MessageSocket) -> None:
+        while True:
+            raw = await socket.receive()
+            self._heard_s = trio.current_time()
+            try:
+                event = decode_event(raw)
+            except MalformedMessageError as error:
+                self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
+                continue
+            if isinstance(event, SessionCreated) and not self._created.is_set():
+                self._begin_session()
+            self.on_event(event)
+
+    def _begin_session(self) -> None:
+        self.sessions += 1
+        self._created.set()
+        self.outbox.open_session(self.opening())
+
+    async def _write(self, socket: MessageSocket) -> None:
+        await self._created.wait()
+        await run_until_asked(partial(self.outbox.run, socket), self.outbox.stop, grace_s=WRITER_GRACE_S)
+
+    async def _keep_alive(self, socket: MessageSocket) -> None:
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            with trio.move_on_after(PING_BOUND_S) as waiting:
+                await socket.ping()
+            if waiting.cancelled_caught:
+                raise SocketClosedError(1006, "no answer to a ping")
+
+    async def _watch(self) -> None:
+        """Raise SocketClosedError for a session that does not begin, or falls silent when it should speak."""
+        while True:
+            await trio.sleep(WATCH_S)
+            now = trio.current_time()
+            created = self._created.is_set()
+            if created and not self.answer_due():
+                self._heard_s = now
+            if now - self._heard_s > (SILENT_S if created else CREATED_S):
+                raise SocketClosedError(1006, "the model is silent")
+
+    async def _renew_in_time(self) -> None:
+        await trio.sleep(RENEW_AFTER_S)
+        with trio.move_on_after(RENEW_AT_LATEST_S - RENEW_AFTER_S):
+            while not self.quiet():  # noqa: ASYNC110 - twice a second for minutes, once an hour
+                await trio.sleep(RENEW_LOOK_S)
+        self.renew("the session nears its limit")

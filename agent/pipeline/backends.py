@@ -1,0 +1,44 @@
+"""All that the steps use outside the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+
+from agent.core.settings import Settings
+from agent.pipeline.analysis.extraction import Analyst
+from agent.pipeline.analysis.openai_rest import open_analyst
+from agent.pipeline.recording.carrier_media import open_twilio_recordings
+from agent.pipeline.recording.download import RecordingSource
+from agent.pipeline.transcription.transcribing import Transcriber, open_transcriber
+from agent.pipeline.webhook.delivery import Delivery, deliver
+
+
+@attrs.frozen
+class Instruments:
+    """All that the steps use outside the database."""
+
+    carrier: RecordingSource | None
+    """None: there are no credentials for it."""
+    transcriber: Transcriber
+    analyst: Analyst
+    recordings: Path
+    """The folder that recordings are fetched into."""
+    allow_inward: bool = False
+    deliver: Callable[..., Awaitable[Delivery]] = deliver
+
+
+@asynccontextmanager
+async def open_instruments(settings: Settings) -> AsyncIterator[Instruments]:
+    """The instruments that the settings ask for: with a key OpenAI's, else those of this machine."""
+    async with AsyncExitStack() as stack:
+        yield Instruments(
+            carrier=await stack.enter_async_context(open_twilio_recordings(settings)),
+            transcriber=await stack.enter_async_context(open_transcriber(settings)),
+            analyst=await stack.enter_async_context(open_analyst(settings)),
+            recordings=settings.data_dir.absolute() / "recordings",
+            allow_inward=settings.allow_inward_webhooks,
+        )

@@ -1,0 +1,1 @@
+"""A call's recording: found, downloaded once, checked."""

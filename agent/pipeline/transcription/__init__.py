@@ -1,0 +1,1 @@
+"""From a recording's two channels to who said what when."""

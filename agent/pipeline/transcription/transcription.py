@@ -1,0 +1,113 @@
+"""Who said what in a recording: segments in the order of time, and whose channel is whose. Pure.
+
+Twilio's dual-channel recordings have the audio *received* from the call's first leg on the first channel and what
+was played to that leg on the second. A call connected to a media stream has one leg only, the phone's, so the
+human is on the first channel whichever way the call went: of an inbound call that is who called, of an outbound
+one (``outbound-api``) who was called. Both are the "caller" of our transcripts.
+Sources: https://www.twilio.com/docs/voice/tutorials/how-record-single-side-call (what Twilio receives is the
+inbound track, what it plays the outbound one; dual: each in its channel), and for the order
+https://www.twilio.com/docs/flex/developer/insights/enable-dual-channel-recordings (begun on the customer's leg:
+the customer first, everybody else second).
+Documents are no measurements, and a bridged call depends on who dialled whom; but we know what the agent said.
+So a recording whose words plainly contradict that order is read the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+import attrs
+
+from agent.core.records import Turn
+
+Channel = Literal["caller", "agent", "unknown"]
+FIRST_LEG_FIRST: Final[tuple[Channel, ...]] = ("caller", "agent")
+_WORD: Final = re.compile(r"\w{3,}")
+_LEAST_WORDS: Final = 6
+"""Fewer words on a recording prove nothing."""
+_PLAINLY: Final = 0.3
+"""By how much the reversed order must fit better; a call read the right way round is far on the other side."""
+
+
+@attrs.frozen
+class Utterance:
+    """Words on one channel of a recording; times count from its beginning."""
+
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+@attrs.frozen
+class Segment:
+    """Words of one of the two; times count from the beginning of the recording, not of the call."""
+
+    channel: Channel
+    start_ms: int
+    end_ms: int
+    text: str
+
+
+@attrs.frozen
+class Transcription:
+    """A recording in words. ``reversed_channels``: the agent was found on the first channel."""
+
+    segments: tuple[Segment, ...]
+    channels: int
+    model: str
+    reversed_channels: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """For the ledger: plain lists and dictionaries."""
+        return {**attrs.asdict(self), "segments": [attrs.asdict(segment) for segment in self.segments]}
+
+
+def make_transcription(
+    heard: Sequence[Sequence[Utterance]], model: str, turns: Iterable[Turn] = ()
+) -> Transcription:
+    """Lay the channels' utterances over each other; ``turns`` are what the call itself knows was said."""
+    is_reversed = len(heard) == len(FIRST_LEG_FIRST) and _is_reversed(heard, turns)
+    names = _names(len(heard), is_reversed=is_reversed)
+    segments = [
+        Segment(name, said.start_ms, max(said.start_ms, said.end_ms), said.text.strip())
+        for name, channel in zip(names, heard, strict=True)
+        for said in channel
+        if said.text.strip()
+    ]
+    segments.sort(key=lambda segment: (segment.start_ms, segment.end_ms))
+    return Transcription(tuple(segments), len(heard), model, is_reversed)
+
+
+def _names(channels: int, *, is_reversed: bool) -> tuple[Channel, ...]:
+    if channels != len(FIRST_LEG_FIRST):
+        nobody: Channel = "unknown"
+        return (nobody,) * channels
+    return FIRST_LEG_FIRST[::-1] if is_reversed else FIRST_LEG_FIRST
+
+
+def _is_reversed(heard: Sequence[Sequence[Utterance]], turns: Iterable[Turn]) -> bool:
+    """Whether the words of each channel are rather those of the other side.
+
+    Only what the caller heard of the agent's words can be on the recording.
+    """
+    known = {"caller": Counter[str](), "agent": Counter[str]()}
+    for turn in turns:
+        known[turn.role] += _words(turn.heard_text)
+    first, second = (sum((_words(said.text) for said in channel), Counter[str]()) for channel in heard)
+    if first.total() + second.total() < _LEAST_WORDS:
+        return False
+    straight = _share(first, known["caller"]) + _share(second, known["agent"])
+    crossed = _share(first, known["agent"]) + _share(second, known["caller"])
+    return crossed - straight > _PLAINLY
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(word.casefold() for word in _WORD.findall(text))
+
+
+def _share(heard: Counter[str], known: Counter[str]) -> float:
+    """How much of what was heard is known; 0 when nothing was."""
+    return (heard & known).total() / heard.total() if heard else 0.0

@@ -1,0 +1,1 @@
+"""``call.completed``: its body, its signature, its delivery."""

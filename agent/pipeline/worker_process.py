@@ -1,0 +1,52 @@
+"""A process that does post-call work and nothing else: any number of them share one Postgres."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import trio
+
+from agent.core.event_log import EventLog, open_logging
+from agent.core.settings import Settings
+from agent.core.telemetry import Telemetry
+from agent.pipeline.backends import open_instruments
+from agent.pipeline.worker import Worker
+from agent.store import open_database
+
+GRACE_S: Final = 20.0
+"""How long the steps under way may take after the first signal; what is left is begun again by another worker."""
+
+
+async def work(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Work until SIGTERM or SIGINT; started once the database is there. The second signal ends it at once.
+
+    Runs in the main thread (signals). Raises DatabaseError.
+    """
+    telemetry = Telemetry()
+    with (
+        open_logging(settings.log_level, settings.log_format, telemetry),
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+    ):
+        events = EventLog(telemetry)
+        async with (
+            open_database(settings, events, max_size=settings.worker_calls + 2) as database,
+            open_instruments(settings) as instruments,
+        ):
+            worker = Worker(database, instruments, events, settings.worker_calls)
+            print(f"call-agent works on post-call steps as {worker.name}", flush=True)  # noqa: T201 - its output
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    async for number in signals:
+                        events.emit("SIGNAL", signal=signal.Signals(number).name)
+                        nursery.cancel_scope.deadline = trio.current_time() + GRACE_S
+                        worker.stop()
+                        break
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel(reason="a second signal")
+
+                nursery.start_soon(watch)
+                await worker.run()
+                nursery.cancel_scope.cancel(reason="the worker has stopped")

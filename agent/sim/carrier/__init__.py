@@ -1,0 +1,1 @@
+"""The simulated carrier: a Twilio media stream, calls both ways, recordings."""

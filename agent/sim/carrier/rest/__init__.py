@@ -1,0 +1,1 @@
+"""The simulated carrier's REST API and its recordings."""

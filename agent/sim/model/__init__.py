@@ -1,0 +1,1 @@
+"""The simulated model: a scripted Realtime server and OpenAI's REST API."""

@@ -1,0 +1,116 @@
+"""One answer of the scripted model: what is sent of it, when, and how it ends. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Any, Literal
+
+import attrs
+
+from agent.core.units import audio_ms
+from agent.sim.model.script import Answer, Step, plan
+
+Status = Literal["in_progress", "completed", "cancelled", "failed"]
+
+
+@attrs.define(eq=False, kw_only=True)
+class SimulatedResponse:
+    """A response of the model, and the record of what was sent of it."""
+
+    id: str
+    item_id: str
+    number: int
+    """Counted from 0 over all answers of the script; the audio carries it (``agent.sim.sounds.numbers_in``)."""
+    answer: Answer
+    created_s: float
+    """When ``response.created`` is sent."""
+    request: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """The ``response`` object of the ``response.create`` that asked for it; empty after a turn."""
+    steps: tuple[Step, ...] = attrs.field(init=False, repr=False)
+    total_bytes: int = attrs.field(init=False)
+    status: Status = "in_progress"
+    sent_bytes: int = 0
+    sent_text: str = ""
+    opened: bool = False
+    """Whether its message item was announced."""
+    done_sent: bool = False
+    cut_s: float = inf
+    """When it ends as cancelled."""
+    cut_reason: str = ""
+    output: list[dict[str, Any]] = attrs.field(factory=list)
+    """Items besides its message: the function call."""
+    _index: int = 0
+
+    @steps.default
+    def _plan(self) -> tuple[Step, ...]:
+        return plan(self.answer, self.number % 12)
+
+    @total_bytes.default
+    def _count(self) -> int:
+        return sum(step.length_bytes for step in self.steps)
+
+    @property
+    def sent_ms(self) -> int:
+        """Milliseconds of audio sent."""
+        return audio_ms(self.sent_bytes)
+
+    @property
+    def _first_s(self) -> float:
+        return self.created_s + self.answer.first_delta_ms / 1000
+
+    def next_s(self) -> float:
+        """When its next step, or its end, is due."""
+        last_s = self.steps[-1].after_s if self.steps else 0.0
+        after_s = self.steps[self._index].after_s if self._index < len(self.steps) else last_s
+        return min(self._first_s + after_s, self.cut_s)
+
+    def cut(self, at_s: float, reason: str) -> None:
+        """End it at ``at_s``, or when it is created if that is later; what is due before is still sent."""
+        self.cut_s, self.cut_reason = max(at_s, self.created_s), reason
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cancelled, though a few deltas may follow."""
+        return self.cut_s < inf
+
+    @property
+    def steps_left(self) -> int:
+        """How many deltas are not sent yet."""
+        return len(self.steps) - self._index
+
+    def take_step(self) -> Step | None:
+        """The step due at ``next_s``, counted as sent; None if its end is due."""
+        if not self.steps_left or self.cut_s <= self._first_s + self.steps[self._index].after_s:
+            return None
+        step = self.steps[self._index]
+        self._index += 1
+        self.sent_bytes += step.length_bytes
+        if step.kind == "text":
+            self.sent_text += step.data
+        return step
+
+    def message_item(self, status: str) -> dict[str, Any]:
+        """Its message as an item of the conversation."""
+        content = [{"type": "output_audio", "transcript": self.sent_text}] if status != "in_progress" else []
+        return {
+            "id": self.item_id,
+            "object": "realtime.item",
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": content,
+        }
+
+    def resource(self, details: dict[str, Any] | None, output: list[dict[str, Any]]) -> dict[str, Any]:
+        """It as the ``response`` object of an event."""
+        return {
+            "object": "realtime.response",
+            "id": self.id,
+            "status": self.status,
+            "status_details": details,
+            "output": output,
+            "output_modalities": ["audio"],
+            "conversation_id": "conv_simulated",
+            "metadata": self.request.get("metadata"),
+        }

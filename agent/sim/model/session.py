@@ -1,0 +1,283 @@
+"""One session of the scripted model: events in, events out, at times passed in. No I/O, no clock.
+
+``agent.sim.model.server`` runs it over a socket. The event names and shapes are those of the GA Realtime API
+(``openai.types.realtime``; the tests validate every event sent against them).
+"""
+
+from __future__ import annotations
+
+import heapq
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import count
+from math import inf
+from typing import Any, Final, Literal
+
+import attrs
+import msgspec
+
+from agent.sim.model.answering import Answering
+from agent.sim.model.conversation import Conversation
+from agent.sim.model.energy_vad import EnergyVad, SpeechEnd, SpeechStart
+from agent.sim.model.response import SimulatedResponse
+from agent.sim.model.script import Faults, Script, Stage
+from agent.sim.model.settings import SessionSettings
+from agent.sim.model.wire import Outbox
+
+_APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
+_APPEND_TAIL: Final = '"}'
+_BUSY: Final = "Conversation already has an active response"
+
+
+@attrs.define(eq=False, kw_only=True)
+class ModelSession:
+    """The state of one session. Call ``open`` first; then ``receive``, ``due`` and ``next_due`` as time goes."""
+
+    script: Script
+    faults: Faults = attrs.field(factory=Faults)
+    vad: EnergyVad = attrs.field(factory=EnergyVad)
+    cancel_lag_ms: int = 0
+    """For how long deltas may still follow a cancel."""
+    transcription_delay_ms: int = 200
+    record: bool = True
+    record_audio: bool = False
+
+    received: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list)
+    """Every event of the client but appended audio, with its time; stays empty without ``record``."""
+    received_counts: Counter[str] = attrs.field(factory=Counter)
+    responses: list[SimulatedResponse] = attrs.field(factory=list)
+    appended: bytearray = attrs.field(factory=bytearray)
+    """Caller audio; stays empty without ``record_audio``."""
+    settings: SessionSettings = attrs.field(factory=SessionSettings)
+    outbox: Outbox = attrs.field(factory=Outbox)
+    conversation: Conversation = attrs.field(init=False)
+    active: SimulatedResponse | None = None
+    """The response being generated."""
+    closing: Literal["close", "drop"] | None = None
+    """What the shell is to do with the socket, once everything due before it was sent."""
+    deaf: bool = False
+    """Whether the shell is to stop reading."""
+
+    _answering: Answering = attrs.field(init=False)
+    _agenda: list[tuple[float, int, Callable[[float], None]]] = attrs.field(factory=list)
+    _order: count[int] = attrs.field(factory=count)
+    _reached: set[Stage] = attrs.field(factory=set)
+    _speech_item: str = ""
+    _speech_floor_s: float = -inf
+
+    @conversation.default
+    def _make_conversation(self) -> Conversation:
+        return Conversation(self.outbox, self.faults.refuse_truncate_at_zero)
+
+    @_answering.default
+    def _make_answering(self) -> Answering:
+        return Answering(self.outbox, self.conversation, self.faults)
+
+    def open(self, now: float) -> None:
+        """Begin: the client has connected."""
+        self._reach(Stage.CONNECTED, now)
+        self._later(now, lambda _: self.outbox.send("session.created", session=self.settings.resource()))
+
+    def receive(self, raw: str | bytes, now: float) -> None:
+        """Take one message of the client."""
+        self._run(now)
+        if self.closing:
+            return
+        if isinstance(raw, str) and raw.startswith(_APPEND_HEAD) and raw.endswith(_APPEND_TAIL):
+            self._append(raw[len(_APPEND_HEAD) : -len(_APPEND_TAIL)], None, now)
+            return
+        try:
+            event = msgspec.json.decode(raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError) as error:
+            self.outbox.refuse(None, "invalid_json", f"We could not parse the JSON body: {error}")
+            return
+        kind = str(event.get("type"))
+        if kind == "input_audio_buffer.append":
+            self._append(event.get("audio"), event, now)
+            return
+        self.received_counts[kind] += 1
+        if self.record:
+            self.received.append((now, event))
+        self._handle(kind, event, now)
+
+    def due(self, now: float) -> list[str]:
+        """The messages to be sent by ``now``, in order; to be asked again after ``next_due``."""
+        self._run(now)
+        ready, self.outbox.ready = self.outbox.ready, []
+        return ready
+
+    def next_due(self) -> float:
+        """When ``due`` has something if nothing is received; inf: never."""
+        if self.outbox.ready:
+            return -inf
+        if self.closing:
+            return inf
+        return min(self._agenda[0][0] if self._agenda else inf, self.active.next_s() if self.active else inf)
+
+    # Time.
+
+    def _run(self, now: float) -> None:
+        while self.closing is None:
+            agenda_s = self._agenda[0][0] if self._agenda else inf
+            answer_s = self.active.next_s() if self.active else inf
+            if min(agenda_s, answer_s) > now:
+                return
+            if agenda_s <= answer_s:
+                at_s, _, action = heapq.heappop(self._agenda)
+                action(at_s)
+            elif self.active is not None:
+                self._advance(self.active, answer_s)
+
+    def _later(self, at_s: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._agenda, (at_s, next(self._order), action))
+
+    def _reach(self, stage: Stage, now: float) -> None:
+        if stage in self._reached:
+            return
+        self._reached.add(stage)
+        if self.faults.error_at is not None and self.faults.error_at[0] == stage:
+            error = self.faults.error_at[1]
+            self._later(now, lambda _: self.outbox.error(error))
+        if self.faults.deaf_at == stage:
+            self.deaf = True
+        if self.faults.close_at == stage:
+            self.closing = "drop" if self.faults.drop else "close"
+
+    # What the client asks for.
+
+    def _handle(self, kind: str, event: Mapping[str, Any], now: float) -> None:
+        match kind:
+            case "session.update":
+                self._update(event, now)
+            case "response.create":
+                self._create(event, now)
+            case "response.cancel":
+                self._cancel(event, now)
+            case "conversation.item.create":
+                self.conversation.create(event)
+            case "conversation.item.truncate":
+                self.conversation.truncate(event)
+            case "conversation.item.delete":
+                self.conversation.delete(event)
+            case "input_audio_buffer.commit":
+                self._commit(self.outbox.new_id("item"), now)
+            case "input_audio_buffer.clear":
+                self.outbox.send("input_audio_buffer.cleared")
+            case _:
+                self.outbox.refuse(event, "invalid_value", f"Invalid value: '{kind}'.", param="type")
+
+    def _update(self, event: Mapping[str, Any], now: float) -> None:
+        refusal = self.settings.update(event.get("session"))
+        if refusal is not None:
+            self.outbox.error(refusal[0], event, refusal[1])
+            return
+        detection = self.settings.detection or {}
+        self.vad.prefix_padding_ms = detection.get("prefix_padding_ms", self.vad.prefix_padding_ms)
+        self.vad.silence_duration_ms = detection.get("silence_duration_ms", self.vad.silence_duration_ms)
+        self.outbox.send("session.updated", session=self.settings.resource())
+        self._later(now, lambda at_s: self._reach(Stage.UPDATED, at_s))
+
+    def _create(self, event: Mapping[str, Any], now: float) -> None:
+        if self.active is not None:
+            self.outbox.refuse(event, "conversation_already_has_active_response", _BUSY)
+            return
+        request = event.get("response")
+        self._begin(now, request if isinstance(request, dict) else {})
+
+    def _cancel(self, event: Mapping[str, Any], now: float) -> None:
+        active = self.active
+        if active is None or active.is_cut or event.get("response_id", active.id) != active.id:
+            message = "Cancellation failed: no active response found"
+            self.outbox.refuse(event, "response_cancel_not_active", message)
+            return
+        active.cut(now + self.cancel_lag_ms / 1000, "client_cancelled")
+
+    # Answers.
+
+    def _begin(self, now: float, request: Mapping[str, Any]) -> None:
+        number, answer = self.script.next_answer()
+        response = SimulatedResponse(
+            id=self.outbox.new_id("resp"),
+            item_id=self.outbox.new_id("item"),
+            number=number,
+            answer=answer,
+            created_s=now + answer.created_ms / 1000,
+            request=request,
+        )
+        self.active = response
+        self.responses.append(response)
+        self._later(response.created_s, lambda _: self._announce(response))
+
+    def _announce(self, response: SimulatedResponse) -> None:
+        self._answering.announce(response)
+        if self.faults.fail_answers is not None:
+            self.active = None
+            self._answering.end(response, "failed")
+
+    def _advance(self, response: SimulatedResponse, at_s: float) -> None:
+        if not self._answering.advance(response):
+            self.active = None
+            self._answering.end(response, "cancelled" if response.is_cut else "completed")
+        elif response.sent_bytes * 2 >= response.total_bytes:
+            self._reach(Stage.ANSWERING, at_s)
+
+    # The caller's audio.
+
+    def _append(self, payload: object, event: Mapping[str, Any] | None, now: float) -> None:
+        self.received_counts["input_audio_buffer.append"] += 1
+        text = payload if isinstance(payload, str) else "%"
+        try:
+            detected = self.vad.append(text)
+        except (Base64Error, ValueError):
+            self.outbox.refuse(event, "invalid_value", "Invalid 'audio'. Expected base64.", param="audio")
+            return
+        if self.record_audio:
+            self.appended += a2b_base64(text)
+        if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
+            self._reach(Stage.APPENDED, now)
+        if detected and self.settings.detection is not None:
+            for sign in detected:
+                self._detect(sign, now)
+
+    def _detect(self, sign: SpeechStart | SpeechEnd, now: float) -> None:
+        if isinstance(sign, SpeechStart):
+            start_ms = sign.audio_start_ms
+            self._speech_floor_s = now + self.faults.speech_started_delay_ms / 1000
+            self._later(self._speech_floor_s, lambda at_s: self._start_speech(start_ms, at_s))
+        else:
+            end_ms = sign.audio_end_ms
+            self._later(max(now, self._speech_floor_s), lambda at_s: self._stop_speech(end_ms, at_s))
+
+    def _start_speech(self, start_ms: int, at_s: float) -> None:
+        self._speech_item = self.outbox.new_id("item")
+        fields = {"item_id": self._speech_item, "audio_start_ms": start_ms}
+        self.outbox.send("input_audio_buffer.speech_started", **fields)
+        if self.settings.interrupts and self.active and not self.active.is_cut:
+            self.active.cut(at_s, "turn_detected")
+
+    def _stop_speech(self, end_ms: int, at_s: float) -> None:
+        fields = {"item_id": self._speech_item, "audio_end_ms": end_ms}
+        self.outbox.send("input_audio_buffer.speech_stopped", **fields)
+        self._commit(self._speech_item, at_s)
+        if not self.settings.answers_turns:
+            return
+        if self.active is None:
+            self._begin(at_s, {})
+        elif self.faults.busy_error:
+            self.outbox.refuse(None, "conversation_already_has_active_response", _BUSY)
+
+    def _commit(self, item_id: str, at_s: float) -> None:
+        previous = self.conversation.last_id
+        self.outbox.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
+        self.conversation.add_user_audio(item_id)
+        if self.settings.transcribes:
+            transcript = self.script.next_transcript()
+            after_s = at_s + self.transcription_delay_ms / 1000
+            self._later(after_s, lambda _: self._transcribed(item_id, transcript))
+
+    def _transcribed(self, item_id: str, transcript: str) -> None:
+        kind = "conversation.item.input_audio_transcription.completed"
+        usage = {"type": "duration", "seconds": 1.0}
+        self.outbox.send(kind, item_id=item_id, content_index=0, transcript=transcript, usage=usage)

@@ -1,0 +1,35 @@
+"""Postgres on Trio: psycopg 3's async interface, cancels that leave nothing in doubt, and a small pool.
+
+psycopg's protocol core is a set of generators that say what they wait for; here Trio does the waiting (see
+:mod:`agent.store.pg.waiting`). Nothing else of the project is used: it could be a package of its own.
+
+    async with open_pool("postgresql://localhost/app", max_size=8) as pool:
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute("INSERT INTO leads (phone) VALUES (%s)", ["+15550100"])
+"""
+
+from agent.store.pg.cancelling import CLEAN_UP_S
+from agent.store.pg.connection import Connection, open_connection
+from agent.store.pg.cursors import Copy, Cursor, ServerCursor
+from agent.store.pg.notifications import Notifications
+from agent.store.pg.pool import Pool, PoolClosedError, open_pool
+from agent.store.pg.pool_stats import PoolStats
+from agent.store.pg.streaming import Stream
+from agent.store.pg.transaction import Pipeline, Transaction
+
+__all__ = [
+    "CLEAN_UP_S",
+    "Connection",
+    "Copy",
+    "Cursor",
+    "Notifications",
+    "Pipeline",
+    "Pool",
+    "PoolClosedError",
+    "PoolStats",
+    "ServerCursor",
+    "Stream",
+    "Transaction",
+    "open_connection",
+    "open_pool",
+]

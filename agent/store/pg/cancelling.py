@@ -1,0 +1,204 @@
+"""What becomes of a connection when somebody stops waiting for it: the rules of cancellation, and closing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import suppress
+from typing import Final, TypeVar
+
+import psycopg
+import trio
+from psycopg import generators
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
+from psycopg.rows import AsyncRowFactory, Row
+
+from agent.store.pg.lock import Lock
+from agent.store.pg.waiting import Pace, drive, drive_connecting
+
+RV = TypeVar("RV")
+
+CLEAN_UP_S: Final = 5.0
+"""Bound of whatever must still be said to the server after a cancel. psycopg allows the same for its own."""
+CANCEL_AGAIN_S: Final = 0.25
+"""A statement that goes on after its cancel is cancelled again: the cancel may have hit the one before it."""
+
+_log = logging.getLogger("agent.store.pg")
+
+
+class CancellableConnection(psycopg.AsyncConnection[Row]):
+    """psycopg's connection, waited for by Trio: the half of ``Connection`` that others build on."""
+
+    lock: Lock  # type: ignore[assignment]  # psycopg's is another event loop's; used only as `async with`
+    clean_up_s: float = CLEAN_UP_S
+    """Bound of cleaning up after a cancel, in seconds; may be set on a subclass or a connection."""
+
+    def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[Row]) -> None:
+        super().__init__(pgconn, row_factory)
+        self.lock = Lock()
+        self.block_cleans_up = False
+        """Whether a block around (COPY, streaming) ends the running command itself when it is cancelled."""
+        self._pace = Pace()
+
+    async def wait(
+        self,
+        gen: PQGen[RV],
+        interval: float = 0.0,  # noqa: ARG002 - psycopg's signature; Trio delivers interrupts by itself
+        timeout: float | None = None,  # noqa: ASYNC109 - likewise
+    ) -> RV:
+        """Run a protocol generator to its end. What a cancel does is told in :class:`agent.store.pg.Connection`.
+
+        Args:
+            gen: a generator of psycopg that works on this connection; the lock is held by the caller.
+            interval: not used.
+            timeout: as psycopg has it, in seconds: the generator is dropped where it is, and the state of the
+                connection is the caller's affair.
+
+        Raises:
+            psycopg.Error: whatever the server, or the loss of it, makes of it.
+        """
+        if timeout is not None:
+            with trio.move_on_after(timeout):
+                return await self.drive(gen)
+            raise psycopg.errors._WaitTimeout("wait timeout expired")  # noqa: SLF001 - what psycopg looks for
+        try:
+            return await drive(gen, self.pgconn.socket, self._pace)
+        except (trio.Cancelled, KeyboardInterrupt) as interruption:
+            if self.block_cleans_up or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            with suppress(psycopg.Error):  # broken off, failed or lost: to the caller it is cancelled
+                result = await self.interrupt(gen)  # noqa: ASYNC102 - shielded and bounded inside
+                if isinstance(interruption, trio.Cancelled):
+                    # It was faster. The cancel is not lost: the next checkpoint delivers it.
+                    return result  # noqa: ASYNC104
+            raise
+
+    async def drive(self, gen: PQGen[RV]) -> RV:
+        """Run ``gen`` to its end; a cancel leaves it where it is, and the connection in doubt."""
+        return await drive(gen, self.pgconn.socket, self._pace)
+
+    async def interrupt(self, gen: PQGen[RV]) -> RV:
+        """Cancel on the server what ``gen`` runs, and run ``gen`` to its end; shielded, and bounded.
+
+        Raises:
+            psycopg.errors.QueryCanceled: the server broke it off.
+            psycopg.OperationalError: the connection was closed, because that could not be known.
+            psycopg.Error: it failed by itself.
+        """
+        told = False
+        try:
+            with trio.move_on_after(self.clean_up_s, shield=True):
+                while True:
+                    told = False
+                    await self._cancel_on_server()
+                    told = True
+                    with trio.move_on_after(CANCEL_AGAIN_S):
+                        return await self.drive(gen)
+        except psycopg.Error:
+            if told:
+                raise
+        except BaseException:
+            self._give_up(gen, "interrupted while a statement was being cancelled")
+            raise
+        raise self._give_up(gen, "a statement could not be cancelled on the server")
+
+    async def see_through(self, gen: PQGen[RV]) -> RV:
+        """Run ``gen``, which must not be broken off (a commit): a cancel waits until it has ended, bounded.
+
+        Raises:
+            psycopg.Error: what ``gen`` raises; a cancel takes its place if there is one.
+        """
+        try:
+            return await self.drive(gen)
+        except (trio.Cancelled, KeyboardInterrupt) as interruption:
+            with suppress(psycopg.Error):
+                result = await self.clean_up(gen)  # noqa: ASYNC102 - shielded and bounded inside
+                if isinstance(interruption, trio.Cancelled):
+                    return result  # noqa: ASYNC104 - done after all; the next checkpoint delivers the cancel
+            raise
+
+    async def clean_up(self, gen: PQGen[RV]) -> RV:
+        """Run ``gen`` to its end, shielded for ``clean_up_s`` seconds; then the connection is closed.
+
+        Raises:
+            psycopg.OperationalError: the server did not answer in time, or was lost.
+            psycopg.Error: what else ``gen`` raises.
+        """
+        try:
+            with trio.move_on_after(self.clean_up_s, shield=True):
+                return await self.drive(gen)
+        except KeyboardInterrupt:
+            self._give_up(gen, "interrupted while cleaning up")
+            raise
+        raise self._give_up(gen, f"the server did not answer within {self.clean_up_s:g} s of a cancel")
+
+    def _give_up(self, gen: PQGen[RV], why: str) -> psycopg.OperationalError:
+        self.abandon(why)
+        with suppress(psycopg.Error, RuntimeError):  # what the generator still wants to say, nobody hears
+            gen.close()
+        return psycopg.OperationalError(f"the connection was closed: {why}")
+
+    # Cancelling on the server
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - psycopg's signature
+        """Cancel what the connection is doing, from another task; returns when the server has taken note.
+
+        Raises:
+            psycopg.errors.CancellationTimeout: the server did not within ``timeout`` seconds (0: no limit).
+            psycopg.OperationalError: it could not be reached.
+        """
+        if not self._should_cancel():
+            return
+        with trio.move_on_after(timeout or math.inf) as scope:
+            await self._cancel_on_server()
+        if scope.cancelled_caught:
+            raise psycopg.errors.CancellationTimeout("cancellation timeout expired")
+
+    async def try_cancel(self) -> None:
+        """As :meth:`cancel_safe` for cleaning up: shielded, bounded, and a failure is only logged."""
+        with trio.move_on_after(self.clean_up_s, shield=True):
+            try:
+                await self._cancel_on_server()
+            except psycopg.Error as error:
+                _log.warning("could not cancel on the server: %s", error)
+
+    async def _try_cancel(self, *, timeout: float = CLEAN_UP_S) -> None:  # noqa: ARG002, ASYNC109 - psycopg's
+        """What psycopg's own clean-up calls."""
+        await self.try_cancel()
+
+    async def _cancel_on_server(self) -> None:
+        # Returns when the server has closed the cancelling connection, which it does after it sent the signal;
+        # and a signal that finds no statement running is forgotten. So the cancel cannot hit a later statement.
+        canceller = self.pgconn.cancel_conn()
+        try:
+            canceller.start()
+            await drive_connecting(generators.cancel(canceller))
+        finally:
+            canceller.finish()
+
+    # Closing
+
+    async def close(self) -> None:
+        """Close at once, without waiting; the server rolls back what is not committed.
+
+        A task that waits for the connection gets ``psycopg.OperationalError``.
+        """
+        self.close_now()
+
+    def close_now(self) -> None:
+        """As :meth:`close`, for where one cannot await."""
+        if not self.closed:
+            self._closed = True
+            self._finish()
+
+    def abandon(self, why: str) -> None:
+        """Close a connection whose state is in doubt; ``broken`` is then true."""
+        if not self.closed:
+            _log.warning("connection closed: %s", why)
+            self._finish()
+
+    def _finish(self) -> None:
+        trio.lowlevel.notify_closing(self.pgconn.socket)
+        self.pgconn.finish()

@@ -1,0 +1,128 @@
+"""What Postgres does not have yet, on disk: no call waits for the database, and nothing is lost with it.
+
+A finished call's record is ``<data_dir>/calls/<call sid>.json``; an empty file ``<data_dir>/spool/<call sid>``,
+made before it, says that the database has still to get it, and is removed when it has. The row of a call in
+progress that could not be inserted is ``<data_dir>/spool/<call sid>.answered``. Everything is synced before it
+counts; two processes on one directory do the same work twice at worst, and keeping a record twice is keeping it
+once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+import trio
+
+from agent.core.records import CallRecord
+from agent.core.units import CallSid
+from agent.store.record_store import FileRecordStore, decode_record, sync_directory, write_durably
+from agent.store.sql.values import AnsweredCall
+
+CORRUPT: Final = ".corrupt"
+STALE_S: Final = 60.0
+"""A mark without a record that is older than this is one of a process that was killed."""
+_ANSWERED: Final = ".answered"
+_THREADS: Final = 4
+
+_T = TypeVar("_T")
+
+
+@attrs.define(eq=False)
+class Spool:
+    """``RecordStore``, and what waits in it. All methods work in threads; a cancel does not stop a write."""
+
+    directory: Path
+    _records: FileRecordStore = attrs.field(init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS))
+
+    @_records.default
+    def _make_records(self) -> FileRecordStore:
+        return FileRecordStore(self.directory)
+
+    def path_of(self, call_sid: CallSid) -> Path:
+        """The file of a call's record."""
+        return self._records.path_of(call_sid)
+
+    async def save(self, record: CallRecord) -> Path:
+        """See RecordStore: durable, and waiting for the database, when this returns. Raises OSError."""
+        return await self._run(self._save, record)
+
+    async def save_answered(self, call: AnsweredCall) -> None:
+        """Keep the row of a call in progress. Raises OSError."""
+        await self._run(self._save_answered, call)
+
+    async def waiting(self) -> list[str]:
+        """The names of what the database does not have yet, the oldest first. Raises OSError."""
+        return await self._run(self._waiting)
+
+    async def load(self, name: str) -> CallRecord | AnsweredCall | None:
+        """What waits under ``name``; None: nothing (any more). Raises OSError, msgspec.MsgspecError."""
+        return await self._run(self._load, name)
+
+    async def done(self, name: str) -> None:
+        """The database has it. Raises OSError."""
+        await self._run(self._done, name)
+
+    async def set_aside(self, name: str) -> Path:
+        """Rename what cannot be read, so that it is in nobody's way and can be looked at; its new path."""
+        return await self._run(self._set_aside, name)
+
+    async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
+
+    @property
+    def _spool(self) -> Path:
+        return self.directory / "spool"
+
+    def _save(self, record: CallRecord) -> Path:
+        self._spool.mkdir(parents=True, exist_ok=True)
+        (self._spool / self.path_of(record.call_sid).stem).touch()
+        sync_directory(self._spool)
+        return self._records.write(record)
+
+    def _save_answered(self, call: AnsweredCall) -> None:
+        name = self.path_of(CallSid(call.call_sid)).stem + _ANSWERED
+        write_durably(self._spool / name, msgspec.json.encode(call))
+
+    def _waiting(self) -> list[str]:
+        try:
+            found = [entry for entry in self._spool.iterdir() if entry.suffix in ("", _ANSWERED)]
+        except FileNotFoundError:
+            return []
+        return [entry.name for entry in sorted(found, key=_age)]
+
+    def _file(self, name: str) -> Path:
+        return self._spool / name if name.endswith(_ANSWERED) else self.directory / "calls" / f"{name}.json"
+
+    def _load(self, name: str) -> CallRecord | AnsweredCall | None:
+        try:
+            raw = self._file(name).read_bytes()
+        except FileNotFoundError:
+            # Another process is about to write it, or was killed before it did.
+            mark = self._spool / name
+            if 0.0 < _age(mark) < time.time() - STALE_S:
+                mark.unlink(missing_ok=True)
+            return None
+        return msgspec.json.decode(raw, type=AnsweredCall) if name.endswith(_ANSWERED) else decode_record(raw)
+
+    def _done(self, name: str) -> None:
+        (self._spool / name).unlink(missing_ok=True)
+
+    def _set_aside(self, name: str) -> Path:
+        path = self._file(name)
+        aside = path.with_name(path.name + CORRUPT)
+        path.replace(aside)
+        (self._spool / name).unlink(missing_ok=True)
+        return aside
+
+
+def _age(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,0 +1,1 @@
+"""SQL by subject: each function works on a connection of its caller, who owns the transaction."""

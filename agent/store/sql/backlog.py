@@ -1,0 +1,45 @@
+"""How far post-call work is behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import attrs
+from psycopg.rows import TupleRow, class_row
+
+from agent.store.pg import Connection
+from agent.store.sql.claims import due_calls
+
+_MOST: Final = 100_000
+
+
+@attrs.frozen
+class Backlog:
+    """Calls whose work is due but that nobody works on, since when, and calls with a step given up lately."""
+
+    overdue: int
+    oldest_due_at: datetime | None
+    dead: int
+
+
+async def count_open(connection: Connection[TupleRow]) -> int:
+    """How many calls have work left, due or not."""
+    cursor = await connection.execute("SELECT count(*) FROM calls WHERE due_at IS NOT NULL")
+    row = await cursor.fetchone()
+    return int(row[0]) if row else 0
+
+
+async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead_days: int) -> Backlog:
+    """What is due for over ``overdue_s`` and nobody works on, and what was given up within ``dead_days``."""
+    due = await due_calls(connection, _MOST)
+    async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
+        await cursor.execute(
+            "SELECT count(*) AS overdue, min(due_at) AS oldest_due_at, "
+            "(SELECT count(DISTINCT call_id) FROM postcall_steps WHERE state = 'dead' "
+            "AND coalesce(finished_at, started_at) > now() - %s * interval '1 day') AS dead "
+            "FROM calls WHERE id = ANY (%s) AND due_at < now() - %s * interval '1 s'",
+            [dead_days, due, overdue_s],
+        )
+        found = await cursor.fetchone()
+    return found or Backlog(0, None, 0)

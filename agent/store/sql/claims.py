@@ -1,0 +1,122 @@
+"""Who works on which call (DESIGN D10).
+
+A claim is a session advisory lock on a connection of the worker's own, so that a worker that dies, or loses that
+connection, frees its calls at once; and a token in the call's row, which every result is checked against, so that
+one who lost a claim and does not know it yet writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID, uuid4
+
+import attrs
+from psycopg.rows import TupleRow
+
+from agent.core.errors import AgentError
+from agent.core.steps import STEPS
+from agent.store.pg import Connection
+from agent.store.sql.text import clean
+
+LOCKS: Final = 0x43414C4C
+"""The first half of the advisory locks of calls; the second is the call's number, its low 32 bits."""
+
+
+class ClaimLostError(AgentError):
+    """Somebody else works on the call now: whatever was found is theirs to find again."""
+
+
+@attrs.frozen
+class Claim:
+    """The right to work on a call."""
+
+    call_id: int
+    token: UUID
+    call_sid: str = ""
+
+
+async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
+    """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first."""
+    cursor = await connection.execute(
+        "SELECT id FROM calls WHERE due_at <= now() AND status = 'ended' AND NOT EXISTS "
+        "(SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s "
+        "AND objid = (calls.id & 4294967295)::oid AND database = "
+        "(SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY due_at LIMIT %s",
+        [LOCKS, limit],
+    )
+    return [call_id for (call_id,) in await cursor.fetchall()]
+
+
+async def next_due_s(connection: Connection[TupleRow]) -> float | None:
+    """Seconds until further work is due, beyond what is due now; None: there is none."""
+    cursor = await connection.execute(
+        "SELECT extract(epoch FROM min(due_at) - now())::float FROM calls WHERE due_at > now()"
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) -> Claim | None:
+    """Claim a call on the worker's own connection; None if somebody has it, or nothing is due any more."""
+    if not await _lock(claims, call_id):
+        return None
+    token = uuid4()
+    cursor = await claims.execute(
+        "UPDATE calls SET claim = %s, claimed_by = %s, claimed_at = now() "
+        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING call_sid",
+        [token, clean(worker), call_id],
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        await _unlock(claims, call_id)
+        return None
+    return Claim(call_id, token, row[0])
+
+
+async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
+    """Give a claim back: it ends, if ``settle_due`` could not end it, and the call is unlocked."""
+    await claims.execute(
+        "UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s AND claim = %s",
+        [claim.call_id, claim.token],
+    )
+    await _unlock(claims, claim.call_id)
+
+
+async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
+    """End the claim, and set when the call is due again: when its next step is, or never if all are settled.
+
+    The lock is left: ``release_call`` frees it, or the end of the worker's connection.
+    """
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        await connection.execute(
+            "UPDATE calls SET due_at = (SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s "
+            "WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead') "
+            "ORDER BY array_position(%s::text[], s.step) LIMIT 1), "
+            "claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
+            [list(STEPS), claim.call_id],
+        )
+
+
+async def check_claim(connection: Connection[TupleRow], claim: Claim) -> None:
+    """Hold the call's row, if the claim still stands. Raises ClaimLostError."""
+    cursor = await connection.execute("SELECT claim FROM calls WHERE id = %s FOR UPDATE", [claim.call_id])
+    row = await cursor.fetchone()
+    if row is None or row[0] != claim.token:
+        raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
+
+
+async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, _half(call_id)])
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def _unlock(connection: Connection[TupleRow], call_id: int) -> None:
+    await connection.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCKS, _half(call_id)])
+
+
+def _half(call_id: int) -> int:
+    """The low 32 bits as a signed integer: two calls that share them cannot be worked on at once, no more."""
+    low = call_id & 0xFFFFFFFF
+    return low - 0x100000000 if low >= 0x80000000 else low  # noqa: PLR2004  (int4)

@@ -1,0 +1,128 @@
+"""Leads and appointments: each once, whoever tells of it how often."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from psycopg.rows import TupleRow, class_row
+
+from agent.store.pg import Connection
+from agent.store.sql.text import clean, key
+from agent.store.sql.values import AppointmentRow, LeadRow, LeadUpdate, NewAppointment
+
+STATUSES: Final = ("new", "contacted", "not_interested", "qualified", "appointment", "customer")
+"""A lead's status only moves to the right: who has an appointment is not made new by a question about parking."""
+_LEAD: Final = ", ".join(field.name for field in attrs.fields(LeadRow))
+_APPOINTMENT: Final = ", ".join(field.name for field in attrs.fields(AppointmentRow))
+
+
+async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> int:
+    """Make the lead of that phone, or add what was learnt; its id. Known values are not replaced by empty ones.
+
+    Raises psycopg.errors.CheckViolation for a phone that is not E.164, or a status that is none.
+    """
+    cursor = await connection.execute(
+        "INSERT INTO leads AS l (tenant_id, phone, name, city, service, status, note, last_call_id) VALUES "
+        "(%(tenant_id)s, %(phone)s, nullif(%(name)s, ''), nullif(%(city)s, ''), nullif(%(service)s, ''), "
+        "coalesce(nullif(%(status)s, ''), 'new'), nullif(%(note)s, ''), %(call_id)s) "
+        "ON CONFLICT (tenant_id, phone) DO UPDATE SET name = coalesce(excluded.name, l.name), "
+        "city = coalesce(excluded.city, l.city), service = coalesce(excluded.service, l.service), "
+        "note = coalesce(excluded.note, l.note), last_call_id = coalesce(excluded.last_call_id, l.last_call_id), "
+        "status = CASE WHEN array_position(%(order)s::text[], excluded.status) > "
+        "array_position(%(order)s::text[], l.status) THEN excluded.status ELSE l.status END, updated_at = now() "
+        "RETURNING id",
+        {
+            **{
+                name: clean(value) if isinstance(value, str) else value
+                for name, value in attrs.asdict(update).items()
+            },
+            "order": list(STATUSES),
+        },
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise AssertionError("an upsert returns its row")
+    return int(row[0])
+
+
+async def find_lead(connection: Connection[TupleRow], tenant_id: str, phone: str) -> LeadRow | None:
+    """What is known of a phone number."""
+    async with connection.cursor(row_factory=class_row(LeadRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_LEAD} FROM leads WHERE tenant_id = %s AND phone = %s",
+            [tenant_id, key(phone)],
+        )
+        return await cursor.fetchone()
+
+
+async def add_appointment(connection: Connection[TupleRow], new: NewAppointment) -> tuple[int, bool]:
+    """Make an appointment, with its lead; its id, and whether it is new.
+
+    The same call of the tool, and the same person at the same time, is the same appointment.
+    """
+    async with connection.transaction():
+        lead_id = await upsert_lead(
+            connection,
+            LeadUpdate(new.tenant_id, new.phone, name=new.name, service=new.service, status="appointment"),
+        )
+        cursor = await connection.execute(
+            "INSERT INTO appointments (tenant_id, call_id, call_sid, tool_call_id, lead_id, starts_at, service, "
+            "name, phone, note) VALUES (%s, (SELECT id FROM calls WHERE call_sid = %s), "
+            "%s, %s, %s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT DO NOTHING RETURNING id",
+            [
+                new.tenant_id,
+                key(new.call_sid),
+                key(new.call_sid),
+                key(new.tool_call_id),
+                lead_id,
+                new.starts_at,
+                clean(new.service),
+                clean(new.name),
+                new.phone,
+                clean(new.note),
+            ],
+        )
+        row = await cursor.fetchone()
+        if row is not None:
+            return int(row[0]), True
+        cursor = await connection.execute(
+            "SELECT id FROM appointments WHERE (call_sid, tool_call_id) = (%s, %s) "
+            "OR (tenant_id, phone, starts_at) = (%s, %s, %s) ORDER BY tool_call_id = %s DESC LIMIT 1",
+            [
+                key(new.call_sid),
+                key(new.tool_call_id),
+                new.tenant_id,
+                new.phone,
+                new.starts_at,
+                key(new.tool_call_id),
+            ],
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise AssertionError("what stands in the way can be seen")
+        return int(row[0]), False
+
+
+async def appointments_of(
+    connection: Connection[TupleRow], tenant_id: str, phone: str, limit: int = 10
+) -> list[AppointmentRow]:
+    """The appointments of a phone number, the latest first."""
+    async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_APPOINTMENT} FROM appointments "
+            "WHERE tenant_id = %s AND phone = %s ORDER BY starts_at DESC LIMIT %s",
+            [tenant_id, key(phone), limit],
+        )
+        return await cursor.fetchall()
+
+
+async def appointments_in(connection: Connection[TupleRow], call_id: int) -> list[AppointmentRow]:
+    """The appointments made in a call."""
+    async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_APPOINTMENT} FROM appointments WHERE call_id = %s ORDER BY starts_at",
+            [call_id],
+        )
+        return await cursor.fetchall()

@@ -1,0 +1,218 @@
+"""The ledger of post-call work: what became of each step of each call (DESIGN D10).
+
+Whoever writes here holds a claim (``agent.store.sql.claims``), and every result is checked against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+import msgspec
+import trio
+from psycopg.rows import TupleRow, class_row, dict_row
+
+from agent.core.steps import STEPS, steps_from
+from agent.store.pg import Connection
+from agent.store.sql.calls import CHANNEL
+from agent.store.sql.claims import Claim, ClaimLostError, check_claim
+from agent.store.sql.text import clean, clean_json
+
+_threads: Final = trio.CapacityLimiter(2)
+
+
+@attrs.frozen
+class Begun:
+    """A step that began: which attempt it is, and how often the process of a worker died under it before."""
+
+    attempt: int
+    interruptions: int
+
+
+@attrs.frozen
+class ClaimedCall:
+    """What a worker knows of a call before its steps."""
+
+    id: int
+    call_sid: str
+    tenant_id: str
+    direction: str
+    caller: str
+    called: str
+    answered_at: datetime
+    ended_at: datetime
+    outcome: str
+    reason: str
+    dtmf: str
+    has_record: bool
+    """False: it crashed, and nobody knows more than what was saved meanwhile."""
+    metrics: dict[str, Any] | None
+
+
+async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCall:
+    """The call as it ended."""
+    async with connection.cursor(row_factory=class_row(ClaimedCall)) as cursor:
+        await cursor.execute(
+            "SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason, "
+            "dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics "
+            "FROM calls WHERE id = %s AND status = 'ended'",
+            [call_id],
+        )
+        call = await cursor.fetchone()
+    if call is None:
+        raise ClaimLostError(f"call {call_id} is not there, or goes on")
+    return call
+
+
+async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, worker: str) -> Begun:
+    """A step begins. One that was left running goes on being the same attempt.
+
+    If another worker left it, that died, perhaps of it: an interruption. If ``worker`` did, it lost its claim.
+    """
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        cursor = await connection.execute(
+            "UPDATE postcall_steps SET state = 'running', started_at = now(), "
+            "attempts = attempts + (state <> 'running')::int, "
+            "interruptions = interruptions + (state = 'running' AND claimed_by <> %(worker)s)::int, "
+            "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %(worker)s "
+            "WHERE call_id = %(call)s AND step = %(step)s RETURNING attempts, interruptions",
+            {"worker": clean(worker), "call": claim.call_id, "step": step},
+        )
+        row = await cursor.fetchone()
+    if row is None:
+        raise ClaimLostError(f"call {claim.call_id} has no step {step}")
+    return Begun(*row)
+
+
+async def finish_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, result: Mapping[str, Any]
+) -> None:
+    """A step is done. Call it in the transaction of the step's own effect, if it has one in the database."""
+    # The words of two hours are half a megabyte: not for the event loop (ST-3).
+    written = await trio.to_thread.run_sync(_write, result, limiter=_threads)
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = 'done', result = %s, error = NULL, finished_at = now() "
+            "WHERE call_id = %s AND step = %s",
+            [written, claim.call_id, step],
+        )
+
+
+async def fail_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, error: str, rest_s: float | None
+) -> None:
+    """A step failed: to be tried again after ``rest_s``, or given up if that is None."""
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = %s, error = %s, result = NULL, "
+            "next_try_at = now() + %s * interval '1 s', finished_at = CASE WHEN %s THEN now() END "
+            "WHERE call_id = %s AND step = %s",
+            ["dead" if rest_s is None else "failed", clean(error), rest_s, rest_s is None, claim.call_id, step],
+        )
+
+
+async def postpone_step(
+    connection: Connection[TupleRow], claim: Claim, step: str, why: str, rest_s: float
+) -> None:
+    """A step under way needs what is not there yet, or its worker stops: no attempt is counted."""
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        await connection.execute(
+            "UPDATE postcall_steps SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %s, "
+            "next_try_at = now() + %s * interval '1 s' "
+            "WHERE call_id = %s AND step = %s AND state = 'running'",
+            [clean(why), rest_s, claim.call_id, step],
+        )
+
+
+async def add_delivery(
+    connection: Connection[TupleRow],
+    claim: Claim,
+    *,
+    key: str,
+    url: str,
+    http_status: int | None,
+    error: str | None,
+    duration_ms: int,
+) -> None:
+    """A try to deliver the webhook."""
+    await connection.execute(
+        "INSERT INTO webhook_deliveries "
+        "(call_id, idempotency_key, attempt, url, http_status, error, duration_ms) "
+        "SELECT %s, %s, coalesce(max(attempt), 0) + 1, %s, %s, %s, %s FROM webhook_deliveries WHERE call_id = %s",
+        [
+            claim.call_id,
+            clean(key),
+            clean(url),
+            http_status,
+            clean(error) if error else None,
+            max(duration_ms, 0),
+            claim.call_id,
+        ],
+    )
+
+
+async def states_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
+    """State, attempts, error and next try of each step."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(
+            "SELECT step, state, attempts, error, next_try_at, next_try_at > now() AS rests "
+            "FROM postcall_steps WHERE call_id = %s",
+            [call_id],
+        )
+        return {row["step"]: row for row in await cursor.fetchall()}
+
+
+async def results_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
+    """What the steps that are done have found."""
+    cursor = await connection.execute(
+        "SELECT step, result::text FROM postcall_steps WHERE call_id = %s AND state = 'done'", [call_id]
+    )
+    return await trio.to_thread.run_sync(_read, await cursor.fetchall(), limiter=_threads)
+
+
+async def retry(connection: Connection[TupleRow], call_sid: str, step: str | None = None) -> list[str]:
+    """Have work done again: all that failed or was given up, or a step whatever its state; what is re-opened.
+
+    What comes after a step is re-opened with it, for it stands on it; the webhook keeps its Idempotency-Key. An
+    empty list: there was nothing to do again. Raises psycopg.errors.CheckViolation for a call that goes on.
+    """
+    async with connection.transaction():
+        cursor = await connection.execute("SELECT id FROM calls WHERE call_sid = %s FOR UPDATE", [call_sid])
+        row = await cursor.fetchone()
+        if row is None:
+            return []
+        call_id = int(row[0])
+        if step is None:
+            states = await states_of(connection, call_id)
+            broken = [name for name in STEPS if name in states and states[name]["state"] in ("failed", "dead")]
+            if not broken:
+                return []
+            step = broken[0]
+        cursor = await connection.execute(
+            "UPDATE postcall_steps SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, "
+            "error = NULL, next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL "
+            "WHERE call_id = %s AND step = ANY (%s) RETURNING step",
+            [call_id, list(steps_from(step))],
+        )
+        opened = {name for (name,) in await cursor.fetchall()}
+        # Whoever works on the call has read its states: a new token stops them, and the call is taken up again.
+        await connection.execute(
+            "UPDATE calls SET due_at = now(), claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
+            [call_id],
+        )
+        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    return [name for name in STEPS if name in opened]
+
+
+def _write(result: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(clean_json(dict(result))).decode()
+
+
+def _read(rows: Iterable[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    return {step: msgspec.json.decode(result, type=dict[str, Any]) for step, result in rows}

@@ -1,0 +1,114 @@
+"""Recordings: what the carrier tells of them, and what was fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import attrs
+from psycopg.rows import TupleRow, class_row
+
+from agent.core.records import RecordingCallback
+from agent.store.pg import Connection
+from agent.store.sql.calls import CHANNEL, lock_call
+from agent.store.sql.text import clean, key
+from agent.store.sql.values import RecordingRow
+
+_COLUMNS: Final = ", ".join(field.name for field in attrs.fields(RecordingRow))
+
+
+async def note_callback(connection: Connection[TupleRow], callback: RecordingCallback) -> None:
+    """Keep what the carrier told, also of a call that is not known yet, and wake the workers if it is the end.
+
+    Callbacks may come twice and in any order: one that a recording begins does not undo that it ended.
+    """
+    async with connection.transaction():
+        await lock_call(connection, callback.call_sid)
+        # Whoever ends the call holds its row before those of its recordings; so do we.
+        await connection.execute("SELECT FROM calls WHERE call_sid = %s FOR UPDATE", [key(callback.call_sid)])
+        await connection.execute(
+            "INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels) "
+            "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (recording_sid) DO UPDATE SET status = excluded.status, "
+            "url = excluded.url, duration_s = excluded.duration_s, channels = excluded.channels, came_at = now() "
+            "WHERE excluded.status <> 'in-progress'",
+            [
+                key(callback.recording_sid),
+                key(callback.call_sid),
+                callback.status,
+                clean(callback.url) or None,
+                callback.duration_s,
+                callback.channels,
+            ],
+        )
+        await connection.execute(
+            "INSERT INTO recordings (recording_sid, call_id, status, url, duration_s, channels) "
+            "SELECT b.recording_sid, c.id, b.status, b.url, b.duration_s, b.channels FROM recording_callbacks b "
+            "JOIN calls c USING (call_sid) WHERE b.recording_sid = %s ON CONFLICT (recording_sid) DO UPDATE SET "
+            "status = excluded.status, url = excluded.url, duration_s = excluded.duration_s, "
+            "channels = excluded.channels WHERE recordings.path IS NULL",
+            [key(callback.recording_sid)],
+        )
+        if callback.status != "in-progress":
+            await connection.execute(
+                "UPDATE calls SET due_at = now() WHERE call_sid = %s AND due_at > now()",
+                [key(callback.call_sid)],
+            )
+            await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+async def recording_of(connection: Connection[TupleRow], call_id: int) -> RecordingRow | None:
+    """The recording of a call; of several the one that is furthest."""
+    async with connection.cursor(row_factory=class_row(RecordingRow)) as cursor:
+        await cursor.execute(
+            f"SELECT {_COLUMNS} FROM recordings WHERE call_id = %s "
+            "ORDER BY path IS NULL, "
+            "array_position(ARRAY['completed', 'in-progress', 'failed', 'absent'], status) LIMIT 1",
+            [call_id],
+        )
+        return await cursor.fetchone()
+
+
+async def mark_downloaded(
+    connection: Connection[TupleRow],
+    call_id: int,
+    recording_sid: str,
+    *,
+    path: str,
+    sha256: str,
+    size_bytes: int,
+    channels: int,
+    duration_s: float,
+) -> None:
+    """The recording is on disk, whole; it need not have been known."""
+    await connection.execute(
+        "INSERT INTO recordings (recording_sid, call_id, status, path, sha256, size_bytes, channels, duration_s, "
+        "downloaded_at) VALUES (%s, %s, 'completed', %s, %s, %s, %s, %s, now()) "
+        "ON CONFLICT (recording_sid) DO UPDATE SET status = 'completed', path = excluded.path, "
+        "sha256 = excluded.sha256, size_bytes = excluded.size_bytes, channels = excluded.channels, "
+        "duration_s = excluded.duration_s, downloaded_at = excluded.downloaded_at",
+        [recording_sid, call_id, path, sha256, size_bytes, channels, round(duration_s)],
+    )
+
+
+async def to_be_deleted(connection: Connection[TupleRow], but: Collection[str], limit: int) -> list[str]:
+    """Recordings that the carrier is to delete because their tenant says so, without those in ``but``.
+
+    Each was fetched, and its transcription is settled: until then the copy of the carrier is the only one that a
+    worker on another machine can read. One that could not be fetched stays where it is.
+    """
+    cursor = await connection.execute(
+        "SELECT r.recording_sid FROM recordings r JOIN calls c ON c.id = r.call_id "
+        "JOIN tenants t ON t.id = c.tenant_id JOIN postcall_steps s ON s.call_id = c.id "
+        "WHERE t.delete_recordings AND r.deleted_at IS NULL AND r.path IS NOT NULL "
+        "AND s.step = 'transcription' AND s.state IN ('done', 'dead') AND r.recording_sid <> ALL (%s::text[]) "
+        "ORDER BY r.downloaded_at LIMIT %s",
+        [list(but), limit],
+    )
+    return [recording_sid for (recording_sid,) in await cursor.fetchall()]
+
+
+async def mark_deleted(connection: Connection[TupleRow], recording_sid: str) -> None:
+    """The carrier has it no more."""
+    await connection.execute(
+        "UPDATE recordings SET deleted_at = coalesce(deleted_at, now()) WHERE recording_sid = %s", [recording_sid]
+    )

@@ -1,1 +1,0 @@
-"""The businesses that calls belong to."""

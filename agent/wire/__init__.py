@@ -1,0 +1,1 @@
+"""One WebSocket behind a seam, and the engine behind it."""

@@ -1,0 +1,301 @@
+"""The front door with hypercorn and the application behind it, over real sockets: one port, two servers."""
+
+import socket as stdlib
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import httpx
+import pytest
+import trio
+from twilio.request_validator import RequestValidator
+
+from agent.carrier import front_door
+from agent.carrier.front_door import FrontDoor
+from agent.carrier.http_app import http_server, make_app
+from agent.carrier.media_stream import Start, decode_message
+from agent.carrier.signature import SignatureCheck
+from agent.carrier.stream_admission import Admit, StreamDesk
+from agent.carrier.stream_token import CallTicket, TokenBook
+from agent.carrier.webhooks import Reception
+from agent.core.errors import AdmissionError, HandshakeRejectedError, SocketClosedError
+from agent.core.event_log import EventLog
+from agent.core.telemetry import Telemetry
+from agent.core.units import CallSid
+from agent.wire.websocket import MessageSocket, open_client
+
+pytestmark = pytest.mark.sockets
+CALL = CallSid("CA" + "1" * 32)
+
+
+@attrs.define(eq=False)
+class House:
+    """Everything but the calls themselves: a stream is echoed after its admission."""
+
+    url: str = attrs.field(init=False)
+    desk: StreamDesk = attrs.field(init=False)
+    door: FrontDoor = attrs.field(init=False)
+    events: EventLog = attrs.field(factory=lambda: EventLog(Telemetry()))
+    streams: list[trio.SocketStream] = attrs.field(factory=list)
+    tickets: list[CallTicket] = attrs.field(factory=list)
+    stopping: str = ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        parts = httpx.URL(self.url)
+        return parts.host, parts.port or 0
+
+    @property
+    def stream_url(self) -> str:
+        """The media stream's URL."""
+        return self.url.replace("http", "ws") + "/media-stream"
+
+    async def answer(self, socket: MessageSocket, admit: Admit) -> None:
+        """Echo until the peer leaves."""
+        try:
+            start = decode_message(await socket.receive())
+            assert isinstance(start, Start)
+            self.tickets.append(admit(start))
+            while True:
+                await socket.send(str(await socket.receive()))
+        except AdmissionError as error:
+            await socket.aclose(1008, error.kind)
+        except SocketClosedError:
+            return
+
+    async def raw(self, request: bytes) -> bytes:
+        """What comes back to ``request`` until the server closes."""
+        stream = await trio.open_tcp_stream(*self.address)
+        async with stream:
+            await stream.send_all(request)
+            received = bytearray()
+            async for some in stream:
+                received += some
+        return bytes(received)
+
+
+def start_message(token: str = "") -> str:
+    parameters = f'{{"token":"{token}"}}' if token else "{}"
+    return (
+        f'{{"event":"start","sequenceNumber":"1","streamSid":"MZ1","start":{{"callSid":"{CALL}","streamSid":"MZ1",'
+        f'"accountSid":"AC1","customParameters":{parameters},'
+        '"mediaFormat":{"encoding":"audio/x-mulaw","sampleRate":8000,"channels":1}}}'
+    )
+
+
+@asynccontextmanager
+async def open_house(
+    *, auth: str | None = None, allow_unsigned: bool = True, max_streams: int = 2, lobby: int = 8
+) -> AsyncIterator[House]:
+    house, tokens, check = House(), TokenBook(b"secret"), SignatureCheck(auth, "", allow_unsigned)
+    events = house.events
+    house.desk = desk = StreamDesk(check, tokens, events, max_streams, house.answer, lambda: house.stopping)
+    app = make_app(Reception(check, tokens, events, lambda: house.stopping, lambda: desk.is_promised))
+    house.door = door = FrontDoor(desk.serve, http_server(app), events, lobby_limit=lobby)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        house.streams.append(stream)
+        await door.serve_connection(stream)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+            house.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+            yield house
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_leaves_takes_its_socket_with_it() -> None:
+    """A keep-alive connection the client has closed is gone in two seconds, not in hypercorn's thirty."""
+    async with open_house() as house:
+        for _ in range(3):
+            async with httpx.AsyncClient(base_url=house.url, trust_env=False) as client:
+                assert (await client.get("/healthz")).status_code == 200
+        with trio.fail_after(front_door.AFTER_END_S + 1):
+            while any(stream.socket.fileno() != -1 for stream in house.streams):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+
+async def test_requests_and_media_streams_share_one_port() -> None:
+    """A call's whole way in: webhook, token, stream; health beside it, and no delay for small messages."""
+    async with open_house() as house, httpx.AsyncClient(base_url=house.url) as client:
+        answer = await client.post("/voice/incoming", data={"CallSid": CALL, "From": "+1", "To": "+2"})
+        token = answer.text.partition('value="')[2].partition('"')[0]
+        async with open_client(house.stream_url) as socket:
+            await socket.send(start_message(token))
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+            assert (await client.get("/healthz")).status_code == 200
+            assert house.tickets == [CallTicket(CALL, "inbound", "+1", "+2")]
+            for stream in house.streams:
+                assert stream.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY)
+        async with open_client(house.stream_url + "/") as socket:
+            await socket.send(start_message(token))
+            with pytest.raises(SocketClosedError, match="1008 token_reused"):
+                await socket.receive()
+        assert len(house.streams) == 3  # the web requests shared a connection
+
+
+async def test_requests_in_one_packet_are_answered_in_order() -> None:
+    async with open_house() as house:
+        one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+        last = b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        answer = await house.raw(one + one + last)
+        assert [line.split()[1] for line in answer.split(b"\r\n") if b"HTTP/1.1" in line] == [
+            b"200",
+            b"200",
+            b"404",
+        ]
+
+
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [UPGRADE % b"/elsewhere", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" + UPGRADE % b"/media-stream"],
+)
+async def test_a_websocket_where_none_is_gets_a_clear_answer(request_bytes: bytes) -> None:
+    """Another path, or the right path on a connection that was used before."""
+    async with open_house() as house:
+        answer = await house.raw(request_bytes)
+        assert b"404" in answer
+        assert b"the only WebSocket here is /media-stream" in answer
+
+
+@pytest.mark.parametrize(
+    ("garbage", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300), b"400"),
+        (b"\r\n\r\n\r\n\x00\x00", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", b"431"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"505"),
+        (UPGRADE.replace(b"Sec-WebSocket-Key", b"X-Key") % b"/media-stream", b"400"),
+        (UPGRADE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short") % b"/media-stream", b"400"),
+    ],
+)
+async def test_garbage_is_answered_and_nobody_else_notices(garbage: bytes, status: bytes) -> None:
+    async with open_house() as house, open_client(house.stream_url) as socket:
+        await socket.send(start_message())
+        assert (await house.raw(garbage)).split(b" ")[1] == status
+        await socket.send("hello")
+        assert await socket.receive() == "hello"
+
+
+async def test_garbage_inside_a_stream_ends_that_stream_alone() -> None:
+    """Bytes that are no WebSocket frame: that connection is closed, and the stream beside it goes on."""
+    async with open_house() as house, open_client(house.stream_url) as good:
+        await good.send(start_message())
+        async with await trio.open_tcp_stream(*house.address) as bad:
+            await bad.send_all(UPGRADE % b"/media-stream")
+            assert (await bad.receive_some()).startswith(b"HTTP/1.1 101")
+            await bad.send_all(b"\xff" * 32)
+            async for _ in bad:
+                pass
+        await good.send("hello")
+        assert await good.receive() == "hello"
+
+
+async def test_slow_clients_are_given_up_and_the_rest_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow heads fill the lobby only for a moment; media streams never need it."""
+    monkeypatch.setattr(front_door, "HEAD_S", 0.3)
+    async with open_house(lobby=3) as house:
+        slow = [await trio.open_tcp_stream(*house.address) for _ in range(3)]
+        for stream in slow:
+            await stream.send_all(b"GET / HT")
+        await trio.sleep(0.1)
+        assert b"503" in await house.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        for stream in slow:
+            assert b"408" in await stream.receive_some()
+            await stream.aclose()
+        await trio.sleep(0.1)
+        assert b"200" in await house.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+
+
+async def test_a_client_that_does_not_read_its_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for more than the sockets' buffers hold and reads nothing: WRITE_S later it is gone."""
+    monkeypatch.setattr(front_door, "WRITE_S", 0.3)
+    async with open_house() as house:
+        raw = stdlib.socket()
+        raw.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 2048)
+        raw.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
+        await stream.socket.connect(house.address)
+        async with stream:
+            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 100_000)
+        await trio.sleep(0.1)
+        assert house.door._lobby == 0
+
+
+async def test_a_client_that_resets_while_its_next_request_waits_leaves_nothing_behind() -> None:
+    """The answers cannot be written any more; neither the reader nor the application may wait for them."""
+    async with open_house() as house:
+        for _ in range(10):
+            stream = await trio.open_tcp_stream(*house.address)
+            stream.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+            await stream.aclose()
+        await trio.sleep(0.3)
+        assert house.door._lobby == 0
+
+
+async def test_lines_are_limited_and_given_back() -> None:
+    async with open_house(max_streams=1) as house:
+        async with open_client(house.stream_url) as socket:
+            await socket.send(start_message())
+            with pytest.raises(HandshakeRejectedError, match="503 all lines are busy"):
+                async with open_client(house.stream_url):
+                    raise AssertionError("the second stream was accepted")
+        await house.desk.wait_empty()
+        async with open_client(house.stream_url) as socket:
+            await socket.send(start_message())
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+
+
+async def test_a_line_is_kept_for_a_caller_who_was_connected() -> None:
+    """Two calls for one line: the second is told at the webhook, not cut off when its stream is refused."""
+    async with open_house(max_streams=1) as house, httpx.AsyncClient(base_url=house.url) as client:
+        answers = [(await client.post("/voice/incoming", data={"CallSid": sid})).text for sid in (CALL, "CA2")]
+        assert ["<Connect>" in answer for answer in answers] == [True, False]
+        token = answers[0].partition('value="')[2].partition('"')[0]
+        async with open_client(house.stream_url) as socket:
+            await socket.send(start_message(token))
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+
+
+async def test_while_stopping_no_stream_is_taken() -> None:
+    async with open_house() as house:
+        house.stopping = "the server is stopping"
+        with pytest.raises(HandshakeRejectedError, match="503 the server is stopping"):
+            async with open_client(house.stream_url):
+                raise AssertionError("the stream was accepted")
+
+
+@pytest.mark.parametrize("auth", [None, "token of the account"])
+async def test_streams_without_a_signature_are_refused(auth: str | None) -> None:
+    async with open_house(auth=auth, allow_unsigned=False) as house:
+        with pytest.raises(HandshakeRejectedError, match="403"):
+            async with open_client(house.stream_url):
+                raise AssertionError("the stream was accepted")
+        assert house.events.counts["STREAM_REFUSED"] == 1
+
+
+@pytest.mark.parametrize(("token", "kind"), [("", "token_missing"), ("forged.token", "token_forged")])
+async def test_a_signed_stream_still_needs_its_token(token: str, kind: str) -> None:
+    auth = "token of the account"
+    async with open_house(auth=auth, allow_unsigned=False) as house:
+        validator = RequestValidator(auth)
+        headers = [("X-Twilio-Signature", validator.compute_signature(house.stream_url, {}))]
+        async with open_client(house.stream_url, headers=headers) as socket:
+            await socket.send(start_message(token))
+            with pytest.raises(SocketClosedError, match=kind):
+                await socket.receive()

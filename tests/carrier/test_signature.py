@@ -1,0 +1,157 @@
+"""Twilio's signatures, made by Twilio's own package, over the URL as Twilio saw it."""
+
+import pytest
+from starlette.datastructures import ImmutableMultiDict
+from twilio.request_validator import RequestValidator
+
+from agent.carrier.signature import SignatureCheck, public_base, stream_url
+from agent.core.errors import AdmissionError
+
+TOKEN = "12345"  # noqa: S105 - the one of Twilio's documentation
+FIELDS = {"CallSid": "CA1234567890ABCDE", "From": "+14158675309", "To": "+18005551212", "Digits": "1234"}
+
+
+def signed(url: str, fields: dict[str, str] | None = None, token: str = TOKEN, **headers: str) -> dict[str, str]:
+    signature = RequestValidator(token).compute_signature(url, fields or {})
+    return {"x-twilio-signature": signature} | {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def check(public_url: str = "", *, token: str | None = TOKEN, allow_unsigned: bool = False) -> SignatureCheck:
+    return SignatureCheck(token, public_url, allow_unsigned)
+
+
+def refusal(
+    checker: SignatureCheck, target: str, headers: dict[str, str], fields: dict[str, str]
+) -> AdmissionError:
+    with pytest.raises(AdmissionError) as caught:
+        checker.check_webhook(target, headers, fields)
+    return caught.value
+
+
+def test_the_example_of_twilio_s_documentation() -> None:
+    """https://www.twilio.com/docs/usage/security: the one signature not made by the code under test's package."""
+    fields = {**FIELDS, "Caller": "+14158675309"}
+    headers = {"x-twilio-signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8="}
+    check("https://mycompany.com").check_webhook("/myapp.php?foo=1&bar=2", headers, fields)
+
+
+@pytest.mark.parametrize(
+    ("signed_url", "headers"),
+    [
+        ("https://agent.example.com/voice/incoming", {"x_forwarded_proto": "https", "host": "agent.example.com"}),
+        (
+            "https://agent.example.com/voice/incoming",
+            {
+                "x_forwarded_proto": "https, http",
+                "x_forwarded_host": "agent.example.com, inner",
+                "host": "inner:80",
+            },
+        ),
+        (
+            "https://agent.example.com:443/voice/incoming",
+            {"x_forwarded_proto": "https", "host": "agent.example.com"},
+        ),
+        (
+            "https://agent.example.com/voice/incoming",
+            {"x_forwarded_proto": "https", "host": "agent.example.com:443"},
+        ),
+        (
+            "https://agent.example.com:8443/voice/incoming",
+            {"x_forwarded_proto": "https", "host": "agent.example.com:8443"},
+        ),
+        (
+            "https://agent.example.com/voice/incoming",
+            {"x_forwarded_proto": "https", "host": "agent.example.com:8443"},
+        ),
+        ("https://agent.example.com/voice/incoming", {"host": "agent.example.com"}),
+        ("http://127.0.0.1:8080/voice/incoming", {"host": "127.0.0.1:8080"}),
+        ("http://[::1]:8080/voice/incoming", {"host": "[::1]:8080"}),
+        ("http://[::1]/voice/incoming", {"host": "[::1]"}),
+    ],
+)
+def test_the_url_is_found_behind_proxies_and_with_odd_ports(signed_url: str, headers: dict[str, str]) -> None:
+    """Also behind a proxy that ends TLS and does not say so, and with the port written or left out."""
+    check().check_webhook("/voice/incoming", signed(signed_url, FIELDS, **headers), FIELDS)
+
+
+def test_a_configured_public_url_beats_what_the_request_says() -> None:
+    url = "https://agent.example.com/prefix/voice/incoming?tenant=1"
+    headers = signed(url, FIELDS, host="10.0.0.1:8080", x_forwarded_host="liar", x_forwarded_proto="http")
+    check("https://agent.example.com/prefix").check_webhook("/voice/incoming?tenant=1", headers, FIELDS)
+    assert refusal(check("https://other.example.com"), "/voice/incoming?tenant=1", headers, FIELDS)
+
+
+@pytest.mark.parametrize(
+    "signed_url",
+    [
+        "wss://agent.example.com/media-stream",
+        "https://agent.example.com/media-stream",
+        "wss://agent.example.com:443/media-stream",
+    ],
+)
+def test_a_handshake_is_signed_with_either_scheme(signed_url: str) -> None:
+    checker = check("https://agent.example.com")
+    checker.check_stream("/media-stream", signed(signed_url, host="inner:8080"))
+    with pytest.raises(AdmissionError):
+        checker.check_stream("/media-stream/", signed(signed_url, host="inner:8080"))
+
+
+def test_the_slash_at_the_end_counts_as_it_was_sent() -> None:
+    check("https://agent.example.com").check_stream(
+        "/media-stream/", signed("wss://agent.example.com/media-stream/")
+    )
+
+
+def test_a_handshake_without_tls_on_loopback() -> None:
+    check().check_stream("/media-stream", signed("ws://127.0.0.1:8080/media-stream", host="127.0.0.1:8080"))
+
+
+def test_fields_sent_twice_are_both_signed() -> None:
+    fields = ImmutableMultiDict([("CallSid", "CA1"), ("Tag", "b"), ("Tag", "a")])
+    signature = RequestValidator(TOKEN).compute_signature("https://a.example/voice/status", fields)
+    check("https://a.example").check_webhook("/voice/status", {"x-twilio-signature": signature}, fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "target"),
+    [({"From": "+1666"}, "/voice/incoming"), ({"Extra": "1"}, "/voice/incoming"), ({}, "/voice/status")],
+)
+def test_a_changed_request_is_refused(change: dict[str, str], target: str) -> None:
+    headers = signed("https://a.example/voice/incoming", FIELDS)
+    assert refusal(check("https://a.example"), target, headers, FIELDS | change).kind == "signature_wrong"
+
+
+def test_a_signature_of_another_account_is_refused_even_when_unsigned_requests_are_allowed() -> None:
+    headers = signed("https://a.example/voice/incoming", FIELDS, token="another")  # noqa: S106
+    for allow in (False, True):
+        checker = check("https://a.example", allow_unsigned=allow)
+        assert refusal(checker, "/voice/incoming", headers, FIELDS).kind == "signature_wrong"
+
+
+def test_without_an_auth_token_everything_is_refused_with_what_to_set() -> None:
+    error = refusal(
+        check(token=None), "/voice/incoming", signed("https://a.example/voice/incoming", FIELDS), FIELDS
+    )
+    assert error.kind == "unsigned"
+    assert "TWILIO_AUTH_TOKEN" in error.detail
+    assert "AGENT_ALLOW_UNSIGNED" in error.detail
+
+
+def test_unsigned_requests_pass_only_when_allowed() -> None:
+    assert refusal(check(), "/voice/incoming", {"host": "a.example"}, FIELDS).kind == "unsigned"
+    check(allow_unsigned=True).check_webhook("/voice/incoming", {"host": "a.example"}, FIELDS)
+    check(token=None, allow_unsigned=True).check_webhook("/voice/incoming", {"host": "a.example"}, FIELDS)
+
+
+@pytest.mark.parametrize("host", ["", "a:b", "[::1", "a b", "ü.example", "a:99999999999", "@", "x" * 5000])
+@pytest.mark.parametrize("signature", ["x", "", "\N{HEBREW LETTER SHIN}", "RSOYDt4T1cUTdK1PDd93/VVr8B8="])
+def test_no_host_header_or_signature_breaks_the_check(host: str, signature: str) -> None:
+    assert refusal(check(), "/voice/incoming", {"host": host, "x-twilio-signature": signature}, FIELDS)
+
+
+def test_public_base_and_stream_url() -> None:
+    assert public_base("https://a.example/p", {"host": "b"}) == "https://a.example/p"
+    assert public_base("", {"host": "b:1"}) == "http://b:1"
+    assert public_base("", {"host": "b", "x-forwarded-proto": "HTTPS"}) == "https://b"
+    assert stream_url("https://a.example/p", "/media-stream") == "wss://a.example/p/media-stream"
+    assert stream_url("http://127.0.0.1:1", "/media-stream") == "ws://127.0.0.1:1/media-stream"

@@ -1,0 +1,43 @@
+"""What Twilio is told to do."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from agent.carrier import twiml
+
+
+def test_a_call_is_connected_to_its_stream_and_to_nothing_after_it() -> None:
+    root = ET.fromstring(twiml.connect_stream("wss://a.example/media-stream", 'a&b"<c>'))  # noqa: S314 - our own
+    assert [child.tag for child in root] == ["Connect"]
+    stream = root.find("Connect/Stream")
+    assert stream is not None
+    assert stream.attrib == {"url": "wss://a.example/media-stream"}
+    [parameter] = stream
+    assert parameter.attrib == {"name": "token", "value": 'a&b"<c>'}
+
+
+def test_a_refused_caller_is_told_so() -> None:
+    root = ET.fromstring(twiml.refuse_politely())  # noqa: S314 - our own
+    assert [child.tag for child in root] == ["Say", "Hangup"]
+    assert "busy" in (root[0].text or "")
+
+
+@pytest.mark.parametrize(
+    ("language", "spoken", "word"),
+    [("he", "he-IL", "בשימוש"), ("pt-PT", "pt-BR", "uso"), ("", None, "not in use"), ("tlh", None, "not in use")],
+)
+def test_a_refusal_is_in_the_language_of_who_is_called(language: str, spoken: str | None, word: str) -> None:
+    root = ET.fromstring(twiml.refuse_politely(twiml.NOBODYS, language))  # noqa: S314 - our own
+    assert root[0].attrib.get("language") == spoken
+    assert word in (root[0].text or "")
+    assert twiml.BUSY.keys() == twiml.NOBODYS.keys()
+
+
+def test_a_transferred_call_is_dialled_on() -> None:
+    root = ET.fromstring(twiml.dial("+15551234567"))  # noqa: S314 - our own
+    assert [(child.tag, child.text) for child in root] == [("Dial", "+15551234567")]
+
+
+def test_a_machine_is_hung_up_on() -> None:
+    assert [child.tag for child in ET.fromstring(twiml.hang_up())] == ["Hangup"]  # noqa: S314 - our own

@@ -1,0 +1,356 @@
+"""Twilio's webhooks and the watch routes, through the ASGI application without a socket."""
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+import attrs
+import httpx
+import psycopg
+import pytest
+import trio
+from trio.testing import MockClock
+from twilio.request_validator import RequestValidator
+
+from agent.carrier import webhooks
+from agent.carrier.http_app import SERVICE, make_app
+from agent.carrier.signature import SignatureCheck
+from agent.carrier.stream_token import CallTicket, TokenBook
+from agent.core.errors import DatabaseError
+from agent.core.event_log import EventLog
+from agent.core.records import RecordingCallback
+from agent.core.telemetry import Telemetry
+from agent.core.tenant import Tenant
+from agent.core.units import CallSid, RecordingSid
+from agent.store.tenant_directory import TenantBook
+
+AUTH = "auth token of the account"
+BASE = "https://agent.example.com"
+CALL = CallSid("CA" + "1" * 32)
+FIELDS = {"CallSid": CALL, "From": "+15550001111", "To": "+15552223333", "CallStatus": "ringing"}
+
+
+@attrs.define(eq=False)
+class Front:
+    """The application with a client that posts as Twilio would."""
+
+    client: httpx.AsyncClient
+    reception: webhooks.Reception
+
+    async def post(self, path: str, fields: dict[str, str] = FIELDS, token: str | None = AUTH) -> httpx.Response:
+        """Post ``fields``, signed with ``token``."""
+        headers = {}
+        if token is not None:
+            headers["X-Twilio-Signature"] = RequestValidator(token).compute_signature(BASE + path, fields)
+        return await self.client.post(path, data=fields, headers=headers)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Events counted so far."""
+        return dict(self.reception.events.counts)
+
+
+@asynccontextmanager
+async def open_front(
+    *,
+    auth: str | None = AUTH,
+    allow_unsigned: bool = False,
+    not_ready: Callable[[], str] = lambda: "",
+    is_full: Callable[[], bool] = lambda: False,
+    **more: Any,
+) -> AsyncIterator[Front]:
+    check = SignatureCheck(auth, BASE, allow_unsigned)
+    reception = webhooks.Reception(check, TokenBook(b"secret"), EventLog(Telemetry()), not_ready, is_full, **more)
+    transport = httpx.ASGITransport(make_app(reception))
+    async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
+        yield Front(client, reception)
+
+
+def stream_of(answer: httpx.Response) -> tuple[str, str]:
+    """The stream's URL and token in an answer that connects the call."""
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/xml")
+    stream = ET.fromstring(answer.text).find("Connect/Stream")  # noqa: S314 - our own
+    assert stream is not None
+    parameter = stream.find("Parameter[@name='token']")
+    assert parameter is not None
+    return stream.attrib["url"], parameter.attrib["value"]
+
+
+@pytest.mark.parametrize(("path", "direction"), [("/voice/incoming", "inbound"), ("/voice/outgoing", "outbound")])
+async def test_a_call_is_connected_with_a_token_that_knows_it(path: str, direction: Any) -> None:
+    async with open_front() as front:
+        url, token = stream_of(await front.post(path))
+        assert url == "wss://agent.example.com/media-stream"
+        issued = front.reception.tokens.admit(token, CALL, time.time())
+        assert issued == CallTicket(CALL, direction, "+15550001111", "+15552223333")
+        assert front.counts == {"CALL_ANNOUNCED": 1}
+
+
+@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status", "/voice/recording"])
+@pytest.mark.parametrize("token", [None, "of another account"])
+async def test_only_twilio_may_call_a_webhook(path: str, token: str | None) -> None:
+    async with open_front() as front:
+        answer = await front.post(path, token=token)
+        assert answer.status_code == 403
+        assert "Signature" in answer.json()["detail"]
+        assert front.counts == {"WEBHOOK_REFUSED": 1}
+
+
+async def test_without_an_auth_token_every_webhook_is_refused_with_what_to_set() -> None:
+    async with open_front(auth=None) as front:
+        for token in (None, AUTH):
+            answer = await front.post("/voice/incoming", token=token)
+            assert answer.status_code == 403
+            assert "TWILIO_AUTH_TOKEN" in answer.json()["detail"]
+
+
+async def test_unsigned_webhooks_are_taken_when_allowed() -> None:
+    async with open_front(auth=None, allow_unsigned=True) as front:
+        stream_of(await front.post("/voice/incoming", token=None))
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        {"not_ready": lambda: "the model is starting"},
+        {"not_ready": lambda: "the server is stopping"},
+        {"is_full": lambda: True},
+    ],
+)
+async def test_when_no_call_can_be_taken_the_caller_is_told(reasons: Any) -> None:
+    async with open_front(**reasons) as front:
+        answer = await front.post("/voice/incoming")
+        assert [child.tag for child in ET.fromstring(answer.text)] == ["Say", "Hangup"]  # noqa: S314 - our own
+        assert front.counts == {"CALL_REFUSED": 1}
+
+
+SHOP = Tenant("shop", "Shop", ("+15552223333",), language="de")
+HEBREW = Tenant("default", "", language="he")
+
+
+def make_book(unknown_number: Literal["default", "refuse"]) -> TenantBook:
+    book = TenantBook(HEBREW, unknown_number)
+    book.replace([SHOP])
+    return book
+
+
+async def test_pc_5_a_call_to_nobodys_number_is_refused_in_the_default_language() -> None:
+    """AGENT_UNKNOWN_NUMBER=refuse; a tenant's call is taken, as is one that a tenant's number makes."""
+    async with open_front(tenants=make_book("refuse")) as front:
+        stream_of(await front.post("/voice/incoming"))
+        stream_of(await front.post("/voice/outgoing", {**FIELDS, "From": SHOP.numbers[0], "To": "+15550001111"}))
+        answer = await front.post("/voice/incoming", {**FIELDS, "To": "+15559999999"})
+        [say, hang_up] = ET.fromstring(answer.text)  # noqa: S314 - our own
+        assert (say.tag, say.attrib, hang_up.tag) == ("Say", {"language": "he-IL"}, "Hangup")
+        assert front.counts == {"CALL_ANNOUNCED": 2, "CALL_REFUSED": 1}
+
+
+async def test_pc_5_a_call_to_nobodys_number_is_the_default_tenants() -> None:
+    async with open_front(tenants=make_book("default")) as front:
+        stream_of(await front.post("/voice/incoming", {**FIELDS, "To": "+15559999999"}))
+
+
+async def test_pc_5_a_busy_tenants_caller_is_told_so_in_its_language() -> None:
+    async with open_front(tenants=make_book("refuse"), is_full=lambda: True) as front:
+        answer = await front.post("/voice/incoming")
+        assert ET.fromstring(answer.text)[0].attrib == {"language": "de-DE"}  # noqa: S314 - our own
+
+
+@pytest.mark.parametrize(
+    ("answered_by", "connected"),
+    [
+        ("human", True),
+        ("unknown", True),
+        ("machine_start", False),
+        ("machine_end_beep", False),
+        ("fax", False),
+    ],
+)
+async def test_machines_are_hung_up_on(answered_by: str, connected: bool) -> None:  # noqa: FBT001 - parametrized
+    async with open_front() as front:
+        answer = await front.post("/voice/outgoing", {**FIELDS, "AnsweredBy": answered_by})
+        assert ("<Connect>" in answer.text) is connected
+        assert ("<Hangup" in answer.text) is not connected
+
+
+async def test_a_call_s_progress_is_counted() -> None:
+    async with open_front() as front:
+        answer = await front.post("/voice/status", {**FIELDS, "CallStatus": "completed"})
+        assert answer.status_code == 204
+        assert front.counts == {"CALL_STATUS": 1}
+
+
+async def test_the_query_is_part_of_what_is_signed() -> None:
+    async with open_front() as front:
+        stream_of(await front.post("/voice/incoming?tenant=a%20b&x="))
+
+
+async def test_what_is_not_a_voice_webhook_is_refused() -> None:
+    async with open_front(allow_unsigned=True) as front:
+        post = front.client.post
+        assert (await post("/voice/incoming", content=b"")).status_code == 400
+        assert (await post("/voice/incoming", content=b"a=%ff\xff")).status_code == 400
+        assert (await post("/voice/incoming", content=b"a=1&" * 300)).status_code == 400
+        assert (await front.client.get("/voice/incoming")).status_code == 405
+        assert (await front.client.get("/nowhere")).status_code == 404
+
+
+async def status_of(front: Front, parts: AsyncGenerator[bytes, None]) -> int:
+    """The status a webhook answers to a body that comes in ``parts``; httpx would send it as a whole."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": await anext(parts), "more_body": True}
+
+    async def send(message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    sent: list[Any] = []
+    scope = {"type": "http", "method": "POST", "path": "/voice/incoming", "raw_path": b"/voice/incoming"}
+    scope |= {"query_string": b"", "headers": [], "root_path": "", "http_version": "1.1"}
+    await make_app(front.reception)(scope, receive, send)
+    await parts.aclose()
+    return int(sent[0]["status"])
+
+
+async def test_a_body_that_drips_is_given_up(autojump_clock: MockClock) -> None:
+    """A client that sends a byte a second is answered after BODY_S."""
+
+    async def drip() -> AsyncGenerator[bytes, None]:
+        while True:
+            await trio.sleep(1)
+            yield b"a"
+
+    async with open_front(allow_unsigned=True) as front:
+        assert await status_of(front, drip()) == 408
+    assert trio.current_time() == pytest.approx(webhooks.BODY_S)
+
+
+async def test_a_body_without_end_is_refused_at_its_limit() -> None:
+    async def flood() -> AsyncGenerator[bytes, None]:
+        while True:
+            await trio.lowlevel.checkpoint()
+            yield b"a" * 1000
+
+    async with open_front(allow_unsigned=True) as front:
+        assert await status_of(front, flood()) == 413
+
+
+async def test_health_readiness_metrics_and_what_this_is() -> None:
+    reason = ""
+    async with open_front(not_ready=lambda: reason) as front:
+        assert (await front.client.get("/healthz")).json()["service"] == SERVICE
+        ready = await front.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"ready": True, "reason": ""})
+        reason = "the model is starting"
+        ready = await front.client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "reason": reason})
+        assert (await front.client.get("/healthz")).status_code == 200
+        about = (await front.client.get("/")).json()
+        assert about["voice_webhook"] == "https://agent.example.com/voice/incoming"
+        assert about["media_stream"] == "wss://agent.example.com/media-stream"
+        paths = json.loads((await front.client.get("/openapi.json")).text)["paths"]
+        assert {"/voice/incoming", "/voice/outgoing", "/voice/status", "/readyz"} <= paths.keys()
+
+
+@pytest.mark.sockets  # /metrics is written in a thread
+async def test_metrics_for_prometheus() -> None:
+    async with open_front() as front:
+        await front.post("/voice/incoming", token=None)
+        metrics = await front.client.get("/metrics")
+        assert metrics.headers["content-type"].startswith("text/plain")
+        assert 'agent_events_total{event="WEBHOOK_REFUSED"} 1.0' in metrics.text
+        assert "agent_active_calls 0.0" in metrics.text
+
+
+# Recordings
+
+RECORDING_FIELDS = {
+    "AccountSid": "AC" + "0" * 32,
+    "CallSid": CALL,
+    "RecordingSid": "RE" + "2" * 32,
+    "RecordingUrl": "https://api.twilio.com/2010-04-01/Accounts/AC0/Recordings/RE2",
+    "RecordingStatus": "completed",
+    "RecordingDuration": "17",
+    "RecordingChannels": "2",
+}
+
+
+@asynccontextmanager
+async def open_listening_front(
+    told: Callable[[RecordingCallback], Awaitable[None]],
+) -> AsyncIterator[Front]:
+    async with open_front() as front:
+        front.reception.recording_told = told
+        yield front
+
+
+async def test_what_is_told_of_a_recording_is_handed_on() -> None:
+    """With what was said of it; what was not said, or makes no sense, is left out."""
+    kept: list[RecordingCallback] = []
+
+    async def keep(told: RecordingCallback) -> None:
+        await trio.lowlevel.checkpoint()
+        kept.append(told)
+
+    async with open_listening_front(keep) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 204
+        odd = {"RecordingStatus": "absent", "RecordingDuration": "-1", "RecordingChannels": "7"}
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **odd})).status_code == 204
+        long = {"RecordingUrl": "https://x/" + "y" * 3000, "RecordingDuration": "9" * 30}
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **long})).status_code == 204
+    sid = RecordingSid("RE" + "2" * 32)
+    url = RECORDING_FIELDS["RecordingUrl"]
+    assert kept == [
+        RecordingCallback(CALL, sid, "completed", url, 17, 2),
+        RecordingCallback(CALL, sid, "absent", url),
+        RecordingCallback(CALL, sid, "completed", "", None, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"CallSid": ""},
+        {"CallSid": "CA/../x"},
+        {"RecordingSid": "R"},
+        {"RecordingSid": "RE" + "2" * 100},
+        {"RecordingStatus": "exploded"},
+        {"RecordingStatus": ""},
+    ],
+)
+async def test_what_is_no_recording_status_is_refused(wrong: dict[str, str]) -> None:
+    async with open_front() as front:
+        assert (await front.post("/voice/recording", {**RECORDING_FIELDS, **wrong})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseError("the database is away"), OSError("no route"), psycopg.OperationalError("gone")]
+)
+async def test_a_status_that_cannot_be_kept_is_for_the_fallback(error: Exception) -> None:
+    async def fail(_: RecordingCallback) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    async with open_listening_front(fail) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 503
+        assert front.counts["RECORDING_NOT_NOTED"] == 1
+
+
+async def test_a_store_that_hangs_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async def hang(_: RecordingCallback) -> None:
+        await trio.sleep_forever()
+
+    async with open_listening_front(hang) as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 503
+    assert trio.current_time() == pytest.approx(webhooks.RECORDING_TOLD_S)
+
+
+async def test_without_a_store_a_status_is_only_counted() -> None:
+    async with open_front() as front:
+        assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 204
+        assert front.counts == {"RECORDING_STATUS": 1}

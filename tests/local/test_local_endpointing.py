@@ -1,0 +1,128 @@
+"""When the embedded model thinks the caller begins and ends to speak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.local.speech.endpointing import (
+    MAX_SPEECH_MS,
+    MIN_SPEECH_MS,
+    SPECULATE_MS,
+    WINDOW_MS,
+    Endpointer,
+    EndpointEvent,
+    SpeechPaused,
+    SpeechResumed,
+    SpeechStarted,
+    SpeechStopped,
+)
+
+
+def feed(endpointer: Endpointer, probabilities: Iterable[float]) -> list[EndpointEvent]:
+    return [event for value in probabilities if (event := endpointer.push(value)) is not None]
+
+
+def windows(ms: int, probability: float) -> list[float]:
+    return [probability] * (ms // WINDOW_MS)
+
+
+def test_a_turn_starts_with_padding_and_ends_with_the_silence_waited_for() -> None:
+    endpointer = Endpointer(silence_duration_ms=320, prefix_padding_ms=96)
+    events = feed(endpointer, windows(320, 0.0) + windows(640, 0.9) + windows(640, 0.0))
+    assert events == [
+        SpeechStarted(320 - 96),
+        SpeechPaused(224, 960 + SPECULATE_MS),
+        SpeechStopped(224, 960 + 320),
+    ]
+    assert not endpointer.speaking
+
+
+def test_padding_never_reaches_before_the_session() -> None:
+    assert feed(Endpointer(prefix_padding_ms=300), windows(64, 0.9)) == [SpeechStarted(0)]
+
+
+def test_a_click_is_no_speech() -> None:
+    """Speech shorter than MIN_SPEECH_MS starts nothing, however often it comes."""
+    click = windows(MIN_SPEECH_MS - WINDOW_MS, 0.9) + windows(WINDOW_MS, 0.1)
+    assert feed(Endpointer(), click * 20) == []
+
+
+def test_the_end_needs_a_clearly_lower_probability() -> None:
+    """Just below the threshold speech goes on; once silence has begun, it does not end there."""
+    endpointer = Endpointer(threshold=0.5, silence_duration_ms=320)
+    feed(endpointer, windows(320, 0.9))
+    assert feed(endpointer, windows(3200, 0.4)) == []
+    assert endpointer.speaking
+    events = feed(endpointer, [0.1, *windows(320 - WINDOW_MS, 0.4)])
+    assert [type(event) for event in events] == [SpeechPaused, SpeechStopped]
+
+
+def test_a_pause_inside_a_turn_is_taken_back() -> None:
+    endpointer = Endpointer(silence_duration_ms=500, prefix_padding_ms=0)
+    pause = windows(320, 0.0)
+    events = feed(endpointer, windows(320, 0.9) + pause + windows(320, 0.9) + pause + windows(320, 0.0))
+    assert [type(event) for event in events] == [
+        SpeechStarted,
+        SpeechPaused,
+        SpeechResumed,
+        SpeechPaused,
+        SpeechStopped,
+    ]
+
+
+def test_a_short_end_point_needs_no_pause_event() -> None:
+    """A silence shorter than the speculation ends the turn at once."""
+    events = feed(Endpointer(silence_duration_ms=96), windows(320, 0.9) + windows(320, 0.0))
+    assert [type(event) for event in events] == [SpeechStarted, SpeechStopped]
+
+
+def test_an_endless_turn_is_ended() -> None:
+    """A caller (or a radio) that never pauses cannot make a buffer grow without limit."""
+    events = feed(Endpointer(), windows(MAX_SPEECH_MS + 1000, 0.9))
+    assert isinstance(events[1], SpeechStopped)
+    assert events[1].audio_end_ms - events[1].audio_start_ms >= MAX_SPEECH_MS
+    assert isinstance(events[2], SpeechStarted)
+
+
+def test_reset_forgets_the_turn_and_sets_the_clock() -> None:
+    endpointer = Endpointer(prefix_padding_ms=0)
+    feed(endpointer, windows(320, 0.9))
+    endpointer.reset(1000)
+    assert not endpointer.speaking
+    assert feed(endpointer, windows(320, 0.0) + windows(64, 0.9)) == [SpeechStarted(1320)]
+
+
+@given(
+    st.lists(st.floats(0, 1), max_size=300),
+    st.integers(50, 1000),
+    st.integers(0, 500),
+)
+def test_events_alternate_and_turns_do_not_forget_audio(
+    probabilities: list[float], silence_ms: int, padding_ms: int
+) -> None:
+    """Whatever comes in: start, (pause, resume)*, stop; and audio of an open turn is never given up."""
+    endpointer = Endpointer(silence_duration_ms=silence_ms, prefix_padding_ms=padding_ms)
+    allowed: dict[type, set[type]] = {
+        SpeechStopped: {SpeechStarted},
+        SpeechStarted: {SpeechPaused, SpeechStopped},
+        SpeechPaused: {SpeechResumed, SpeechStopped},
+        SpeechResumed: {SpeechPaused, SpeechStopped},
+    }
+    last: type = SpeechStopped
+    kept = 0
+    for probability in probabilities:
+        event = endpointer.push(probability)
+        if event is not None:
+            assert type(event) in allowed[last]
+            last = type(event)
+            if isinstance(event, SpeechStarted):
+                assert event.audio_start_ms >= kept
+            if isinstance(event, SpeechStopped):
+                assert event.audio_start_ms == kept
+        assert endpointer.speaking == (last is not SpeechStopped)
+        if endpointer.speaking or event is None:
+            assert endpointer.keep_from_ms >= kept
+            kept = endpointer.keep_from_ms

@@ -1,0 +1,196 @@
+"""The spool: durable before it counts, read by whoever comes next, and nothing in it harms what is beside it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import attrs
+import msgspec
+import pytest
+import trio
+from ended_calls import make_record, sid
+
+from agent.core.records import CallRecord
+from agent.core.units import CallSid
+from agent.store.spool import CORRUPT, STALE_S, Spool
+from agent.store.sql.values import AnsweredCall
+
+pytestmark = pytest.mark.sockets
+RECORD = make_record()
+NAME = str(RECORD.call_sid)
+ANSWERED = AnsweredCall(
+    sid(1), "default", "inbound", "+15551234567", "+15550000000", datetime(2026, 3, 1, tzinfo=UTC), uuid4()
+)
+
+
+def files_in(directory: Path, pattern: str) -> list[Path]:
+    return [path for path in directory.rglob(pattern) if path.is_file()]
+
+
+async def test_st_4_a_saved_record_waits_until_the_database_has_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    path = await spool.save(RECORD)
+    assert path == spool.path_of(RECORD.call_sid) == tmp_path / "calls" / f"{NAME}.json"
+    assert await Spool(tmp_path).waiting() == [NAME], "whoever comes next sees it"
+    assert await spool.load(NAME) == RECORD
+    await spool.done(NAME)
+    await spool.done(NAME)
+    assert await spool.waiting() == []
+    assert path.exists(), "the record itself is kept"
+
+
+async def test_the_row_of_a_call_in_progress_waits_beside_its_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    await spool.save_answered(ANSWERED)
+    assert await spool.waiting() == [f"{NAME}.answered"]
+    await spool.save(RECORD)
+    assert sorted(await spool.waiting()) == [NAME, f"{NAME}.answered"]
+    assert await spool.load(f"{NAME}.answered") == ANSWERED
+    await spool.done(f"{NAME}.answered")
+    assert await spool.waiting() == [NAME]
+
+
+async def test_an_empty_or_missing_directory_has_nothing(tmp_path: Path) -> None:
+    assert await Spool(tmp_path / "none").waiting() == []
+    assert await Spool(tmp_path).load("CA404") is None
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff\xfe", b'{"call_sid": 1}', b"\0" * 4096])
+async def test_what_cannot_be_read_is_set_aside_under_a_name_of_its_own(tmp_path: Path, raw: bytes) -> None:
+    spool = Spool(tmp_path)
+    path = await spool.save(RECORD)
+    await spool.save_answered(ANSWERED)
+    answered = tmp_path / "spool" / f"{NAME}.answered"
+    path.write_bytes(raw)
+    answered.write_bytes(raw)
+    for name, damaged in ((NAME, path), (f"{NAME}.answered", answered)):
+        with pytest.raises(msgspec.MsgspecError):
+            await spool.load(name)
+        aside = await spool.set_aside(name)
+        assert aside == damaged.with_name(damaged.name + CORRUPT)
+        assert aside.read_bytes() == raw
+    assert await spool.waiting() == []
+
+
+async def test_st_4_killed_before_any_write_was_whole_nothing_false_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the moment of the kill: no record, or a whole one that waits; never a saved one that does not."""
+
+    class KilledError(Exception):
+        pass
+
+    calls = ("open", "fsync", "replace", "mkdir", "close")
+    writes = 0
+    for at in range(100):
+        left = at
+
+        def killed(*_: object, **__: object) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KilledError
+
+        directory = tmp_path / str(at)
+        with monkeypatch.context() as patch:
+            for name in calls:
+                real = getattr(os, name)
+
+                def call(*args: object, real: object = real, **kwargs: object) -> object:
+                    killed()
+                    return real(*args, **kwargs)  # type: ignore[operator]  # what os has
+
+                patch.setattr(os, name, call)
+            try:
+                Spool(directory)._save(RECORD)
+            except KilledError:
+                writes = at
+            else:
+                break
+        spool = Spool(directory)
+        for name in await spool.waiting():
+            assert name == NAME
+            assert await spool.load(name) in (None, RECORD), f"killed at {at}"
+        if spool.path_of(RECORD.call_sid).exists():
+            assert await spool.waiting() == [NAME], f"killed at {at}"
+    assert writes >= 4, "it was killed at several places"
+    assert await Spool(directory).waiting() == [NAME]
+
+
+async def test_a_mark_whose_record_is_still_to_come_is_left_alone(tmp_path: Path) -> None:
+    """Another process is about to write it; only a mark that is old is one of a process that was killed."""
+    spool = Spool(tmp_path)
+    mark = tmp_path / "spool" / NAME
+    mark.parent.mkdir()
+    mark.touch()
+    assert await spool.load(NAME) is None
+    assert await spool.waiting() == [NAME]
+    long_ago_s = mark.stat().st_mtime - STALE_S - 1
+    os.utime(mark, (long_ago_s, long_ago_s))
+    assert await spool.load(NAME) is None
+    assert await spool.waiting() == []
+
+
+async def test_two_processes_on_one_directory_do_each_other_no_harm(tmp_path: Path) -> None:
+    """Both save, both move everything; each record is seen at least once, and nothing is left or broken."""
+    one, other = Spool(tmp_path), Spool(tmp_path)
+    seen: dict[str, CallRecord] = {}
+
+    async def save(spool: Spool, numbers: range) -> None:
+        for number in numbers:
+            await spool.save(make_record(number, reason=f"call {number}"))
+
+    async def move(spool: Spool) -> None:
+        await trio.lowlevel.checkpoint()
+        while len(seen) < 40:
+            for name in await spool.waiting():
+                record = await spool.load(name)
+                if isinstance(record, CallRecord):
+                    seen[name] = record
+                    await spool.done(name)
+            await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(save, one, range(1, 21))
+            nursery.start_soon(save, other, range(21, 41))
+            nursery.start_soon(move, one)
+            nursery.start_soon(move, other)
+    assert {record.reason for record in seen.values()} == {f"call {number}" for number in range(1, 41)}
+    assert await one.waiting() == []
+    assert not files_in(tmp_path, "*.part")
+
+
+async def test_a_cancel_does_not_stop_a_save_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    writing, let_go = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        writing.set()
+        assert let_go.wait(10)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spool.save, RECORD)
+            await trio.to_thread.run_sync(writing.wait)
+            nursery.cancel_scope.cancel()
+            let_go.set()
+    assert await spool.waiting() == [NAME]
+    assert await spool.load(NAME) == RECORD
+
+
+@pytest.mark.parametrize("call_sid", ["../../etc/passwd", "..", "", "a/b", "nul\x00l", "CA1.answered", ".hidden"])
+async def test_odd_call_sids_stay_inside_and_are_found_again(tmp_path: Path, call_sid: str) -> None:
+    spool = Spool(tmp_path / "data")
+    record = attrs.evolve(RECORD, call_sid=CallSid(call_sid))
+    await spool.save(record)
+    [name] = await spool.waiting()
+    assert await spool.load(name) == record
+    assert {path.parent.name for path in files_in(tmp_path, "*")} == {"calls", "spool"}

@@ -1,0 +1,28 @@
+"""NB-5: what runs during a call: transcript in memory, audio, and nothing heavy."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+from virtual_call import open_scripted_call
+
+from agent.sim.model.script import Answer
+from agent.sim.sounds import tone
+
+
+async def test_nb_5_during_a_call_only_light_work_is_done(autojump_clock: MockClock) -> None:
+    """While it lasts: no record written, nothing handed over, one REST request (the recording's start).
+
+    The transcript is in memory; record, hang-up and hand-over come when the call is over.
+    """
+    answers = [Answer("Hello.", 1000), Answer("Nine to five.", 1500)]
+    async with open_scripted_call(answers) as (house, stream, _):
+        await stream.until_heard_ms(1000)
+        stream.say(tone(500))
+        await trio.sleep(4)
+        assert house.records.saved == []
+        assert house.handed_over() == []
+        assert [request.what for request in house.rest.requests] == ["start_recording"]
+        await stream.hang_up()
+    assert [turn.role for turn in house.record.turns] == ["agent", "caller", "agent"]
+    assert [record.call_sid for record in house.handed_over()] == [house.record.call_sid]
