@@ -19,29 +19,29 @@ import attrs
 import trio
 
 from agent.audio.generation import Generation, Purpose
-from agent.audio.pacer_metrics import TxMeter
+from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.barge_in import BargeInPolicy
 from agent.call.call_clock import CallClock
 from agent.call.conversation import Conversation
 from agent.call.ending import CallEnding
 from agent.call.ingress import Ingress
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.call.state import CallState, run_guest
 from agent.call.tool_calls import CallTools, tools_of
 from agent.call.transcript import Transcript
-from agent.call.watchdog import CallWatch
+from agent.call.watchdog import CallWatchdog
 from agent.carrier.media_stream import OutboundEncoder, Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.errors import ModelUnavailableError, SocketClosedError
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 from agent.core.records import CallRecord, Outcome
 from agent.core.tenant import Tenant
 from agent.core.units import GenerationId
 from agent.model import events as model
 from agent.model import requests
 from agent.model.outbox import ModelOutbox
-from agent.model.session import ModelLeg
-from agent.store.call_writer import CallKeeper
+from agent.model.session import ModelSessions
+from agent.store.call_writer import CallWriter
 from agent.store.sql.values import AnsweredCall
 from agent.tx_scheduler import TxScheduler
 from agent.wire.websocket import MessageSocket
@@ -71,16 +71,16 @@ class Call:
     conversation: Conversation = attrs.field(init=False)
     pacer: TxScheduler = attrs.field(init=False)
     ingress: Ingress = attrs.field(init=False)
-    leg: ModelLeg = attrs.field(init=False)
-    watch: CallWatch = attrs.field(init=False)
+    leg: ModelSessions = attrs.field(init=False)
+    watch: CallWatchdog = attrs.field(init=False)
     ending: CallEnding = attrs.field(init=False)
     tools: CallTools = attrs.field(init=False)
     _speeches: dict[GenerationId, Speech] = attrs.field(factory=dict)
     _greeted: bool = False
 
     def __attrs_post_init__(self) -> None:
-        state, house, events = self.state, self.state.house, self.state.events
-        settings = house.settings
+        state, services, events = self.state, self.state.services, self.state.events
+        settings = services.settings
         self.outbox = ModelOutbox(lambda: events.count("CALLER_AUDIO_DROPPED"))
         self.conversation = Conversation(
             effects=self,
@@ -96,14 +96,14 @@ class Call:
             socket=self.socket,
             encoder=OutboundEncoder(state.start.stream_sid),
             playout=state.playout,
-            seat=house.metronome.take_seat(),
+            slot=services.metronome.attach(),
             observer=self,
-            meter=TxMeter(self._report, events.telemetry.frame_lateness.observe),
+            meter=PacerMetrics(self._report, events.telemetry.frame_lateness.observe),
             lead_ms=settings.lead_ms,
             comfort_silence=settings.comfort_silence,
         )
-        self.leg = ModelLeg(
-            connect=house.connect_model,
+        self.leg = ModelSessions(
+            connect=services.connect_model,
             outbox=self.outbox,
             events=events,
             opening=self._opening,
@@ -118,10 +118,10 @@ class Call:
         self.tools = CallTools(
             state,
             self.conversation,
-            tools_of(state.tenant, house.tools, can_transfer=house.rest is not None),
+            tools_of(state.tenant, services.tools, can_transfer=services.rest is not None),
             self.ending,
         )
-        self.watch = CallWatch(
+        self.watch = CallWatchdog(
             state, self.conversation, self.pacer, clock, self._start_farewell, lambda: self._idle
         )
 
@@ -129,7 +129,7 @@ class Call:
 
     async def run(self) -> None:
         """Run all children until one ends the call. Raises what the essential ones raise, as a group."""
-        pace = partial(run_until_asked, self.pacer.run, self.pacer.stop, grace_s=WRITER_GRACE_S)
+        pace = partial(run_until_stopped, self.pacer.run, self.pacer.stop, grace_s=WRITER_GRACE_S)
         async with trio.open_nursery() as self.nursery:
             self.nursery.start_soon(self.ingress.run, name="ingress")
             self.nursery.start_soon(self._run_realtime, name="realtime")
@@ -138,27 +138,27 @@ class Call:
             self.nursery.start_soon(self.watch.run, name="watch")
             self.nursery.start_soon(self.watch.run_keepalive, self.socket, name="keepalive")
             self._start_guest("recording", self.ending.record_call)
-            if self.state.house.keeper is not None:
-                self._start_guest("keeping", partial(self._keep, self.state.house.keeper))
+            if self.state.services.keeper is not None:
+                self._start_guest("keeping", partial(self._keep, self.state.services.keeper))
 
     async def _run_realtime(self) -> None:
         """Keep the model connected; without one, apologise and hang up."""
         try:
             await self.leg.run()
         except ModelUnavailableError as error:
-            self.conversation.asking.give_up(str(error))
+            self.conversation.response_requests.give_up(str(error))
 
     async def _run_monitor(self) -> None:
         """Do what is due; sleep until the next thing is, or until an event changes it."""
         while True:
             now = trio.current_time()
             due = (
-                self.conversation.look_again(now),
-                self.ingress.look_for_audio(now),
-                self.ingress.look_for_keys(now),
+                self.conversation.due_interruption(now),
+                self.ingress.fill_gap(now),
+                self.ingress.flush_dtmf(now),
             )
             with trio.move_on_at(min((at for at in due if at is not None), default=math.inf)):
-                await self.state.turned.park()
+                await self.state.changed.park()
 
     async def _run_generation(
         self, generation: Generation, speech: Speech, chunks: trio.MemoryReceiveChannel[bytes]
@@ -182,7 +182,7 @@ class Call:
             generation.slicer.drop()
             speech.feed.close()
             del self._speeches[generation.id]
-            self.state.turned.unpark_all()
+            self.state.changed.unpark_all()
 
     async def _until_heard(self, generation: Generation) -> None:
         """Wait for the mark behind the last frame, or for the clock and its grace if none comes (D6)."""
@@ -193,20 +193,20 @@ class Call:
             if trio.current_time() >= latest:
                 return
             with trio.move_on_at(latest):
-                await self.state.turned.park()
+                await self.state.changed.park()
 
     # What the model's side tells
 
     def _opening(self) -> list[str]:
         """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
-        conversation, house = self.conversation, self.state.house
-        session = house.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
-        messages = [requests.encode_session_update(session, conversation.asking.next_event_id())]
+        conversation, services = self.conversation, self.state.services
+        session = services.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
+        messages = [requests.encode_session_update(session, conversation.response_requests.next_event_id())]
         said = conversation.replay()
         messages += said
-        greeting = house.greeting_of(self.state.tenant)
+        greeting = services.greeting_of(self.state.tenant)
         if greeting and not self._greeted and not said:
-            messages.append(conversation.asking.request(Purpose.GREETING, GREETING_REQUEST + greeting))
+            messages.append(conversation.response_requests.request(Purpose.GREETING, GREETING_REQUEST + greeting))
         return messages
 
     def _model_event(self, event: model.ModelEvent) -> None:
@@ -214,7 +214,7 @@ class Call:
         if not isinstance(event, model.AudioDelta | model.TranscriptDelta | model.OtherEvent):
             if isinstance(event, model.SpeechStarted):
                 self.watch.clock.caller_spoke()
-            self.state.turned.unpark_all()
+            self.state.changed.unpark_all()
 
     @property
     def _idle(self) -> bool:
@@ -224,7 +224,7 @@ class Call:
     def _session_lost(self) -> None:
         self.tools.session_lost()
         self.conversation.session_lost()
-        self.state.turned.unpark_all()
+        self.state.changed.unpark_all()
 
     # Effects of the conversation's decisions (see Effects)
 
@@ -255,7 +255,7 @@ class Call:
             self._speeches[generation.id].scope.cancel(reason="barge-in")
         self.ending.leaving = False
         self.pacer.clear()
-        self.state.turned.unpark_all()
+        self.state.changed.unpark_all()
 
     def to_model(self, message: str) -> None:
         """Send an event behind those before it."""
@@ -301,7 +301,7 @@ class Call:
         latency_s = now - self.conversation.barged_in_s
         self.state.events.telemetry.barge_in_latency.observe(latency_s)
         self.state.events.emit("CLEARED", latency_ms=round(latency_s * 1000, 1))
-        self.conversation.hearing.cleared(now)
+        self.conversation.truncation.cleared(now)
 
     def violation(self, generation: Generation) -> None:
         """Say loudly that the proof failed (PL-5)."""
@@ -312,7 +312,7 @@ class Call:
 
     # Guests
 
-    async def _keep(self, keeper: CallKeeper) -> None:
+    async def _keep(self, keeper: CallWriter) -> None:
         """Keep the call's row once the first frame is out (TX-9), and from then on each turn (NB-5)."""
         state, transcript = self.state, self.conversation.transcript
         await state.first_frame_sent.wait()
@@ -340,7 +340,7 @@ class Call:
 
 
 async def run_call(
-    socket: MessageSocket, start: Start, ticket: CallTicket, tenant: Tenant, house: CallHouse
+    socket: MessageSocket, start: Start, ticket: CallTicket, tenant: Tenant, services: CallServices
 ) -> CallRecord:
     """Serve one call from its ``start`` message to its durable record.
 
@@ -348,10 +348,10 @@ async def run_call(
     the call within its graces: the writers stop between two messages, the caller's leg is hung up, the record
     is kept and handed over. The socket stays open: closing it is the business of whoever opened it.
     """
-    events = house.events.bind(call=ticket.call_sid)
-    state = CallState(house, start, ticket, tenant, events, trio.current_time(), datetime.now(UTC))
+    events = services.events.bind(call=ticket.call_sid)
+    state = CallState(services, start, ticket, tenant, events, trio.current_time(), datetime.now(UTC))
     call = Call(socket, state)
-    house.active[ticket.call_sid] = state.scope
+    services.active[ticket.call_sid] = state.scope
     events.telemetry.active_calls.inc()
     events.emit("CALL_STARTED", direction=ticket.direction)
     try:
@@ -365,12 +365,12 @@ async def run_call(
                 state.end(Outcome.ERROR, repr(group.exceptions[0]))
                 events.exception("CALL_ERROR", group)
     finally:
-        call.pacer.seat.leave()
+        call.pacer.slot.leave()
         try:
             with trio.CancelScope(shield=True):
                 record = await call.ending.finish()
         finally:
-            del house.active[ticket.call_sid]
+            del services.active[ticket.call_sid]
             events.telemetry.active_calls.dec()
         events.telemetry.calls.labels(outcome=record.outcome.value).inc()
         events.emit("CALL_METRICS", outcome=record.outcome.value, **attrs.asdict(record.metrics))

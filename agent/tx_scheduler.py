@@ -18,8 +18,8 @@ import attrs
 import trio
 
 from agent.audio.generation import Generation
-from agent.audio.metronome import Seat
-from agent.audio.pacer_metrics import TxMeter
+from agent.audio.metronome import PacerSlot
+from agent.audio.pacer_metrics import PacerMetrics
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.units import FRAME_MS, SILENCE_FRAME
 from agent.playout import PlayoutClock
@@ -64,9 +64,9 @@ class TxScheduler:
     socket: MessageSocket
     encoder: OutboundEncoder
     playout: PlayoutClock
-    seat: Seat
+    slot: PacerSlot
     observer: TxObserver
-    meter: TxMeter
+    meter: PacerMetrics
     lead_ms: int
     comfort_silence: bool = False
     sending_since: float | None = None
@@ -92,7 +92,7 @@ class TxScheduler:
         """``generation`` has new audio, or is complete."""
         self.playout.owe(trio.current_time(), self.owed_frames)
         if not self._spurt and self._queue and self._queue[0] is generation:
-            self.seat.nudge()
+            self.slot.wake_if_idle()
 
     def withdraw(self, generation: Generation) -> None:
         """A generation ended: it leaves the queue with the frames it still owns."""
@@ -102,12 +102,12 @@ class TxScheduler:
     def clear(self) -> None:
         """Have the carrier drop what it holds, before anything else is sent."""
         self._clear_asked = True
-        self.seat.poke()
+        self.slot.wake()
 
     def stop(self) -> None:
         """Return from ``run`` at the next boundary between messages."""
         self._stopping = True
-        self.seat.poke()
+        self.slot.wake()
 
     @property
     def owed_frames(self) -> int:
@@ -119,7 +119,7 @@ class TxScheduler:
     async def run(self) -> None:
         """Send until ``stop``. Raises SocketClosedError when the carrier is gone.
 
-        Run it under ``run_until_asked``: cancelled directly it may leave half a frame on the wire.
+        Run it under ``run_until_stopped``: cancelled directly it may leave half a frame on the wire.
         """
         deadline: float | None = None
         while not self._stopping:
@@ -133,10 +133,10 @@ class TxScheduler:
             if self._clear_asked or self._stopping:
                 continue
             if self._spurt or self.comfort_silence:
-                deadline = await self.seat.tick()
+                deadline = await self.slot.tick()
             else:
                 deadline = None
-                await self.seat.idle()
+                await self.slot.idle()
 
     def _speakable(self) -> bool:
         """Whether the first live generation has a frame, or only its end mark, to send."""

@@ -1,6 +1,6 @@
 """The structure holds by itself: floors, no cycles, the pacer's diet, and tests that do not wait for real time.
 
-A module imports only from its own floor or a lower one. Who adds a module puts it on the lowest floor that has
+A module imports from its own room or from rooms on lower floors. Who adds a room puts it on the lowest floor that has
 everything it needs, in the table below.
 """
 
@@ -18,30 +18,35 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: "units errors",
-    1: "settings records telemetry eventlog door.tickets tenancy.tenant tenancy.fields",
-    # The pure core: no waiting, no clock, no socket. Times come in as arguments.
-    2: """ulaw frames generation playout tx_meter caller_meter barge_in turn_taking transcript asking hearing
-          conversation call_clock dtmf input_repair tools twilio_stream ws_shortcuts stages
-          model.errors model.events model.requests door.http_head door.signature door.twiml
-          tenancy.files cli.showing cli.transcript_view
-          pipeline.extraction pipeline.extraction_rules pipeline.analysis_request
-          pipeline.call_completed pipeline.inward pipeline.webhook_signature pipeline.wav_format
-          pipeline.transcription pipeline.talk_spans""",
-    # Shells around one socket, thread, signal, file or tick each.
-    3: """ws_connection websocket finishing metronome tx_scheduler carrier_rest record_store spool
-          embedded_postgres store pg tool_desk user_tools tenant_book loop_probe shutdown
-          model.outbox model.leg model.side door.front_door door.stream_desk pipeline.webhook_delivery
-          pipeline.openai_client pipeline.openai_rest pipeline.part_file pipeline.recordings
-          pipeline.carrier_media pipeline.wav_reading pipeline.transcribing pipeline.local_transcribing""",
-    # The call, and what comes after it.
-    4: """call_keeping call_tools call_house call_state call_ingress call_watch call_ending nursery_call
-          call_answer postcall pipeline.chores pipeline.facts pipeline.instruments pipeline.payload
-          pipeline.steps pipeline.worker""",
-    # What a process is made of: the server, the command line, the embedded model, and all that phones the agent.
-    5: """server door.web door.webhooks pipeline.process cli __main__ local sim demo bench""",
+    1: "core",
+    2: "audio playout store wire",
+    3: "carrier model pipeline postcall",
+    4: "local sim tx_scheduler",
+    5: "call",
+    6: "nursery_call",
+    7: "app",
 }
-FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+"""The rooms of the house: folders of ``agent/``, and the owner's four modules. A room imports from lower floors only."""
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
+PURE = """
+    audio.frames audio.gap_filler audio.generation audio.level_meter audio.pacer_metrics audio.ulaw
+    call.barge_in call.conversation call.dtmf call.response_requests call.responses call.tools.declare call.transcript
+    call.truncation call.call_clock
+    carrier.http_head carrier.media_stream carrier.signature carrier.twiml
+    core.steps core.tenant core.tenant_fields core.units core.errors
+    model.errors model.events model.requests playout wire.text_frames
+    app.cli.calls.transcript_view app.cli.tenants.files app.cli.terminal_text
+    pipeline.analysis.extraction pipeline.analysis.extraction_rules pipeline.analysis.request
+    pipeline.recording.wav_format pipeline.transcription.talk_spans pipeline.transcription.transcription
+    pipeline.webhook.address_policy pipeline.webhook.call_completed pipeline.webhook.signature
+""".split()
+"""The pure core: no waiting, no clock, no socket; times come in as arguments. Rooms mix pure modules and shells."""
+ENTRIES = 12
+"""In one folder at the most, unless its reason stands here."""
+CROWDED = {
+    "agent/core": "what every room shares, one idea a file",
+    "agent/call": "the parts of one call; what belongs together of them is in tools/",
+}
 WAITS_OR_KNOWS_THE_TIME = {
     "trio", "asyncio", "threading", "socket", "ssl", "selectors", "subprocess", "signal", "time", "httpx",
     "requests", "trio_websocket", "random", "logging",
@@ -85,39 +90,29 @@ def own_imports(name: str) -> set[str]:
     return {other for other in imported(tree_of(PATHS[name])) if other in PATHS and other != "agent"}
 
 
-def place_of(name: str) -> str:
-    """Where a module stands in the table: under its own name, or else its package's."""
-    inner = name.removeprefix("agent.")
-    return inner if inner in FLOOR_OF else inner.partition(".")[0]
+def room_of(name: str) -> str:
+    """The room a module is in: the first part of its name inside ``agent``."""
+    return name.removeprefix("agent.").partition(".")[0]
 
 
-def floor_of(name: str) -> int:
-    """The floor of a module: its own, or that of the package it is in."""
-    return FLOOR_OF[place_of(name)]
+HOUSED = [name for name in PATHS if name not in {"agent", "agent.__main__"}]
+"""All but the public face and ``python -m agent``: they are above the house."""
 
 
-def is_face(name: str) -> bool:
-    """Whether it is a package's ``__init__`` that imports nothing: it stands nowhere."""
-    return PATHS[name].name == "__init__.py" and not own_imports(name)
-
-
-HOUSED = [name for name in PATHS if not is_face(name)]
-
-
-def test_every_module_has_its_floor() -> None:
-    homeless = sorted(name for name in HOUSED if place_of(name) not in FLOOR_OF)
-    assert not homeless, f"put {homeless} on the lowest floor that has what they import: FLOORS in {__file__}"
-    gone = sorted(set(FLOOR_OF) - {place_of(name) for name in HOUSED})
-    assert not gone, f"{gone} are on a floor but do not exist any more: FLOORS in {__file__}"
-    assert sum(len(names.split()) for names in FLOORS.values()) == len(FLOOR_OF), "a module is on two floors"
+def test_every_room_has_its_floor() -> None:
+    rooms = {room_of(name) for name in HOUSED}
+    assert rooms == set(FLOOR_OF), f"FLOORS in {__file__} has one entry per room"
+    assert len(FLOORS) <= 10
+    assert sum(len(names.split()) for names in FLOORS.values()) == len(FLOOR_OF), "a room is on two floors"
 
 
 def test_imports_only_go_down() -> None:
+    """From one room into another on a lower floor, or within a room."""
     upward = [
-        f"{name} (floor {floor_of(name)}) imports {other} (floor {floor_of(other)})"
+        f"{name} (floor {FLOOR_OF[room_of(name)]}) imports {other} (floor {FLOOR_OF[room_of(other)]})"
         for name in HOUSED
         for other in sorted(own_imports(name))
-        if not is_face(other) and floor_of(other) > floor_of(name)
+        if room_of(other) != room_of(name) and FLOOR_OF[room_of(other)] >= FLOOR_OF[room_of(name)]
     ]
     assert not upward, "\n".join(upward)
 
@@ -129,20 +124,51 @@ def test_nothing_is_imported_in_a_circle() -> None:
         pytest.fail("an import cycle: " + " <- ".join(error.args[1]))
 
 
+def test_the_hall_is_small() -> None:
+    """In ``agent/`` itself are its public face, the way in, the owner's four modules and the rooms."""
+    hall = sorted(path.name for path in (ROOT / "agent").glob("*.py"))
+    assert len(hall) <= 8, hall
+
+
+@pytest.mark.parametrize("top", ["agent", "tests", "bench"])
+def test_no_folder_is_crowded(top: str) -> None:
+    """About ten entries in any folder; where there are more, the reason is said above."""
+    folders = [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir() and path.name != "__pycache__")]
+    crowded = {
+        path: count
+        for folder in folders
+        if (count := sum(entry.name not in {"__pycache__", "__init__.py"} for entry in folder.iterdir())) > ENTRIES
+        if (path := folder.relative_to(ROOT).as_posix()) not in CROWDED
+    }
+    assert not crowded
+
+
+def test_postgres_knows_of_no_call() -> None:
+    """psycopg on Trio, and the embedded server, could be packages of their own."""
+    allowed = {
+        "agent.store.pg": ("agent.store.pg",),
+        "agent.store.embedded_postgres": ("agent.store.embedded_postgres", "agent.core.errors", "agent.core.durable"),
+    }
+    for room, inside in allowed.items():
+        found = {other for name in PATHS if name.startswith(room) for other in own_imports(name)}
+        assert not {other for other in found if not other.startswith(inside)}
+
+
+def test_agent_imports_nothing_of_the_benchmark_and_the_tests() -> None:
+    assert not [name for name, path in PATHS.items() if tops(tree_of(path)) & {"bench", "tests"}]
+
+
 def test_the_simulators_serve_no_real_call() -> None:
     users = {name for name in PATHS for other in own_imports(name) if other.startswith("agent.sim")}
-    allowed = ("agent.sim", "agent.app.demo", "agent.bench")
+    allowed = ("agent.sim", "agent.app.demo")
     assert not [name for name in users if not name.startswith(allowed)]
 
 
 def test_the_core_is_pure() -> None:
-    """Floor 2 neither waits nor looks at a clock: whatever it decides can be tested as a function."""
-    impure = {
-        name: found
-        for name in HOUSED
-        if floor_of(name) == 2
-        if (found := tops(tree_of(PATHS[name])) & WAITS_OR_KNOWS_THE_TIME)
-    }
+    """It neither waits nor looks at a clock: whatever it decides can be tested as a function."""
+    gone = [name for name in PURE if f"agent.{name}" not in PATHS]
+    assert not gone
+    impure = {name: found for name in PURE if (found := tops(tree_of(PATHS[f"agent.{name}"])) & WAITS_OR_KNOWS_THE_TIME)}
     assert not impure
 
 
@@ -174,7 +200,7 @@ def test_st_5_the_packages() -> None:
     assert "pytest-trio" in names(project["optional-dependencies"]["dev"])
 
 
-@pytest.mark.parametrize("name", ["tx_scheduler", "playout", "tx_meter"])
+@pytest.mark.parametrize("name", ["tx_scheduler", "playout", "audio.pacer_metrics"])
 def test_tx_4_the_pacer_imports_no_rest_no_logging_no_traces(name: str) -> None:
     found = tops(tree_of(PATHS[f"agent.{name}"]))
     assert not found & {"logging", "structlog", "traceback", "twilio", "httpx", "requests", "openai", "psycopg"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.call.ingress import receive_start
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.errors import AdmissionError, SocketClosedError
@@ -16,7 +16,7 @@ from agent.wire.websocket import MessageSocket
 POLICY_VIOLATION: Final = 1008
 
 
-async def answer(socket: MessageSocket, house: CallHouse, admit: Callable[[Start], CallTicket]) -> None:
+async def answer(socket: MessageSocket, services: CallServices, admit: Callable[[Start], CallTicket]) -> None:
     """Serve one carrier stream: admit it by its ``start`` message, then run its call.
 
     ``admit`` raises AdmissionError for a stream that is not to be served. Raises nothing but Cancelled; the
@@ -24,18 +24,18 @@ async def answer(socket: MessageSocket, house: CallHouse, admit: Callable[[Start
     """
     code, reason = 1000, ""
     try:
-        start = await receive_start(socket, house.events)
+        start = await receive_start(socket, services.events)
         ticket = admit(start)
-        if ticket.call_sid in house.active:
+        if ticket.call_sid in services.active:
             raise AdmissionError("second_stream", "this call has a stream already")  # noqa: TRY301
-        tenant = house.tenants.of_call(ticket.direction, ticket.caller, ticket.called)
+        tenant = services.tenants.of_call(ticket.direction, ticket.caller, ticket.called)
         if tenant is None:
             raise AdmissionError("unknown_number", "the number that was called belongs to nobody")  # noqa: TRY301
-        await run_call(socket, start, ticket, tenant, house)
+        await run_call(socket, start, ticket, tenant, services)
     except AdmissionError as error:
-        house.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
+        services.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
         code, reason = POLICY_VIOLATION, error.detail[:120]
     except SocketClosedError as closed:
-        house.events.emit("STREAM_LEFT", code=closed.code)
+        services.events.emit("STREAM_LEFT", code=closed.code)
     finally:
         await socket.aclose(code, reason)  # noqa: ASYNC102 - it shields and bounds itself

@@ -20,7 +20,7 @@ from agent.app.call_answer import answer
 from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain
 from agent.audio.metronome import Metronome
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.call.tools.builtin import DeskTools, StoreDesk
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
 from agent.call.tools.loading import load_tools
@@ -28,9 +28,9 @@ from agent.carrier.front_door import FrontDoor
 from agent.carrier.http_app import http_server, make_app
 from agent.carrier.rest import CarrierRest, open_twilio_rest
 from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_admission import StreamDesk
-from agent.carrier.stream_token import TokenBook, stream_secret
-from agent.carrier.webhooks import Reception
+from agent.carrier.stream_admission import StreamAdmission
+from agent.carrier.stream_token import StreamTokens, stream_secret
+from agent.carrier.webhooks import VoiceWebhooks
 from agent.core.event_log import EventLog, open_logging
 from agent.core.records import RecordingCallback
 from agent.core.settings import Settings
@@ -38,10 +38,10 @@ from agent.core.telemetry import Telemetry
 from agent.model.endpoint import ModelSide
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.store import Database, open_database
-from agent.store.call_writer import CallKeeper, StoreJournal
+from agent.store.call_writer import CallWriter, StoreJournal
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
-from agent.store.tenant_directory import TenantBook, default_tenant
+from agent.store.tenant_directory import TenantDirectory, default_tenant
 
 if TYPE_CHECKING:
     from agent.pipeline.worker import Worker
@@ -88,8 +88,8 @@ async def _open_worker(settings: Settings, database: Database, events: EventLog)
     from agent.pipeline.backends import open_instruments  # noqa: PLC0415
     from agent.pipeline.worker import Worker  # noqa: PLC0415
 
-    async with open_instruments(settings) as instruments:
-        yield Worker(database, instruments, events, settings.worker_calls)
+    async with open_instruments(settings) as backends:
+        yield Worker(database, backends, events, settings.worker_calls)
 
 
 @attrs.define(eq=False)
@@ -102,13 +102,13 @@ class _Server:
     worker: Worker | None
     """None: workers of their own do the work."""
     spool: Spool = attrs.field(init=False)
-    keeper: CallKeeper = attrs.field(init=False)
-    tenants: TenantBook = attrs.field(init=False)
+    keeper: CallWriter = attrs.field(init=False)
+    tenants: TenantDirectory = attrs.field(init=False)
     channel: PostCallChannel = attrs.field(init=False, factory=PostCallChannel.open)
     metronome: Metronome = attrs.field(init=False, factory=Metronome)
     model: ModelSide = attrs.field(init=False)
-    house: CallHouse = attrs.field(init=False)
-    desk: StreamDesk = attrs.field(init=False)
+    services: CallServices = attrs.field(init=False)
+    admission: StreamAdmission = attrs.field(init=False)
     door: FrontDoor = attrs.field(init=False)
     stop: StopSignals = attrs.field(init=False)
 
@@ -116,10 +116,10 @@ class _Server:
         settings, events = self.settings, self.events
         self.stop = StopSignals(events)
         self.spool = Spool(settings.data_dir)
-        self.keeper = CallKeeper(StoreJournal(self.database), events, self.spool.save_answered)
-        self.tenants = TenantBook(default_tenant(settings), settings.unknown_number)
+        self.keeper = CallWriter(StoreJournal(self.database), events, self.spool.save_answered)
+        self.tenants = TenantDirectory(default_tenant(settings), settings.unknown_number)
         self.model = ModelSide(settings, events)
-        self.house = CallHouse(
+        self.services = CallServices(
             settings=settings,
             events=events,
             metronome=self.metronome,
@@ -133,26 +133,26 @@ class _Server:
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
         check = SignatureCheck(token, settings.public_url, settings.allow_unsigned)
-        tokens = TokenBook(stream_secret(token))
-        self.desk = StreamDesk(
+        tokens = StreamTokens(stream_secret(token))
+        self.admission = StreamAdmission(
             check,
             tokens,
             events,
             settings.max_calls,
-            lambda socket, admit: answer(socket, self.house, admit),
+            lambda socket, admit: answer(socket, self.services, admit),
             self.not_ready,
         )
-        reception = Reception(
+        webhooks = VoiceWebhooks(
             check,
             tokens,
             events,
             self.not_ready,
-            lambda: self.desk.is_promised,
+            lambda: self.admission.is_promised,
             self._recording_told,
             self.tenants,
         )
-        app = make_app(reception)
-        self.door = FrontDoor(self.desk.serve, http_server(app), events)
+        app = make_app(webhooks)
+        self.door = FrontDoor(self.admission.serve, http_server(app), events)
 
     def not_ready(self) -> str:
         """Why no call can be taken now; empty when one can."""
@@ -204,8 +204,8 @@ class _Server:
             services.start_soon(self._keep_model, url, started)
             await self.stop.stop.wait()
             await drain(
-                self.house.active,
-                self.desk.wait_empty,
+                self.services.active,
+                self.admission.wait_empty,
                 self.stop.hurry,
                 drain_s=settings.drain_s,
                 events=self.events,

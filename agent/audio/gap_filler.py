@@ -19,7 +19,7 @@ FILL_AT_MOST_MS: Final = 1000
 
 
 @attrs.define(eq=False)
-class InputRepair:
+class GapFiller:
     """How much silence is owed to the model."""
 
     filled_ms: int = 0

@@ -29,7 +29,7 @@ _FULL_SCALE: Final = 8159
 
 
 @attrs.define(eq=False)
-class CallerMeter:
+class LevelMeter:
     """The loudness of one caller, frame by frame."""
 
     frames: int = 0

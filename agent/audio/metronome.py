@@ -22,8 +22,8 @@ PHASES: Final = 10
 
 
 @attrs.define(eq=False)
-class Seat:
-    """One pacer's place at the metronome. Only its own task waits on it; anyone may ``poke`` or ``nudge`` it.
+class PacerSlot:
+    """One pacer's place at the metronome. Only its task waits on it; anyone may ``wake`` it.
 
     Nothing is remembered for a wait that has not begun: the pacer looks at what it was asked, then waits, with no
     checkpoint between the two.
@@ -45,11 +45,11 @@ class Seat:
         """Wait until poked, however many ticks pass."""
         await self._wait(wants_tick=False)
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """End the present wait."""
         self._wake(None)
 
-    def nudge(self) -> None:
+    def wake_if_idle(self) -> None:
         """End the present wait if it is not for a tick: what can wait for it costs no tick."""
         if not self._wants_tick:
             self._wake(None)
@@ -94,23 +94,23 @@ class Metronome:
 
     period_s: float = FRAME_S
     phases: int = PHASES
-    _seats: list[list[Seat]] = attrs.field(init=False)
+    _slots: list[list[PacerSlot]] = attrs.field(init=False)
     _expected: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._seats = [[] for _ in range(self.phases)]
+        self._slots = [[] for _ in range(self.phases)]
 
-    def take_seat(self) -> Seat:
+    def attach(self) -> PacerSlot:
         """A seat in the phase with the fewest others."""
-        phase = min(range(self.phases), key=lambda index: len(self._seats[index]))
-        seat = Seat(self, phase)
-        self._seats[phase].append(seat)
-        return seat
+        phase = min(range(self.phases), key=lambda index: len(self._slots[index]))
+        slot = PacerSlot(self, phase)
+        self._slots[phase].append(slot)
+        return slot
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: PacerSlot) -> None:
         """Take a seat back; may be repeated."""
-        if seat in self._seats[seat.phase]:
-            self._seats[seat.phase].remove(seat)
+        if slot in self._slots[slot.phase]:
+            self._slots[slot.phase].remove(slot)
 
     def expect(self) -> None:
         """A seat waits for its tick: wake the metronome if it sleeps."""
@@ -131,18 +131,18 @@ class Metronome:
                     await self._expected.wait()
                     beat = max(beat, ceil((trio.current_time() - base_s) / self.period_s))
                 rang = False
-            if self._seats[phase]:
+            if self._slots[phase]:
                 deadline = base_s + beat * self.period_s + phase * step_s
                 await trio.sleep_until(deadline)
                 now = trio.current_time()
                 if now - deadline > self.period_s:
                     base_s += now - deadline
                     deadline = now
-                for seat in self._seats[phase]:
-                    rang = seat.ring(deadline) or rang
+                for slot in self._slots[phase]:
+                    rang = slot.ring(deadline) or rang
             phase += 1
             if phase == self.phases:
                 phase, beat = 0, beat + 1
 
     def _anyone_waits(self) -> bool:
-        return any(seat.expects_tick for seats in self._seats for seat in seats)
+        return any(slot.expects_tick for slots in self._slots for slot in slots)

@@ -25,7 +25,7 @@ Report = Callable[[str, float], None]
 
 
 @attrs.define(eq=False)
-class TxMeter:
+class PacerMetrics:
     """The figures of one call's pacer."""
 
     report: Report

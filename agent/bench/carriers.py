@@ -30,7 +30,7 @@ from agent.sim.carrier.playback import PlaybackBuffer
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
-from agent.wire.connection import Wanted
+from agent.wire.connection import SendCheck
 from agent.wire.websocket import TrioWebSocket, open_client
 
 _MEDIA: Final = '{"event":"media"'
@@ -81,7 +81,7 @@ class WatchedSocket:
             heard_ms = max(reached - spells[-1].begin_bytes, 0) / BYTES_PER_MS
         self.seen.clears.append(Clear(now, len(spells) - 1, heard_ms))
 
-    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+    async def send(self, message: str, wanted: SendCheck | None = None) -> bool:
         """See MessageSocket."""
         return await self.inner.send(message, wanted)
 

@@ -20,7 +20,7 @@ from agent.core.event_log import EventLog
 from agent.core.records import Turn
 from agent.core.telemetry import Telemetry
 from agent.store import Database
-from agent.store.call_writer import CallKeeper, StoreJournal
+from agent.store.call_writer import CallWriter, StoreJournal
 from agent.store.pg import open_pool
 from agent.store.sql.values import AnsweredCall
 
@@ -97,7 +97,7 @@ async def measure_keeping(conninfo: str, *, turns: int = TURNS) -> KeepingFigure
             database = Database(conninfo, pool)
             await database.make_ready()
             journal = _Journal(StoreJournal(database))
-            keeper = CallKeeper(journal, EventLog(Telemetry()), _no_spool)
+            keeper = CallWriter(journal, EventLog(Telemetry()), _no_spool)
             nursery.start_soon(keeper.run)
             call = AnsweredCall(
                 "CAbench", "default", "inbound", "+15551230001", "+15551230002", datetime.now(UTC)
@@ -124,7 +124,7 @@ async def measure_keeping(conninfo: str, *, turns: int = TURNS) -> KeepingFigure
     )
 
 
-async def _keep_one(keeper: CallKeeper, journal: _Journal, number: int) -> float:
+async def _keep_one(keeper: CallWriter, journal: _Journal, number: int) -> float:
     """Keep a turn until its row is there; returns for how long its call was held."""
     turn = Turn("caller", f"item_{number}", _WORDS, _WORDS, number * 3000, 2500, 2500, interrupted=False)
     journal.written = trio.Event()

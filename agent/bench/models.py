@@ -25,7 +25,7 @@ from agent.bench.plan import LoadPlan, SimulatorOrder, read_signature
 from agent.core.errors import SocketClosedError
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
-from agent.wire.connection import Wanted
+from agent.wire.connection import SendCheck
 from agent.wire.websocket import TrioWebSocket, open_server_handshake
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
@@ -78,7 +78,7 @@ class WatchedSocket:
         elif event.type == "response.cancel":
             self.seen.cancels += 1
 
-    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+    async def send(self, message: str, wanted: SendCheck | None = None) -> bool:
         """See MessageSocket."""
         if message.startswith(_SPEECH_STARTED):
             self.seen.speech_started_s.append(time.monotonic())

@@ -51,8 +51,8 @@ class RecordingDesk:
     callbacks: dict[str, str] = attrs.field(factory=dict)
     """Where to tell of which call."""
 
-    def make_app(self, crew: trio.Nursery) -> FastAPI:
-        """The ASGI application; callbacks are posted in ``crew``."""
+    def make_app(self, task_nursery: trio.Nursery) -> FastAPI:
+        """The ASGI application; callbacks are posted in ``task_nursery``."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
         @app.post(_API + "/Calls/{call_sid}/Recordings.json")
@@ -72,7 +72,7 @@ class RecordingDesk:
 
         @app.post("/ended")
         async def ended(request: Request) -> None:
-            crew.start_soon(self._tell, msgspec.json.decode(await request.body(), type=list[str]))
+            task_nursery.start_soon(self._tell, msgspec.json.decode(await request.body(), type=list[str]))
 
         return app
 

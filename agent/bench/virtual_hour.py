@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from agent.app.call_answer import answer
 from agent.audio.metronome import Metronome
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.event_log import EventLog
@@ -85,11 +85,11 @@ async def _run_hour(plan: HourPlan) -> HourFigures:
     model = ScriptedRealtime(default=reply, record=False)
     speech = Utterance(tone(plan.speech_ms))
     async with (
-        _open_house(model, plan) as house,
+        _open_house(model, plan) as services,
         open_memory_sockets() as (carrier_end, agent_end),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(answer, agent_end, house, _admit)
+        nursery.start_soon(answer, agent_end, services, _admit)
         async with open_simulated_stream(
             carrier_end,
             call_sid=_CALL_SID,
@@ -108,10 +108,10 @@ async def _run_hour(plan: HourPlan) -> HourFigures:
 
 
 @asynccontextmanager
-async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[CallHouse]:
+async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[CallServices]:
     channel = PostCallChannel.open()
     metronome = Metronome()
-    house = CallHouse(
+    services = CallServices(
         settings=load_settings(openai_api_key="none", idle_prompt_s=0.0, max_call_s=plan.call_s * 2),
         events=EventLog(Telemetry()),
         metronome=metronome,
@@ -123,7 +123,7 @@ async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[
     with channel.calls_end, channel.service_end:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(metronome.run)
-            yield house
+            yield services
             nursery.cancel_scope.cancel(reason="the hour is over")
 
 

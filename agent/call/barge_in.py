@@ -53,7 +53,7 @@ class BargeInPolicy:
         self.speaking_since = None
         self._protecting = False
 
-    def look_again(self, *, greeting_heard_ms: int | None, voiced: bool) -> SpeechStart:
+    def due_interruption(self, *, greeting_heard_ms: int | None, voiced: bool) -> SpeechStart:
         """Decide on a protected start again; ask each PROTECT_CHECK_S while ``protecting``.
 
         ``voiced`` is our own ear: the model reports the end of speech only after its end-point silence, so a

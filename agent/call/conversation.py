@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol
 import attrs
 
 from agent.audio.generation import Generation, Purpose
-from agent.audio.level_meter import CallerMeter
+from agent.audio.level_meter import LevelMeter
 from agent.call.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
-from agent.call.response_requests import Addressee, Asking
-from agent.call.responses import TurnTaking
+from agent.call.response_requests import Addressee, ResponseRequests
+from agent.call.responses import ResponseTracker
 from agent.call.transcript import Transcript
-from agent.call.truncation import Hearing
+from agent.call.truncation import TruncationLedger
 from agent.core.errors import GenerationTooLongError
 from agent.core.event_log import EventLog
 from agent.core.records import Turn
@@ -63,11 +63,11 @@ class Conversation:
     events: EventLog
     policy: BargeInPolicy
     transcript: Transcript
-    meter: CallerMeter
+    meter: LevelMeter
     max_answer_ms: int
     endpoint_ms: int = 0
     """Silence the model waits for at the end of a turn: the ``audio_end_ms`` it reports includes it."""
-    turns: TurnTaking = attrs.field(factory=TurnTaking)
+    turns: ResponseTracker = attrs.field(factory=ResponseTracker)
     barge_in_events: int = 0
     frames_dropped: int = 0
     turn_latencies_ms: list[int] = attrs.field(factory=list)
@@ -76,8 +76,8 @@ class Conversation:
     appended_ms: int = 0
     """Caller audio given to the model in this session: its clock for speech events."""
     barged_in_s: float = 0.0
-    asking: Asking = attrs.field(init=False)
-    hearing: Hearing = attrs.field(init=False)
+    response_requests: ResponseRequests = attrs.field(init=False)
+    truncation: TruncationLedger = attrs.field(init=False)
     _generations: dict[ResponseId, Generation] = attrs.field(factory=dict)
     _live: list[Generation] = attrs.field(factory=list)
     _told: list[tuple[int, str, str]] = attrs.field(factory=list)
@@ -85,8 +85,10 @@ class Conversation:
     _last_id: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.asking = Asking(self.effects, self.turns, self.events)
-        self.hearing = Hearing(self.playout, self.transcript, self.effects.to_model, self.asking.next_event_id)
+        self.response_requests = ResponseRequests(self.effects, self.turns, self.events)
+        self.truncation = TruncationLedger(
+            self.playout, self.transcript, self.effects.to_model, self.response_requests.next_event_id
+        )
 
     # What others ask
 
@@ -111,8 +113,8 @@ class Conversation:
     def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
         self._told.append((self._since_answer_ms(now), "user", text))
-        self.effects.to_model(requests.encode_text_item("user", text, self.asking.next_event_id()))
-        self.asking.ask_when_free(Purpose.KEYS)
+        self.effects.to_model(requests.encode_text_item("user", text, self.response_requests.next_event_id()))
+        self.response_requests.ask_when_free(Purpose.KEYS)
 
     def say(self, audio: bytes, now: float) -> Generation:
         """Speak bundled audio ourselves, without the model."""
@@ -145,21 +147,21 @@ class Conversation:
         if decision is SpeechStart.INTERRUPT:
             self._interrupt(now, audible=audible)
 
-    def look_again(self, now: float) -> float | None:
+    def due_interruption(self, now: float) -> float | None:
         """Decide what is due; returns when to look next, or None for not before the next event."""
         if self.policy.protecting:
-            decision = self.policy.look_again(
+            decision = self.policy.due_interruption(
                 greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.meter.voiced
             )
             if decision is SpeechStart.INTERRUPT:
                 self._interrupt(now, audible=True)
             if self.policy.protecting:
                 return now + PROTECT_CHECK_S
-        if self.asking.given_up:
+        if self.response_requests.given_up:
             return None
         if self.turns.answer_due(now, caller_speaking=self.policy.caller_speaking):
             self.events.emit("TURN_RECOVERED")
-            self.asking.ask(Purpose.TURN)
+            self.response_requests.ask(Purpose.TURN)
         return None if self.policy.caller_speaking else self.turns.owed_at
 
     def _interrupt(self, now: float, *, audible: bool) -> None:
@@ -170,7 +172,7 @@ class Conversation:
         for generation in generations:
             generation.interrupted = True
         self._live.clear()
-        self.hearing.cut_off(generations)
+        self.truncation.cut_off(generations)
         self.playout.cancelled(now)
         if generations:
             self.barged_in_s = now
@@ -190,7 +192,9 @@ class Conversation:
         )
 
     def _cancel_response(self, response_id: ResponseId) -> None:
-        self.effects.to_model(requests.encode_response_cancel(response_id, self.asking.next_event_id()))
+        self.effects.to_model(
+            requests.encode_response_cancel(response_id, self.response_requests.next_event_id())
+        )
 
     def _speech_stopped(self, event: model.SpeechStopped, now: float) -> None:
         self.policy.speech_stopped()
@@ -208,15 +212,17 @@ class Conversation:
 
     def _created(self, event: model.ResponseCreated, now: float) -> None:
         purpose = _PURPOSES.get(event.purpose)
-        birth = self.turns.created(event.response_id, purpose, caller_speaking=self.policy.caller_speaking)
-        if birth is None:
+        new_response = self.turns.created(event.response_id, purpose, caller_speaking=self.policy.caller_speaking)
+        if new_response is None:
             self.events.emit("DUPLICATE_RESPONSE", "warning", response_id=event.response_id)
-        elif birth.unwanted:
+        elif new_response.unwanted:
             self.events.emit("CANCELLED_AT_BIRTH", response_id=event.response_id)
             if self.turns.cancel(event.response_id):
                 self._cancel_response(event.response_id)
         else:
-            self._generations[event.response_id] = self._new_generation(event.response_id, birth.purpose, now)
+            self._generations[event.response_id] = self._new_generation(
+                event.response_id, new_response.purpose, now
+            )
 
     def _new_generation(self, response_id: ResponseId, purpose: Purpose, now: float) -> Generation:
         self._last_id += 1
@@ -234,7 +240,7 @@ class Conversation:
         if generation is None or not generation.live or (generation.closed and not generation.overflowed):
             self.events.count("STALE_DELTA")
             if generation is not None:
-                self.hearing.came_late(generation, event.item_id, event.content_index)
+                self.truncation.came_late(generation, event.item_id, event.content_index)
             return
         if generation.overflowed:
             self.events.count("DELTA_OVER_LIMIT")
@@ -274,12 +280,12 @@ class Conversation:
                 self._complete(generation)
         if event.status == "failed":
             purpose = generation.purpose if generation is not None else Purpose.ANSWER
-            self.asking.failed(purpose, event.reason, event.message, now)
+            self.response_requests.failed(purpose, event.reason, event.message, now)
         elif event.status == "completed":
-            self.asking.succeeded()
+            self.response_requests.succeeded()
 
     def _error(self, event: model.ErrorEvent, now: float) -> None:
-        if self.hearing.refused(event.event_id):
+        if self.truncation.refused(event.event_id):
             return
         grade = severity(event.kind, event.code)
         level: Any = "info" if grade is Severity.IGNORABLE else "error"
@@ -287,11 +293,11 @@ class Conversation:
             "MODEL_ERROR", level, severity=grade.value, code=event.code or event.kind, message=event.message
         )
         if grade is Severity.FATAL:
-            self.asking.give_up(event.message)
+            self.response_requests.give_up(event.message)
         elif grade is Severity.RECONNECT:
             self.effects.renew_session(event.code)
         else:
-            self.asking.refused(event, grade, now)
+            self.response_requests.refused(event, grade, now)
 
     # What playback and the session say
 
@@ -308,7 +314,7 @@ class Conversation:
         """The caller heard the last frame of a generation."""
         if generation in self._live:
             self._live.remove(generation)
-        self.hearing.heard_to_end(generation)
+        self.truncation.heard_to_end(generation)
         self.events.count("ANSWER_HEARD")
 
     def session_lost(self) -> None:
@@ -317,10 +323,10 @@ class Conversation:
             if generation.purpose is Purpose.GREETING and not generation.received_bytes:
                 self.turns.withdraw(generation.response_id)
             self._complete(generation)
-        self.hearing.session_lost(self._live)
+        self.truncation.session_lost(self._live)
         self.turns.session_lost()
         self.policy.speech_stopped()
-        self.asking.session_lost()
+        self.response_requests.session_lost()
         self.appended_ms = 0
         self._generations.clear()
 
@@ -332,7 +338,9 @@ class Conversation:
             spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
         spoken.sort(key=lambda entry: entry[0])
         return [
-            requests.encode_text_item(role, text, self.asking.next_event_id()) for _, role, text in spoken if text
+            requests.encode_text_item(role, text, self.response_requests.next_event_id())
+            for _, role, text in spoken
+            if text
         ]
 
     def _since_answer_ms(self, at_s: float) -> int:
@@ -342,9 +350,9 @@ class Conversation:
         """The call is over: what was still live ends as heard up to now."""
         for generation in self.live:
             generation.cancel(now)
-            self.hearing.ended_with_call(generation, now)
+            self.truncation.ended_with_call(generation, now)
         self._live.clear()
-        self.hearing.cleared(now)
+        self.truncation.cleared(now)
 
 
 def _retold(turn: Turn) -> tuple[str, str]:

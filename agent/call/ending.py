@@ -16,12 +16,12 @@ import attrs
 import trio
 
 from agent.audio.generation import Purpose
-from agent.audio.pacer_metrics import TxMeter
+from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
 from agent.call.state import CallState, run_guest
 from agent.core.errors import CarrierError
 from agent.core.records import CallMetrics, CallRecord, Outcome
-from agent.model.session import ModelLeg
+from agent.model.session import ModelSessions
 
 DRAIN_EXTRA_S: Final = 0.4
 """Waited after the last word was heard, before hanging up (PL-6)."""
@@ -37,8 +37,8 @@ class CallEnding:
 
     state: CallState
     conversation: Conversation
-    leg: ModelLeg
-    meter: TxMeter
+    leg: ModelSessions
+    meter: PacerMetrics
     leaving: bool = False
     """The model asked to hang up or to transfer; a barge-in takes that back."""
     _transferring: int = 0
@@ -60,7 +60,7 @@ class CallEnding:
         It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError
         and trio.TooSlowError; the call goes on then.
         """
-        state, rest = self.state, self.state.house.rest
+        state, rest = self.state, self.state.services.rest
         if rest is None:
             return False
         state.events.emit("TRANSFER_ASKED", number=number)
@@ -90,8 +90,8 @@ class CallEnding:
         """Have the model say goodbye, then end the call, heard or not, within FAREWELL_BOUND_S."""
         with trio.move_on_after(FAREWELL_BOUND_S):
             while self.conversation.turns.busy:
-                await self.state.turned.park()
-            self.conversation.asking.ask(Purpose.FAREWELL, instructions)
+                await self.state.changed.park()
+            self.conversation.response_requests.ask(Purpose.FAREWELL, instructions)
             await self._drain()
         self.state.end(outcome, "the agent said goodbye")
 
@@ -99,7 +99,7 @@ class CallEnding:
         """The model is of no use any more: say so with the bundled prompt, then end the call."""
         self.state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
         with trio.move_on_after(FAREWELL_BOUND_S):
-            self.conversation.say(self.state.house.apology, trio.current_time())
+            self.conversation.say(self.state.services.apology, trio.current_time())
             await self._drain()
         self.state.end(Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE, reason)
 
@@ -107,17 +107,17 @@ class CallEnding:
         """Wait until all that was said was heard, and a little longer; return early if no longer wanted."""
         conversation = self.conversation
         while wanted() and (conversation.live or conversation.turns.busy):
-            await self.state.turned.park()
+            await self.state.changed.park()
         if wanted():
             await trio.sleep(DRAIN_EXTRA_S)
             self.state.playout.drained()
 
     async def record_call(self) -> None:
         """Have the carrier record, once the first frame is out (TX-9)."""
-        house = self.state.house
-        if house.rest is not None and house.settings.record_calls:
+        services = self.state.services
+        if services.rest is not None and services.settings.record_calls:
             await self.state.first_frame_sent.wait()
-            self.state.recording_sid = await house.rest.start_recording(self.state.ticket.call_sid)
+            self.state.recording_sid = await services.rest.start_recording(self.state.ticket.call_sid)
             self.state.events.emit("RECORDING_STARTED", recording_sid=self.state.recording_sid)
 
     # Afterwards
@@ -138,7 +138,7 @@ class CallEnding:
 
     async def _hang_up(self) -> None:
         """A closed stream is not an ended call (D11): only REST ends it, unless the caller did."""
-        rest = self.state.house.rest
+        rest = self.state.services.rest
         if rest is not None and self.state.outcome not in (Outcome.CALLER_HUNG_UP, Outcome.TRANSFERRED):
             with trio.fail_after(STEP_S):
                 await rest.hang_up(self.state.ticket.call_sid)
@@ -147,14 +147,14 @@ class CallEnding:
         """Make the record durable, then let post-call work hear of it (ST-4)."""
         try:
             with trio.fail_after(STEP_S):
-                await self.state.house.records.save(record)
+                await self.state.services.records.save(record)
         # Whatever the store raises: the log is then the only place that has the record. All of it goes there,
         # and nobody is told it is safe.
         except Exception as error:  # noqa: BLE001
             self.state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
             return
         try:
-            self.state.house.hand_over.send_nowait(record)
+            self.state.services.hand_over.send_nowait(record)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # It is durable: whoever looks through the records later finds it.
             self.state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 import trio
 
-from agent.audio.gap_filler import InputRepair
+from agent.audio.gap_filler import GapFiller
 from agent.call.call_clock import CallClock
 from agent.call.conversation import Conversation
 from agent.call.state import CallState
@@ -49,7 +49,7 @@ class Ingress:
     conversation: Conversation
     outbox: ModelOutbox
     clock: CallClock
-    _repair: InputRepair = attrs.field(factory=InputRepair)
+    _repair: GapFiller = attrs.field(factory=GapFiller)
 
     async def run(self) -> None:
         """Read until cancelled. Raises SocketClosedError when the carrier is gone."""
@@ -75,7 +75,7 @@ class Ingress:
         self.conversation.appended_ms += length_ms
         self.outbox.put_audio(encode_append(media.payload))
 
-    def look_for_audio(self, now: float) -> float | None:
+    def fill_gap(self, now: float) -> float | None:
         """Make up for audio that does not come while the caller speaks (D14); returns when to look again."""
         if not self.conversation.policy.caller_speaking:
             return None
@@ -90,7 +90,7 @@ class Ingress:
         silence = bytes([ULAW_SILENCE]) * (length_ms * BYTES_PER_MS)
         self.outbox.put_audio(encode_append(b64encode(silence).decode()))
 
-    def look_for_keys(self, now: float) -> float | None:
+    def flush_dtmf(self, now: float) -> float | None:
         """Tell the model the keys that were pressed, once no more follow; returns when to look again."""
         dtmf = self.state.dtmf
         keys = dtmf.take(now)
@@ -104,7 +104,7 @@ class Ingress:
             case MarkReturned(name):
                 if self.state.playout.mark_returned(name, now) is MarkOutcome.UNKNOWN:
                     events.emit_first("UNKNOWN_MARK", name=name[:80])
-                self.state.turned.unpark_all()
+                self.state.changed.unpark_all()
             case Dtmf(digit):
                 self._key(digit, now)
             case Stop():
@@ -120,7 +120,7 @@ class Ingress:
             return
         self.state.events.emit("DTMF", digit=digit)
         self.clock.caller_spoke()
-        self.state.turned.unpark_all()
+        self.state.changed.unpark_all()
 
 
 async def receive_start(socket: MessageSocket, events: EventLog) -> Start:

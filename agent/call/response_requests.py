@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import attrs
 
 from agent.audio.generation import Purpose
-from agent.call.responses import TurnTaking
+from agent.call.responses import ResponseTracker
 from agent.core.event_log import EventLog
 from agent.model import requests
 from agent.model.errors import Severity, severity
@@ -35,11 +35,11 @@ class Addressee(Protocol):
 
 
 @attrs.define(eq=False)
-class Asking:
+class ResponseRequests:
     """The requests of one call."""
 
     model: Addressee
-    turns: TurnTaking
+    turns: ResponseTracker
     events: EventLog
     given_up: bool = False
     """Nothing is asked of the model any more."""

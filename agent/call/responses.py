@@ -26,7 +26,7 @@ _WORDS_OF_ITS_OWN: Final = (Purpose.GREETING, Purpose.IDLE, Purpose.FILLER, Purp
 
 
 @attrs.frozen
-class Birth:
+class NewResponse:
     """A response that was just created: what for, and whether it must be cancelled at once."""
 
     purpose: Purpose
@@ -34,7 +34,7 @@ class Birth:
 
 
 @attrs.define(eq=False)
-class TurnTaking:
+class ResponseTracker:
     """Responses asked for, active, and owed, in one session with the model."""
 
     _asked: deque[Purpose] = attrs.field(factory=deque)
@@ -66,7 +66,9 @@ class TurnTaking:
         """The caller's turn is over and is owed an answer."""
         self._owed_at = now + ANSWER_GRACE_S
 
-    def created(self, response_id: ResponseId, purpose: Purpose | None, *, caller_speaking: bool) -> Birth | None:
+    def created(
+        self, response_id: ResponseId, purpose: Purpose | None, *, caller_speaking: bool
+    ) -> NewResponse | None:
         """A response began; ``purpose`` is what its metadata says, if any. None for one known, or done, already.
 
         It is unwanted if a barge-in came while it was underway, or if the caller speaks on: then it answers half
@@ -87,7 +89,7 @@ class TurnTaking:
             unwanted, self._cancel_unborn = True, False
         if not (unwanted or purpose in _WORDS_OF_ITS_OWN or self._owed_at == inf):
             self._owed_at = None
-        return Birth(purpose, unwanted)
+        return NewResponse(purpose, unwanted)
 
     def done(self, response_id: ResponseId, now: float) -> None:
         """A response generates no more."""

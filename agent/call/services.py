@@ -22,13 +22,13 @@ from agent.core.tenant import Tenant
 from agent.core.units import CallSid
 from agent.model.requests import make_session
 from agent.model.session import Connector
-from agent.store.call_writer import CallKeeper
+from agent.store.call_writer import CallWriter
 from agent.store.record_store import RecordStore
-from agent.store.tenant_directory import TenantBook, default_tenant
+from agent.store.tenant_directory import TenantDirectory, default_tenant
 
 
 @attrs.define(eq=False, slots=False)
-class CallHouse:
+class CallServices:
     """Shared by all calls; ``active`` holds the cancel scope of each call in progress.
 
     Cancelling one of those scopes ends that call in an orderly way: its ending is shielded and bounded.
@@ -43,14 +43,14 @@ class CallHouse:
     hand_over: trio.MemorySendChannel[CallRecord]
     tools: tuple[Tool, ...] = ()
     """What the model may use besides what a call does itself; each tenant allows some of them."""
-    keeper: CallKeeper | None = None
+    keeper: CallWriter | None = None
     """Keeps calls while they go on; None: there is no database."""
-    tenants: TenantBook = attrs.field()
+    tenants: TenantDirectory = attrs.field()
     active: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
 
     @tenants.default
-    def _no_tenants(self) -> TenantBook:
-        return TenantBook(default_tenant(self.settings), self.settings.unknown_number)
+    def _no_tenants(self) -> TenantDirectory:
+        return TenantDirectory(default_tenant(self.settings), self.settings.unknown_number)
 
     @cached_property
     def apology(self) -> bytes:

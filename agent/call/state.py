@@ -9,9 +9,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from agent.audio.level_meter import CallerMeter
+from agent.audio.level_meter import LevelMeter
 from agent.call.dtmf import DtmfCollector
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.event_log import EventLog
@@ -28,7 +28,7 @@ TIMELINE_LIMIT: Final = 20_000
 class CallState:
     """One call in progress. Its tasks change it between two checkpoints, so it is never seen half-changed."""
 
-    house: CallHouse
+    services: CallServices
     start: Start
     ticket: CallTicket
     tenant: Tenant
@@ -41,10 +41,10 @@ class CallState:
     outcome: Outcome | None = None
     reason: str = ""
     ended_s: float | None = None
-    turned: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     """Where tasks wait for the conversation to move on: woken by all that can change what is due."""
     playout: PlayoutClock = attrs.field(factory=PlayoutClock)
-    meter: CallerMeter = attrs.field(factory=CallerMeter)
+    meter: LevelMeter = attrs.field(factory=LevelMeter)
     dtmf: DtmfCollector = attrs.field(factory=DtmfCollector)
     frames_in: int = 0
     last_rx_s: float = attrs.field(init=False)

@@ -24,7 +24,7 @@ from agent.call.conversation import Conversation
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 from agent.core.tenant import Tenant
 from agent.model.events import FunctionCallDone
 
@@ -191,7 +191,7 @@ class CallTools:
         try:
             with trio.fail_after(LIMIT_S):
                 if tool.writes:
-                    await run_until_asked(work, lambda: None, grace_s=WRITE_GRACE_S)
+                    await run_until_stopped(work, lambda: None, grace_s=WRITE_GRACE_S)
                 else:
                     await work()
         except trio.TooSlowError:
@@ -223,27 +223,27 @@ class CallTools:
         conversation, slow = self.conversation, False
         while not slow:
             while not conversation.idle:
-                await self.state.turned.park()
+                await self.state.changed.park()
             with trio.move_on_after(SLOW_S) as silence:
                 while conversation.idle:
-                    await self.state.turned.park()
+                    await self.state.changed.park()
             slow = silence.cancelled_caught
         if not self._asked_to_wait:
             self._asked_to_wait = True
             self.state.events.emit("TOOL_SLOW")
-            conversation.asking.ask(Purpose.FILLER, FILLER)
+            conversation.response_requests.ask(Purpose.FILLER, FILLER)
 
     async def _answer(self, use: Use, output: Any) -> None:
         """Answer a use when the answer it was made in is over, and have the model go on if nothing else will."""
         while not use.lost and self.conversation.turns.is_active(use.call.response_id):
-            await self.state.turned.park()
+            await self.state.changed.park()
         same = (other for other in self._uses if other.call.response_id == use.call.response_id)
         last = all(other is use or other.ends_call for other in same)
         self._tell(use, output, answer=last and not self.ending.leaving)
 
     def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
         if not use.lost:
-            self.conversation.asking.answer_tool(use.call.call_id, _as_text(output), answer=answer)
+            self.conversation.response_requests.answer_tool(use.call.call_id, _as_text(output), answer=answer)
             return
         self.state.events.count("TOOL_ANSWERED_LATE")
         if not use.ends_call:

@@ -19,7 +19,7 @@ from agent.playout import PlayoutClock
 
 
 @attrs.define(eq=False)
-class Hearing:
+class TruncationLedger:
     """The end of every answer of one call."""
 
     playout: PlayoutClock

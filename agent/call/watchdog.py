@@ -32,7 +32,7 @@ LIMIT_FAREWELL: Final = (
 
 
 @attrs.define(eq=False)
-class CallWatch:
+class CallWatchdog:
     """Looks once a second.
 
     ``farewell(instructions, outcome)`` starts the spoken end of the call; ``is_idle`` is whether nothing goes on
@@ -61,7 +61,7 @@ class CallWatch:
 
     async def run_keepalive(self, socket: MessageSocket) -> None:
         """Ping the carrier; only a peer that is silent in every way is gone, a busy one is not (WB-2)."""
-        every_s = self.state.house.settings.ping_s
+        every_s = self.state.services.settings.ping_s
         while every_s:
             await trio.sleep(every_s)
             asked_s = trio.current_time()
@@ -81,7 +81,7 @@ class CallWatch:
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
             case Due.PROMPT:
                 self.state.events.emit("IDLE_PROMPT")
-                self.conversation.asking.ask(Purpose.IDLE, IDLE_REQUEST)
+                self.conversation.response_requests.ask(Purpose.IDLE, IDLE_REQUEST)
             case Due.IDLE:
                 self.farewell(IDLE_FAREWELL, Outcome.IDLE)
             case Due.TIME_LIMIT:
@@ -97,7 +97,7 @@ class CallWatch:
         self._counted_rx, self._counted_tx = rx, tx
 
     def _log_tx(self, now: float) -> None:
-        events, debug = self.state.events, self.state.house.settings.debug_tx
+        events, debug = self.state.events, self.state.services.settings.debug_tx
         meter = self.pacer.meter
         gap_s, owed_frames = meter.take_recent_gap_s(), self.pacer.owed_frames
         most_frames = self.conversation.max_answer_ms / FRAME_MS

@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agent.carrier.front_door import PeekedStream
 from agent.carrier.signature import stream_url
-from agent.carrier.webhooks import STREAM_PATH, Reception, voice_routes
+from agent.carrier.webhooks import STREAM_PATH, VoiceWebhooks, voice_routes
 
 SERVICE: Final = "call-agent"
 """The name /healthz gives, by which ``dial`` and ``doctor`` know that they reached one of us."""
@@ -25,16 +25,16 @@ KEEP_ALIVE_S: Final = 30.0
 """How long an idle connection is kept; proxies reuse theirs."""
 
 
-def make_app(reception: Reception) -> FastAPI:
+def make_app(webhooks: VoiceWebhooks) -> FastAPI:
     """The ASGI application. Its interactive pages are off: they would load scripts from elsewhere."""
     app = FastAPI(title=SERVICE, version=VERSION, docs_url=None, redoc_url=None)
-    app.include_router(voice_routes(reception))
-    app.include_router(_watch_routes(reception))
+    app.include_router(voice_routes(webhooks))
+    app.include_router(_watch_routes(webhooks))
 
     @app.get("/")
     async def about(request: Request) -> dict[str, Any]:
         """What this is and where to go on."""
-        base = reception.base(request)
+        base = webhooks.base(request)
         return {
             "service": SERVICE,
             "what": "A phone agent: point a Twilio number's voice webhook (POST) at voice_webhook.",
@@ -53,7 +53,7 @@ def make_app(reception: Reception) -> FastAPI:
     return app
 
 
-def _watch_routes(reception: Reception) -> APIRouter:
+def _watch_routes(webhooks: VoiceWebhooks) -> APIRouter:
     routes = APIRouter()
     threads = trio.CapacityLimiter(1)
 
@@ -65,13 +65,13 @@ def _watch_routes(reception: Reception) -> APIRouter:
     @routes.get("/readyz")
     async def readyz() -> JSONResponse:
         """Whether calls can be taken; 503 with the reason while not."""
-        reason = reception.not_ready()
+        reason = webhooks.not_ready()
         return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @routes.get("/metrics")
     async def metrics() -> Response:
         """Figures for Prometheus; written in a thread, because that takes over a millisecond."""
-        registry = reception.events.telemetry.registry
+        registry = webhooks.events.telemetry.registry
         text = await trio.to_thread.run_sync(generate_latest, registry, limiter=threads)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 

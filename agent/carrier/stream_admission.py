@@ -12,7 +12,7 @@ import trio
 from agent.carrier.http_head import RequestHead
 from agent.carrier.media_stream import Start
 from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_token import CallTicket, TokenBook
+from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.twiml import TOKEN_PARAMETER
 from agent.core.errors import AdmissionError
 from agent.core.event_log import EventLog
@@ -25,14 +25,14 @@ UNAVAILABLE: Final = 503
 
 
 @attrs.define(eq=False)
-class StreamDesk:
+class StreamAdmission:
     """Accepts or rejects the handshakes of media streams and has each accepted one answered.
 
     ``answer`` serves one call and raises nothing but Cancelled; ``not_ready`` says why no call can be taken.
     """
 
     check: SignatureCheck
-    tokens: TokenBook
+    tokens: StreamTokens
     events: EventLog
     max_streams: int
     answer: AnswerCall

@@ -63,7 +63,7 @@ def stream_secret(auth_token: str | None) -> bytes:
 
 
 @attrs.define(eq=False)
-class TokenBook:
+class StreamTokens:
     """Issues stream tokens and admits each of them once.
 
     Used tokens are remembered until they expire, per process: with several processes a token could be used

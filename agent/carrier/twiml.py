@@ -24,7 +24,7 @@ BUSY: Final[Words] = {
     "it-IT": "Tutte le linee sono occupate. La preghiamo di richiamare tra qualche minuto. Arrivederci.",
     "pt-BR": "Todas as nossas linhas estão ocupadas. Por favor, ligue novamente em alguns minutos. Até logo.",
 }
-NOBODYS: Final[Words] = {
+UNKNOWN_NUMBER: Final[Words] = {
     _ENGLISH: "The number you have called is not in use. Goodbye.",
     "de-DE": "Die gewählte Rufnummer ist nicht vergeben. Auf Wiederhören.",
     "es-ES": "El número al que ha llamado no está en servicio. Adiós.",

@@ -15,13 +15,13 @@ from starlette.datastructures import ImmutableMultiDict
 
 from agent.carrier import twiml
 from agent.carrier.signature import SignatureCheck, public_base, stream_url
-from agent.carrier.stream_token import CallTicket, TokenBook
+from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.core.errors import AdmissionError, AgentError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback, RecordingStatus
 from agent.core.tenant import DEFAULT_TENANT_ID, Tenant
 from agent.core.units import CallSid, RecordingSid
-from agent.store.tenant_directory import TenantBook
+from agent.store.tenant_directory import TenantDirectory
 
 STREAM_PATH: Final = "/media-stream"
 BODY_S: Final = 5.0
@@ -48,7 +48,7 @@ async def forget(_: RecordingCallback) -> None:
 
 
 @attrs.define(eq=False)
-class Reception:
+class VoiceWebhooks:
     """What the web side needs of the server.
 
     ``not_ready`` says why no call can be taken now, or nothing; ``is_full`` whether all lines are taken.
@@ -57,12 +57,12 @@ class Reception:
     """
 
     check: SignatureCheck
-    tokens: TokenBook
+    tokens: StreamTokens
     events: EventLog
     not_ready: Callable[[], str]
     is_full: Callable[[], bool]
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
-    tenants: TenantBook = attrs.field(factory=lambda: TenantBook(Tenant(DEFAULT_TENANT_ID, "")))
+    tenants: TenantDirectory = attrs.field(factory=lambda: TenantDirectory(Tenant(DEFAULT_TENANT_ID, "")))
     """Whose calls are taken, and which language is theirs."""
 
     def base(self, request: Request) -> str:
@@ -88,7 +88,7 @@ class Reception:
         tenant = self.tenants.of_call(direction, ticket.caller, ticket.called)
         if tenant is None:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason="a number of no tenant")
-            return twiml.refuse_politely(twiml.NOBODYS, self.tenants.default.language)
+            return twiml.refuse_politely(twiml.UNKNOWN_NUMBER, self.tenants.default.language)
         reason = self.not_ready() or ("all lines are busy" if self.is_full() else "")
         if reason:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason=reason)
@@ -108,13 +108,13 @@ class Reception:
             raise HTTPException(503, "the recording's status could not be kept; try again") from None
 
 
-def voice_routes(reception: Reception) -> APIRouter:
+def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
     """``POST /voice/incoming``, ``/outgoing``, ``/status`` and ``/recording``, for Twilio alone."""
     routes = APIRouter(prefix="/voice")
 
     async def signed_fields(request: Request) -> Fields:
         fields = await _read_form(request)
-        reception.check_signature(request, fields)
+        webhooks.check_signature(request, fields)
         return fields
 
     signed = Annotated[Fields, Depends(signed_fields)]
@@ -122,27 +122,27 @@ def voice_routes(reception: Reception) -> APIRouter:
     @routes.post("/incoming")
     async def incoming(request: Request, fields: signed) -> Response:
         """Twilio asks what to do with an inbound call."""
-        return _xml(reception.take_call("inbound", reception.base(request), fields))
+        return _xml(webhooks.take_call("inbound", webhooks.base(request), fields))
 
     @routes.post("/outgoing")
     async def outgoing(request: Request, fields: signed) -> Response:
         """Twilio asks what to do with a call of ours that was answered."""
         answered_by = fields.get("AnsweredBy", "")
         if answered_by.startswith(MACHINES):
-            reception.events.emit("MACHINE_ANSWERED", call=fields.get("CallSid", ""), answered_by=answered_by)
+            webhooks.events.emit("MACHINE_ANSWERED", call=fields.get("CallSid", ""), answered_by=answered_by)
             return _xml(twiml.hang_up())
-        return _xml(reception.take_call("outbound", reception.base(request), fields))
+        return _xml(webhooks.take_call("outbound", webhooks.base(request), fields))
 
     @routes.post("/status", status_code=204)
     async def status(fields: signed) -> None:
         """Twilio tells how a call goes on."""
         state = fields.get("CallStatus", "unknown")
-        reception.events.emit("CALL_STATUS", call=fields.get("CallSid", ""), status=state)
+        webhooks.events.emit("CALL_STATUS", call=fields.get("CallSid", ""), status=state)
 
     @routes.post("/recording", status_code=204)
     async def recording(fields: signed) -> None:
         """Twilio tells how a recording goes on."""
-        await reception.keep_recording(read_recording_callback(fields))
+        await webhooks.keep_recording(read_recording_callback(fields))
 
     return routes
 

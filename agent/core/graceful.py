@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 
-async def run_until_asked(
+async def run_until_stopped(
     run: Callable[[], Awaitable[None]], ask_to_stop: Callable[[], None], *, grace_s: float
 ) -> None:
     """Run ``run()`` to its end; a cancel from outside becomes ``ask_to_stop()`` and a bound of ``grace_s``.

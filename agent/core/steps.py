@@ -19,7 +19,7 @@ SETTLED: Final = ("done", "dead")
 
 
 @attrs.frozen
-class Patience:
+class RetryPolicy:
     """How often a step is tried, how long it may take, and how long it rests after a failure.
 
     The n-th rest is ``first_s`` times ``factor`` to the power of n - 1, at most ``longest_s``, and up to a fifth
@@ -39,17 +39,17 @@ class Patience:
         return float(min(self.first_s * self.factor ** (failures - 1), self.longest_s) * (1 + jitter / 5))
 
 
-PATIENCE: Final[Mapping[str, Patience]] = {
+RETRY_POLICIES: Final[Mapping[str, RetryPolicy]] = {
     # Two hours of two channels are 230 MB; Twilio's media are usually ready within seconds.
-    "recording": Patience(attempts=8, limit_s=1800.0, first_s=5.0),
+    "recording": RetryPolicy(attempts=8, limit_s=1800.0, first_s=5.0),
     # Whisper on one core takes a twentieth of the recording's length and more.
-    "transcription": Patience(attempts=6, limit_s=3600.0, first_s=5.0),
-    "summary": Patience(attempts=8, limit_s=120.0),
-    "extraction": Patience(attempts=8, limit_s=120.0),
-    "lead": Patience(attempts=10, limit_s=30.0),
-    "status": Patience(attempts=10, limit_s=30.0),
+    "transcription": RetryPolicy(attempts=6, limit_s=3600.0, first_s=5.0),
+    "summary": RetryPolicy(attempts=8, limit_s=120.0),
+    "extraction": RetryPolicy(attempts=8, limit_s=120.0),
+    "lead": RetryPolicy(attempts=10, limit_s=30.0),
+    "status": RetryPolicy(attempts=10, limit_s=30.0),
     # 5 s, 15 s, 45 s, 2, 7, 20 minutes, then hours: 13 tries in 24 to 30 hours.
-    "webhook": Patience(attempts=13, limit_s=60.0, first_s=5.0, longest_s=5 * 3600.0),
+    "webhook": RetryPolicy(attempts=13, limit_s=60.0, first_s=5.0, longest_s=5 * 3600.0),
 }
 MOST_INTERRUPTIONS: Final = 25
 """A step whose process died so often while it ran is held to be what kills it."""

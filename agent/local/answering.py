@@ -18,7 +18,7 @@ from agent.local.answer import Answer
 from agent.local.config import RefusedError
 from agent.local.conversation import Conversation, Item
 from agent.local.outbox import Outbox
-from agent.local.receptionist.business import read_facts
+from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
 from agent.local.speech.engines import Engines
 
@@ -69,7 +69,7 @@ class Answering:
     _outbox: Outbox
     _conversation: Conversation
     _nursery: trio.Nursery
-    receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_facts("")))
+    receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_context("")))
     voice: str = ""
     cut: bool = False
     """Was an answer cut short since the last one? Then noise is answered too, or the line would stay dead."""

@@ -20,7 +20,7 @@ from agent.local.client_events import audio_field, count_field, decode, mapping_
 from agent.local.config import RefusedError, SessionConfig
 from agent.local.conversation import Conversation, Item, read_item
 from agent.local.outbox import Outbox
-from agent.local.receptionist.business import read_facts
+from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist
 from agent.local.receptionist.tools import read_tools
 from agent.local.speech.endpointing import (
@@ -134,7 +134,9 @@ class Session:
     def _update(self, event: Mapping[str, Any]) -> None:
         config = self._config.updated(mapping_field(event, "session"))
         if config.instructions != self._config.instructions or config.tools != self._config.tools:
-            self._answering.receptionist = Receptionist(read_facts(config.instructions), read_tools(config.tools))
+            self._answering.receptionist = Receptionist(
+                read_context(config.instructions), read_tools(config.tools)
+            )
         self._config = config
         self._answering.voice = config.voice
         detection, endpointer = config.turn_detection, self._listener.endpointer

@@ -58,7 +58,7 @@ class ModelOutbox:
         self._parked.unpark()
 
     async def run(self, socket: MessageSocket) -> None:
-        """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_asked``."""
+        """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_stopped``."""
         while not self._stopping:
             if not self._queue:
                 await self._parked.park()

@@ -22,7 +22,7 @@ from agent.core.errors import (
     SocketClosedError,
 )
 from agent.core.event_log import EventLog
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 from agent.model.errors import handshake_is_fatal
 from agent.model.events import ModelEvent, SessionCreated, decode_event
 from agent.model.outbox import ModelOutbox
@@ -52,7 +52,7 @@ WRITER_GRACE_S: Final = 0.5
 
 
 @attrs.define(eq=False)
-class ModelLeg:
+class ModelSessions:
     """The sessions of one call. ``run`` is one task of the call's nursery."""
 
     connect: Connector
@@ -167,7 +167,7 @@ class ModelLeg:
 
     async def _write(self, socket: MessageSocket) -> None:
         await self._created.wait()
-        await run_until_asked(partial(self.outbox.run, socket), self.outbox.stop, grace_s=WRITER_GRACE_S)
+        await run_until_stopped(partial(self.outbox.run, socket), self.outbox.stop, grace_s=WRITER_GRACE_S)
 
     async def _keep_alive(self, socket: MessageSocket) -> None:
         while True:

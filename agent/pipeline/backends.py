@@ -18,7 +18,7 @@ from agent.pipeline.webhook.delivery import Delivery, deliver
 
 
 @attrs.frozen
-class Instruments:
+class Backends:
     """All that the steps use outside the database."""
 
     carrier: RecordingSource | None
@@ -32,10 +32,10 @@ class Instruments:
 
 
 @asynccontextmanager
-async def open_instruments(settings: Settings) -> AsyncIterator[Instruments]:
+async def open_instruments(settings: Settings) -> AsyncIterator[Backends]:
     """The instruments that the settings ask for: with a key OpenAI's, else those of this machine."""
     async with AsyncExitStack() as stack:
-        yield Instruments(
+        yield Backends(
             carrier=await stack.enter_async_context(open_twilio_recordings(settings)),
             transcriber=await stack.enter_async_context(open_transcriber(settings)),
             analyst=await stack.enter_async_context(open_analyst(settings)),

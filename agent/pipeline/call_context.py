@@ -24,7 +24,7 @@ from agent.store.sql.views import turns_of
 
 
 @attrs.frozen
-class CallFacts:
+class CallContext:
     """What is known of a call when a step begins."""
 
     claim: Claim
@@ -87,12 +87,12 @@ class CallFacts:
         return tuple(lines)
 
 
-async def read_facts(connection: Connection[TupleRow], claim: Claim) -> CallFacts:
+async def read_context(connection: Connection[TupleRow], claim: Claim) -> CallContext:
     """Read what is known of a claimed call."""
     call = await read_call(connection, claim.call_id)
     tenant = await get_tenant(connection, call.tenant_id) or Tenant(DEFAULT_TENANT_ID, "")
     states = await states_of(connection, claim.call_id)
-    return CallFacts(
+    return CallContext(
         claim=claim,
         call=call,
         tenant=tenant,

@@ -16,8 +16,8 @@ from psycopg.rows import TupleRow
 
 from agent.core.errors import StepDeadError
 from agent.pipeline.analysis.request import is_worth_reading
-from agent.pipeline.backends import Instruments
-from agent.pipeline.call_context import CallFacts
+from agent.pipeline.backends import Backends
+from agent.pipeline.call_context import CallContext
 from agent.pipeline.recording.download import fetch_recording
 from agent.pipeline.webhook import call_completed as event
 from agent.pipeline.webhook.payload import make_payload
@@ -48,18 +48,18 @@ def skipped(why: str) -> Found:
     return Found({"skipped": why})
 
 
-async def _recording(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
+async def _recording(facts: CallContext, backends: Backends, _: Database) -> Found:
     """Fetch the carrier's recording. Of a call that crashed nobody knows whether there is one: it is asked."""
     if facts.recording is None and facts.call.has_record:
         return skipped("the call was not recorded")
-    if instruments.carrier is None:
+    if backends.carrier is None:
         if facts.recording is None:
             return skipped("nobody knows of one, and there are no credentials to ask the carrier")
         raise StepDeadError(
             "there are no credentials to fetch it: set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN where the worker "
             "runs, then call-agent calls retry"
         )
-    downloaded = await fetch_recording(facts, instruments.carrier, instruments.recordings)
+    downloaded = await fetch_recording(facts, backends.carrier, backends.recordings)
     if downloaded is None:
         return skipped("the carrier has no recording of this call")
 
@@ -78,39 +78,39 @@ async def _recording(facts: CallFacts, instruments: Instruments, _: Database) ->
     return Found(downloaded.as_json(), note)
 
 
-async def _transcription(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
+async def _transcription(facts: CallContext, backends: Backends, _: Database) -> Found:
     """Write down what is said in the recording."""
     if facts.found("recording") is None:
         return skipped("there is no recording")
-    if instruments.carrier is None:
+    if backends.carrier is None:
         return skipped("there are no credentials for the carrier")
     # On another machine than the one that fetched it, it is fetched once more; else this only finds it.
-    downloaded = await fetch_recording(facts, instruments.carrier, instruments.recordings)
+    downloaded = await fetch_recording(facts, backends.carrier, backends.recordings)
     if downloaded is None:
         return skipped("there is no recording (any more)")
-    transcription = await instruments.transcriber.transcribe(
+    transcription = await backends.transcriber.transcribe(
         downloaded.path, language=facts.tenant.language, turns=facts.turns
     )
     return Found(transcription.as_json())
 
 
-async def _summary(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
+async def _summary(facts: CallContext, backends: Backends, _: Database) -> Found:
     """Say in a few sentences what the call was about."""
     conversation = await _run(facts.conversation)
     if not is_worth_reading(conversation):
         return skipped("the caller said nothing")
-    return Found({"text": await instruments.analyst.summarise(conversation, facts.tenant)})
+    return Found({"text": await backends.analyst.summarise(conversation, facts.tenant)})
 
 
-async def _extraction(facts: CallFacts, instruments: Instruments, _: Database) -> Found:
+async def _extraction(facts: CallContext, backends: Backends, _: Database) -> Found:
     """Find name, city, service, intent, lead status and what is left to do."""
     conversation = await _run(facts.conversation)
     if not is_worth_reading(conversation):
         return skipped("the caller said nothing")
-    return Found(attrs.asdict(await instruments.analyst.extract(conversation, facts.tenant)))
+    return Found(attrs.asdict(await backends.analyst.extract(conversation, facts.tenant)))
 
 
-async def _lead(facts: CallFacts, _: Instruments, __: Database) -> Found:
+async def _lead(facts: CallContext, _: Backends, __: Database) -> Found:
     """Make the other party a lead, or add to the lead what was learnt."""
     if not facts.phone:
         return skipped("the other party's number is not known")
@@ -131,7 +131,7 @@ async def _lead(facts: CallFacts, _: Instruments, __: Database) -> Found:
     return Found({"phone": facts.phone}, upsert)
 
 
-async def _status(facts: CallFacts, _: Instruments, __: Database) -> Found:
+async def _status(facts: CallContext, _: Backends, __: Database) -> Found:
     """Move the lead's status on, never back."""
     if facts.found("lead") is None:
         return skipped("there is no lead")
@@ -147,7 +147,7 @@ async def _status(facts: CallFacts, _: Instruments, __: Database) -> Found:
     return Found({}, move)
 
 
-async def _webhook(facts: CallFacts, instruments: Instruments, database: Database) -> Found:
+async def _webhook(facts: CallContext, backends: Backends, database: Database) -> Found:
     """Tell the tenant's webhook everything. Raises DeliveryError or StepDeadError when it did not take it."""
     url, secret = facts.tenant.webhook_url, facts.tenant.webhook_secret
     if not url or not secret:
@@ -156,7 +156,7 @@ async def _webhook(facts: CallFacts, instruments: Instruments, database: Databas
         lead = await find_lead(connection, facts.tenant.id, facts.phone) if facts.phone else None
     key = event.event_id(facts.call_sid)
     payload = await _run(make_payload, facts, lead)
-    delivery = await instruments.deliver(payload, url, secret, key, allow_inward=instruments.allow_inward)
+    delivery = await backends.deliver(payload, url, secret, key, allow_inward=backends.allow_inward)
 
     async def note(connection: Connection[TupleRow]) -> None:
         await add_delivery(
@@ -181,7 +181,7 @@ async def _run(work: Callable[..., _T], *arguments: Any) -> _T:
     return await trio.to_thread.run_sync(work, *arguments, limiter=_threads)
 
 
-StepFunction = Callable[[CallFacts, Instruments, Database], Awaitable[Found]]
+StepFunction = Callable[[CallContext, Backends, Database], Awaitable[Found]]
 """Raises NotReadyError (later, not an attempt), StepDeadError (never), anything else: an attempt failed."""
 
 STEP_FUNCTIONS: Final[Mapping[str, StepFunction]] = {

@@ -22,9 +22,9 @@ from psycopg.rows import TupleRow
 
 from agent.core.errors import NotReadyError, StepDeadError
 from agent.core.event_log import EventLog
-from agent.core.steps import MOST_INTERRUPTIONS, PATIENCE, look_again_s, next_step
-from agent.pipeline.backends import Instruments
-from agent.pipeline.call_context import read_facts
+from agent.core.steps import MOST_INTERRUPTIONS, RETRY_POLICIES, look_again_s, next_step
+from agent.pipeline.backends import Backends
+from agent.pipeline.call_context import read_context
 from agent.pipeline.maintenance import run_chores
 from agent.pipeline.steps import STEP_FUNCTIONS, Found
 from agent.store import AWAY, Database, open_listener
@@ -61,18 +61,18 @@ class Worker:
     """One worker. ``run`` works until ``stop`` is asked for, or until cancelled."""
 
     database: Database
-    instruments: Instruments
+    backends: Backends
     events: EventLog
     max_calls: int = 8
     name: str = attrs.field(factory=worker_name)
     _working: set[int] = attrs.field(factory=set)
-    _bell: trio.Event = attrs.field(factory=trio.Event)
+    _wakeup: trio.Event = attrs.field(factory=trio.Event)
     _stopping: bool = False
 
     def stop(self) -> None:
         """Claim nothing more, finish the steps under way, and return from ``run``."""
         self._stopping = True
-        self._bell.set()
+        self._wakeup.set()
 
     async def run(self) -> None:
         """Work until ``stop``. Outlives the absences of the database.
@@ -101,26 +101,26 @@ class Worker:
             self.events.emit("WORKER_READY", worker=self.name)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, listener)
-                nursery.start_soon(run_chores, self.database, self.instruments.carrier, self.events)
+                nursery.start_soon(run_chores, self.database, self.backends.carrier, self.events)
                 async with trio.open_nursery() as calls:
                     await self._dispatch(claims, calls)
                 nursery.cancel_scope.cancel(reason="the worker stops")
 
     async def _listen(self, listener: Connection[TupleRow]) -> None:
         async for _ in listener.notifies():
-            self._bell.set()
+            self._wakeup.set()
         raise psycopg.OperationalError("the listening connection ended")
 
     async def _dispatch(self, claims: Connection[TupleRow], calls: trio.Nursery) -> None:
         """Claim what is due as far as there is room; sleep until something is, or somebody tells."""
         while not self._stopping:
-            self._bell = trio.Event()
+            self._wakeup = trio.Event()
             with trio.move_on_after(CLAIM_S) as looking:
                 due_s = await self._claim_due(claims, calls)
             if looking.cancelled_caught or claims.closed:
                 raise psycopg.OperationalError("the connection that holds the claims was lost")
             with trio.move_on_after(min(POLL_S, inf if due_s is None else max(0.05, due_s))):
-                await self._bell.wait()
+                await self._wakeup.wait()
 
     async def _claim_due(self, claims: Connection[TupleRow], calls: trio.Nursery) -> float | None:
         """Begin with what is due, as far as there is room; in how many seconds there will be more.
@@ -160,7 +160,7 @@ class Worker:
                     claims.close_now()
             finally:
                 self._working.discard(claim.call_id)
-                self._bell.set()
+                self._wakeup.set()
 
     async def _settle(self, claim: Claim) -> None:
         """Say when the call is due again. If that fails it is due as before, and the next one says so.
@@ -227,11 +227,11 @@ class Worker:
         try:
             if begun.interruptions >= MOST_INTERRUPTIONS:
                 raise StepDeadError(f"its worker died {begun.interruptions} times under it")  # noqa: TRY301
-            with trio.fail_after(PATIENCE[step].limit_s):
+            with trio.fail_after(RETRY_POLICIES[step].limit_s):
                 async with self.database.connection() as connection:
-                    facts = await read_facts(connection, claim)
+                    facts = await read_context(connection, claim)
                 ended_at_s = facts.call.ended_at.timestamp()
-                found = await STEP_FUNCTIONS[step](facts, self.instruments, self.database)
+                found = await STEP_FUNCTIONS[step](facts, self.backends, self.database)
             await self._finish(claim, step, found)
         except ClaimLostError:
             raise
@@ -267,11 +267,11 @@ class Worker:
         return "postponed"
 
     async def _failed(self, claim: Claim, step: str, attempt: int, error: Exception) -> str:
-        patience = PATIENCE[step]
+        retry = RETRY_POLICIES[step]
         jitter = random.random()  # noqa: S311 - spreads retries, hides nothing
-        rest_s = None if isinstance(error, StepDeadError) else patience.rest_s(attempt, jitter)
+        rest_s = None if isinstance(error, StepDeadError) else retry.rest_s(attempt, jitter)
         slow = isinstance(error, trio.TooSlowError)
-        told = f"it took longer than {patience.limit_s:.0f} s" if slow else _told(error)
+        told = f"it took longer than {retry.limit_s:.0f} s" if slow else _told(error)
         await self._fail(claim, step, told, rest_s)
         return "dead" if rest_s is None else "failed"
 

@@ -31,9 +31,9 @@ async def work(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
         events = EventLog(telemetry)
         async with (
             open_database(settings, events, max_size=settings.worker_calls + 2) as database,
-            open_instruments(settings) as instruments,
+            open_instruments(settings) as backends,
         ):
-            worker = Worker(database, instruments, events, settings.worker_calls)
+            worker = Worker(database, backends, events, settings.worker_calls)
             print(f"call-agent works on post-call steps as {worker.name}", flush=True)  # noqa: T201 - its output
             task_status.started()
             async with trio.open_nursery() as nursery:

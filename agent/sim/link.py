@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from agent.sim.tasks import Berth
+from agent.sim.tasks import Parker
 
 _OPCODE: Final = 0x0F
 _CLOSE: Final = 0x8
@@ -84,7 +84,7 @@ class _Pipe:
     _data: bytearray = attrs.field(factory=bytearray)
     _ended: bool = False
     _broken: bool = False
-    _reader: Berth = attrs.field(factory=Berth)
+    _reader: Parker = attrs.field(factory=Parker)
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def write(self, data: memoryview) -> int:

@@ -23,7 +23,7 @@ from typing import Protocol
 import trio
 
 from agent.sim.link import HeldStream, memory_link
-from agent.sim.tasks import open_crew
+from agent.sim.tasks import open_task_nursery
 from agent.wire.websocket import TrioWebSocket, open_client_over, open_server_handshake
 
 Connect = Callable[[], AbstractAsyncContextManager[TrioWebSocket]]
@@ -53,8 +53,8 @@ async def open_memory_sockets(
         accepted.send_nowait(socket)
         await trio.sleep_forever()
 
-    async with open_crew() as crew:
-        crew.start_soon(_serve_stream, server_stream, serve)
+    async with open_task_nursery() as task_nursery:
+        task_nursery.start_soon(_serve_stream, server_stream, serve)
         async with open_client_over(client_stream, "memory", "/") as client:
             server = await accepting.receive()
             try:
@@ -78,8 +78,8 @@ def memory_realtime(server_factory: Callable[[], RealtimeServer]) -> Connect:
         async def serve(socket: TrioWebSocket) -> None:
             await server.serve(socket, server_stream)
 
-        async with open_crew() as crew:
-            crew.start_soon(_serve_stream, server_stream, serve)
+        async with open_task_nursery() as task_nursery:
+            task_nursery.start_soon(_serve_stream, server_stream, serve)
             async with open_client_over(client_stream, "model", "/v1/realtime?model=scripted") as client:
                 yield client
 

@@ -11,7 +11,7 @@ import trio
 
 
 @attrs.define(eq=False)
-class Berth:
+class Parker:
     """Where one task lies until it is woken: a ParkingLot for one, at a third of the cost."""
 
     _task: trio.lowlevel.Task | None = None
@@ -35,10 +35,10 @@ class Berth:
 
 
 @attrs.define(eq=False)
-class Bell:
+class Wakeup:
     """Wakes one waiting task; rung while nobody waits, the next wait ends at once."""
 
-    _berth: Berth = attrs.field(factory=Berth)
+    _berth: Parker = attrs.field(factory=Parker)
     _rung: bool = False
     _until_s: float = inf
     """Until when the present or last wait lasts by itself."""
@@ -66,7 +66,7 @@ class Bell:
 
 
 @asynccontextmanager
-async def open_crew() -> AsyncIterator[trio.Nursery]:
+async def open_task_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery whose tasks end with its body and that raises a lone error bare, as the body raised it."""
     try:
         async with trio.open_nursery() as nursery:

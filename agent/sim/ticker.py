@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from agent.core.units import FRAME_S
-from agent.sim.tasks import Bell
+from agent.sim.tasks import Wakeup
 
 Tick = Callable[[float], None]
 """Called with the time the tick was due."""
@@ -28,7 +28,7 @@ class Ticker:
     """How late the worst tick was: the simulator's own honesty about being overloaded."""
     _members: list[dict[Tick, None]] = attrs.field(init=False)
     _phase_of: dict[Tick, int] = attrs.field(factory=dict)
-    _bell: Bell = attrs.field(factory=Bell)
+    _wakeup: Wakeup = attrs.field(factory=Wakeup)
 
     @_members.default
     def _make_members(self) -> list[dict[Tick, None]]:
@@ -40,7 +40,7 @@ class Ticker:
             phase = min(range(self.phases), key=lambda index: len(self._members[index]))
             self._members[phase][tick] = None
             self._phase_of[tick] = phase
-            self._bell.ring()
+            self._wakeup.ring()
 
     def leave(self, tick: Tick) -> None:
         """Call ``tick`` no more; it need not have joined."""
@@ -52,7 +52,7 @@ class Ticker:
         """Tick until cancelled on whole periods of trio's clock; a late tick is made up for, as by a carrier."""
         while True:
             while not self._phase_of:
-                await self._bell.wait(inf)
+                await self._wakeup.wait(inf)
             index = ceil(trio.current_time() / FRAME_S) * self.phases
             while self._phase_of:
                 due_s = index / self.phases * FRAME_S

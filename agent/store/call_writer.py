@@ -67,7 +67,7 @@ class StoreJournal:
 
 
 @attrs.define(eq=False)
-class CallKeeper:
+class CallWriter:
     """The one writer of a process. ``answered`` and ``turn`` are synchronous and cheap; ``run`` does the work."""
 
     journal: Journal

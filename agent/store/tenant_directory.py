@@ -34,7 +34,7 @@ def default_tenant(settings: Settings) -> Tenant:
 
 
 @attrs.define(eq=False)
-class TenantBook:
+class TenantDirectory:
     """The tenants as last read. ``find`` is synchronous; ``run`` keeps the book up to date."""
 
     default: Tenant

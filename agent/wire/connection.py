@@ -14,27 +14,27 @@ from wsproto.utilities import LocalProtocolError
 
 from agent.core.errors import HandshakeRejectedError, SocketClosedError
 
-Wanted = Callable[[], bool]
+SendCheck = Callable[[], bool]
 _TEXT: Final = 0x1
 _OPCODE: Final = 0x0F
 
 
 @attrs.define(eq=False)
-class LastLook(trio.abc.Stream):
-    """The stream under the engine: asks ``wanted`` about a text message just before it is written.
+class SendGuard(trio.abc.Stream):
+    """The stream under the engine: asks ``may_send`` about a text message just before it is written.
 
     The engine takes a lock between being asked to send and writing, and other tasks run meanwhile. A whole
     unfragmented, uncompressed WebSocket frame that is left out here leaves a valid stream behind.
     """
 
     inner: trio.abc.Stream
-    wanted: Wanted | None = None
+    may_send: SendCheck | None = None
     refused: bool = False
     on_end: Callable[[], None] | None = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write, unless it is a message that is not wanted any more."""
-        if self.wanted is not None and data[0] & _OPCODE == _TEXT and not self.wanted():
+        if self.may_send is not None and data[0] & _OPCODE == _TEXT and not self.may_send():
             self.refused = True
             await trio.lowlevel.checkpoint()
             return
@@ -126,7 +126,7 @@ class _ReaderHome:
 
 
 @asynccontextmanager
-async def open_reader_nursery(stream: LastLook) -> AsyncIterator[_ReaderHome]:
+async def open_reader_nursery(stream: SendGuard) -> AsyncIterator[_ReaderHome]:
     """A home for the engine's reader task: ended, and the stream dropped, however the body ends.
 
     The reader itself only fails during the handshake, so a group of one is the body's own error, or the

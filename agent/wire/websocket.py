@@ -20,7 +20,7 @@ import trio_websocket as tws
 from wsproto import ConnectionType
 
 from agent.core.errors import SocketClosedError
-from agent.wire.connection import Connection, LastLook, Wanted, closed_error, open_reader_nursery
+from agent.wire.connection import Connection, SendCheck, SendGuard, closed_error, open_reader_nursery
 from agent.wire.text_frames import ShortcutConnection
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
@@ -49,10 +49,10 @@ class MessageSocket(Protocol):
     async def receive(self) -> str | bytes:
         """Wait for the next message. Raises SocketClosedError at the end. A cancel loses no message."""
 
-    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
-        """Write one text message; False if ``wanted()`` said no at the very last moment.
+    async def send(self, message: str, may_send: SendCheck | None = None) -> bool:
+        """Write one text message; False if ``may_send()`` said no at the very last moment.
 
-        ``wanted`` is called with no checkpoint between it and the write to the operating system, so what it
+        ``may_send`` is called with no checkpoint between it and the write to the operating system, so what it
         allows is on the wire before any other task can run. Raises SocketClosedError. A cancel before the
         write sends nothing; a cancel during it breaks the connection, so only the end of a call may do that.
         """
@@ -72,7 +72,7 @@ class TrioWebSocket:
     """``MessageSocket`` on trio-websocket."""
 
     _connection: tws.WebSocketConnection
-    _stream: LastLook
+    _stream: SendGuard
 
     @property
     def path(self) -> str:
@@ -87,16 +87,16 @@ class TrioWebSocket:
             raise closed_error(closed) from None
         return message
 
-    async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+    async def send(self, message: str, may_send: SendCheck | None = None) -> bool:
         """See MessageSocket."""
         stream = self._stream
-        stream.wanted, stream.refused = wanted, False
+        stream.may_send, stream.refused = may_send, False
         try:
             await self._connection.send_message(message)
         except tws.ConnectionClosed as closed:
             raise closed_error(closed) from None
         finally:
-            stream.wanted = None
+            stream.may_send = None
         return not stream.refused
 
     async def ping(self) -> None:
@@ -123,7 +123,7 @@ class Handshake:
     """A WebSocket handshake waiting for our answer; call ``accept`` or ``reject`` once."""
 
     _request: tws.WebSocketRequest
-    _stream: LastLook
+    _stream: SendGuard
 
     @property
     def target(self) -> str:
@@ -158,7 +158,7 @@ async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handsh
 
     Raises trio.TooSlowError after HANDSHAKE_S.
     """
-    looked = LastLook(stream)
+    looked = SendGuard(stream)
     async with open_reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
             connection = Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
@@ -222,7 +222,7 @@ async def open_client_over(
     subprotocols: Sequence[str] = (),
 ) -> AsyncIterator[TrioWebSocket]:
     """Shake hands as the client over a connected stream, dropped when left. Errors as open_client."""
-    looked = LastLook(stream)
+    looked = SendGuard(stream)
     async with open_reader_nursery(looked) as readers:
         with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
             looked.on_end = hung_up.cancel

@@ -14,7 +14,7 @@ from agent.core.units import CallSid
 
 
 @attrs.define(eq=False)
-class House:
+class FakeServices:
     """Calls as drain sees them: each talks for a while, and takes a while to end when it is cancelled."""
 
     calls: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
@@ -34,7 +34,7 @@ class House:
             self.emptied.set()
 
     async def wait_empty(self) -> None:
-        """As StreamDesk.wait_empty."""
+        """As StreamAdmission.wait_empty."""
         if self.calls:
             await self.emptied.wait()
 
@@ -62,35 +62,35 @@ class House:
 
 
 async def test_with_no_call_it_stops_at_once(autojump_clock: MockClock) -> None:
-    assert await House().drained_after(drain_s=20) == 0
+    assert await FakeServices().drained_after(drain_s=20) == 0
 
 
 async def test_calls_that_end_in_time_are_left_alone(autojump_clock: MockClock) -> None:
-    house = House()
-    assert await house.drained_after((3, 0), (7, 0), drain_s=20) == 7
-    assert house.cancelled == []
+    services = FakeServices()
+    assert await services.drained_after((3, 0), (7, 0), drain_s=20) == 7
+    assert services.cancelled == []
 
 
 async def test_a_call_that_goes_on_is_ended_and_its_ending_awaited(autojump_clock: MockClock) -> None:
-    house = House()
-    assert await house.drained_after((3, 0), (1000, 2), drain_s=20) == 22
-    assert house.cancelled == ["1"]
+    services = FakeServices()
+    assert await services.drained_after((3, 0), (1000, 2), drain_s=20) == 22
+    assert services.cancelled == ["1"]
 
 
 async def test_a_second_signal_shortens_the_wait(autojump_clock: MockClock) -> None:
-    house = House()
-    assert await house.drained_after((1000, 2), drain_s=20, hurry_s=5) == 7
-    assert house.cancelled == ["0"]
+    services = FakeServices()
+    assert await services.drained_after((1000, 2), drain_s=20, hurry_s=5) == 7
+    assert services.cancelled == ["0"]
 
 
 async def test_an_ending_that_hangs_is_abandoned_and_counted(autojump_clock: MockClock) -> None:
-    house = House()
-    assert await house.drained_after((1000, 1000), drain_s=20) == 20 + ENDING_S
-    assert house.events.counts["CALLS_ABANDONED"] == 1
+    services = FakeServices()
+    assert await services.drained_after((1000, 1000), drain_s=20) == 20 + ENDING_S
+    assert services.events.counts["CALLS_ABANDONED"] == 1
 
 
 async def test_no_patience_at_all(autojump_clock: MockClock) -> None:
-    assert await House().drained_after((1000, 1), drain_s=0) == 1
+    assert await FakeServices().drained_after((1000, 1), drain_s=0) == 1
 
 
 async def test_one_signal_stops_two_hurry_three_cancel() -> None:

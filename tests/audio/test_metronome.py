@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.audio.metronome import Metronome, Seat
+from agent.audio.metronome import Metronome, PacerSlot
 
 
-async def ticks(seat: Seat, count: int, into: list[float]) -> None:
+async def ticks(slot: PacerSlot, count: int, into: list[float]) -> None:
     for _ in range(count):
-        deadline = await seat.tick()
+        deadline = await slot.tick()
         assert deadline is not None
         into.append(trio.current_time())
 
@@ -22,11 +22,11 @@ async def ticks(seat: Seat, count: int, into: list[float]) -> None:
 async def test_tx_1_ticks_come_on_absolute_deadlines(autojump_clock: MockClock) -> None:
     """However long the work between two ticks takes, short of a period: no drift in ten minutes."""
     metronome, at = Metronome(), list[float]()
-    seat = metronome.take_seat()
+    slot = metronome.attach()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
         for count in range(3000):
-            await seat.tick()
+            await slot.tick()
             at.append(trio.current_time())
             await trio.sleep((count % 18) / 1000)
         nursery.cancel_scope.cancel()
@@ -41,7 +41,7 @@ async def test_seats_are_spread_over_the_phases(autojump_clock: MockClock) -> No
         nursery.start_soon(metronome.run)
         async with trio.open_nursery() as pacers:
             for number in range(20):
-                pacers.start_soon(ticks, metronome.take_seat(), 5, when[number])
+                pacers.start_soon(ticks, metronome.attach(), 5, when[number])
         nursery.cancel_scope.cancel()
     assert len({round(times[0] * 1000) for times in when.values()}) == 10
     for times in when.values():
@@ -51,12 +51,12 @@ async def test_seats_are_spread_over_the_phases(autojump_clock: MockClock) -> No
 async def test_tx_1_a_late_tick_is_not_made_up_for(autojump_clock: MockClock) -> None:
     """A pacer that is busy for 100 ms gets its next tick on the grid, and the missed ones never."""
     metronome, at = Metronome(), list[float]()
-    seat = metronome.take_seat()
+    slot = metronome.attach()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        await ticks(seat, 3, at)
+        await ticks(slot, 3, at)
         await trio.sleep(0.1)
-        await ticks(seat, 3, at)
+        await ticks(slot, 3, at)
         nursery.cancel_scope.cancel()
     gaps = [round((later - earlier) * 1000) for earlier, later in pairwise(at)]
     assert gaps[:2] == [20, 20]
@@ -67,31 +67,31 @@ async def test_tx_1_a_late_tick_is_not_made_up_for(autojump_clock: MockClock) ->
 async def test_a_poke_ends_any_wait(autojump_clock: MockClock) -> None:
     """One for a tick as well as an idle one; a poke while nobody waits is not kept for a later wait."""
     metronome = Metronome()
-    seat = metronome.take_seat()
+    slot = metronome.attach()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        nursery.start_soon(call_later, 5.005, seat.poke)
-        await seat.idle()
+        nursery.start_soon(call_later, 5.005, slot.wake)
+        await slot.idle()
         assert trio.current_time() == pytest.approx(5.005)
-        nursery.start_soon(call_later, 0.001, seat.poke)
-        assert await seat.tick() is None
-        seat.poke()
-        assert await seat.tick() is not None
+        nursery.start_soon(call_later, 0.001, slot.wake)
+        assert await slot.tick() is None
+        slot.wake()
+        assert await slot.tick() is not None
         nursery.cancel_scope.cancel()
 
 
 async def test_a_nudge_ends_an_idle_wait_only(autojump_clock: MockClock) -> None:
     """Whoever waits for a tick gets it, in the instant of a nudge too, whichever of the two comes first."""
     metronome, at = Metronome(), list[float]()
-    seat = metronome.take_seat()
+    slot = metronome.attach()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        nursery.start_soon(call_later, 5, seat.nudge)
-        await seat.idle()
+        nursery.start_soon(call_later, 5, slot.wake_if_idle)
+        await slot.idle()
         assert trio.current_time() == pytest.approx(5)
         for count in range(1, 61):
-            nursery.start_soon(call_later, count * 0.02, seat.nudge)
-        await ticks(seat, 50, at)
+            nursery.start_soon(call_later, count * 0.02, slot.wake_if_idle)
+        await ticks(slot, 50, at)
         nursery.cancel_scope.cancel()
     assert {round((later - earlier) * 1000) for earlier, later in pairwise(at)} == {20}
 
@@ -104,14 +104,14 @@ async def call_later(after_s: float, what: Callable[[], None]) -> None:
 async def test_a_cancelled_wait_leaves_nothing_behind(autojump_clock: MockClock) -> None:
     """The seat can wait again, and the metronome goes back to sleep."""
     metronome = Metronome()
-    seat = metronome.take_seat()
+    slot = metronome.attach()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
         with trio.move_on_after(0.003):
-            await seat.tick()
-        assert not seat.expects_tick
+            await slot.tick()
+        assert not slot.expects_tick
         await trio.sleep(3600)
-        assert await seat.tick() is not None
-        seat.leave()
-        seat.leave()
+        assert await slot.tick() is not None
+        slot.leave()
+        slot.leave()
         nursery.cancel_scope.cancel()

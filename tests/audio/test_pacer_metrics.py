@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from agent.audio.pacer_metrics import SEND_SLOW_S, STALL_S, TxMeter
+from agent.audio.pacer_metrics import SEND_SLOW_S, STALL_S, PacerMetrics
 
 
 @attrs.define(eq=False)
@@ -14,10 +14,12 @@ class Bench:
 
     reports: list[tuple[str, float]] = attrs.field(factory=list)
     lateness: list[float] = attrs.field(factory=list)
-    meter: TxMeter = attrs.field(init=False)
+    meter: PacerMetrics = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.meter = TxMeter(lambda event, s: self.reports.append((event, round(s, 6))), self.lateness.append)
+        self.meter = PacerMetrics(
+            lambda event, s: self.reports.append((event, round(s, 6))), self.lateness.append
+        )
 
     def frames(self, times: list[float], held_ms: float = 80.0) -> None:
         """Frames at these times, while the carrier held so much."""

@@ -16,10 +16,10 @@ from trio.testing import MockClock
 
 from agent.audio.generation import Generation, Purpose
 from agent.audio.metronome import Metronome
-from agent.audio.pacer_metrics import TxMeter
+from agent.audio.pacer_metrics import PacerMetrics
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.errors import SocketClosedError
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 from agent.core.units import FRAME_BYTES, GenerationId, ResponseId, StreamSid
 from agent.playout import PlayoutClock
 from agent.tx_scheduler import TxScheduler, frames_due
@@ -128,9 +128,9 @@ async def open_booth(
         socket=wire,
         encoder=OutboundEncoder(StreamSid("MZ1")),
         playout=playout,
-        seat=metronome.take_seat(),
+        slot=metronome.attach(),
         observer=None,  # type: ignore[arg-type]  # the booth itself, below
-        meter=TxMeter(lambda event, seconds: reports.append((event, round(seconds, 3))), lambda _late: None),
+        meter=PacerMetrics(lambda event, seconds: reports.append((event, round(seconds, 3))), lambda _late: None),
         lead_ms=lead_ms,
         comfort_silence=comfort_silence,
     )
@@ -138,7 +138,7 @@ async def open_booth(
     pacer.observer = booth
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        pace = partial(run_until_asked, pacer.run, pacer.stop, grace_s=1)
+        pace = partial(run_until_stopped, pacer.run, pacer.stop, grace_s=1)
         nursery.start_soon(pace, name="TX pacer")
         yield booth
         nursery.cancel_scope.cancel()

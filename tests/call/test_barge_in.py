@@ -43,30 +43,30 @@ def protected() -> BargeInPolicy:
 def test_bi_5_it_is_decided_when_the_protection_is_over() -> None:
     """Once, and by our own ear."""
     policy = protected()
-    assert policy.look_again(greeting_heard_ms=480, voiced=True) is SpeechStart.PROTECT
-    assert policy.look_again(greeting_heard_ms=500, voiced=True) is SpeechStart.INTERRUPT
-    assert policy.look_again(greeting_heard_ms=520, voiced=True) is SpeechStart.NOTHING
+    assert policy.due_interruption(greeting_heard_ms=480, voiced=True) is SpeechStart.PROTECT
+    assert policy.due_interruption(greeting_heard_ms=500, voiced=True) is SpeechStart.INTERRUPT
+    assert policy.due_interruption(greeting_heard_ms=520, voiced=True) is SpeechStart.NOTHING
     assert policy.caller_speaking
 
 
 def test_bi_5_a_cough_is_over_by_then() -> None:
     policy = protected()
-    assert policy.look_again(greeting_heard_ms=500, voiced=False) is SpeechStart.NOTHING
+    assert policy.due_interruption(greeting_heard_ms=500, voiced=False) is SpeechStart.NOTHING
     assert not policy.protecting
 
 
 def test_bi_5_speech_that_ended_needs_no_decision() -> None:
     policy = protected()
     policy.speech_stopped()
-    assert policy.look_again(greeting_heard_ms=500, voiced=True) is SpeechStart.NOTHING
+    assert policy.due_interruption(greeting_heard_ms=500, voiced=True) is SpeechStart.NOTHING
     assert not policy.caller_speaking
 
 
 def test_bi_5_a_greeting_that_is_over_needs_no_protection() -> None:
     policy = protected()
-    assert policy.look_again(greeting_heard_ms=None, voiced=True) is SpeechStart.NOTHING
+    assert policy.due_interruption(greeting_heard_ms=None, voiced=True) is SpeechStart.NOTHING
     assert not policy.protecting
 
 
 def test_without_a_protected_start_there_is_nothing_to_look_at() -> None:
-    assert BargeInPolicy(500).look_again(greeting_heard_ms=600, voiced=True) is SpeechStart.NOTHING
+    assert BargeInPolicy(500).due_interruption(greeting_heard_ms=600, voiced=True) is SpeechStart.NOTHING

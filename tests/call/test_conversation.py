@@ -20,7 +20,7 @@ from agent.model import events as model
 def test_bi_3_a_barge_in_before_created_cancels_at_birth() -> None:
     """There is nothing to name yet: the cancel follows the ``created``, and no generation ever speaks."""
     talk = Talk()
-    talk.conversation.asking.ask(Purpose.TURN)
+    talk.conversation.response_requests.ask(Purpose.TURN)
     talk.starts()
     assert talk.cancelled == []
     talk.created("r1", "turn")
@@ -107,7 +107,7 @@ def test_bi_7_a_barge_in_is_counted_and_logged_with_its_fields() -> None:
 def test_bi_6_a_turn_committed_while_an_answer_is_active_is_answered_after_it() -> None:
     """The provider began no answer of its own: one is requested as soon as the active one is done."""
     talk = Talk(protect_ms=10_000)
-    talk.conversation.asking.ask(Purpose.GREETING)
+    talk.conversation.response_requests.ask(Purpose.GREETING)
     talk.created("greeting", "greeting")
     talk.audio("greeting", 3000)
     talk.play(200)
@@ -161,7 +161,7 @@ def test_bi_6_a_request_that_lost_the_race_costs_no_answer() -> None:
     That answer is the one that is wanted: it is spoken, not cancelled in the place of ours.
     """
     talk = Talk()
-    talk.conversation.asking.ask(Purpose.TURN)
+    talk.conversation.response_requests.ask(Purpose.TURN)
     event_id = talk.told("response.create")[0]["event_id"]
     talk.starts()
     talk.commits()
@@ -213,7 +213,7 @@ def test_a_failure_that_cannot_be_repaired_gives_up_at_once() -> None:
 @pytest.mark.parametrize("purpose", ["idle", "farewell"])
 def test_an_answer_nobody_waits_for_is_not_asked_for_again(purpose: str) -> None:
     talk = Talk()
-    talk.conversation.asking.ask(Purpose(purpose))
+    talk.conversation.response_requests.ask(Purpose(purpose))
     talk.created("r1", purpose)
     talk.done("r1", "failed", "server_error")
     talk.pause(60.0)
@@ -300,7 +300,7 @@ def test_events_that_mean_nothing_here_change_nothing() -> None:
 def greeted() -> Talk:
     """A greeting of three seconds, 200 ms of it heard, and the caller's voice in the line."""
     talk = Talk()
-    talk.conversation.asking.ask(Purpose.GREETING)
+    talk.conversation.response_requests.ask(Purpose.GREETING)
     talk.answer("greeting", 3000, purpose="greeting")
     talk.play(200)
     talk.conversation.meter.feed(LOUD)
@@ -311,7 +311,7 @@ def hear_out(talk: Talk, ms: int) -> None:
     """The greeting plays on, looked at each 20 ms as the call's monitor does."""
     for _ in range(ms // 20):
         talk.play(20)
-        talk.conversation.look_again(talk.now)
+        talk.conversation.due_interruption(talk.now)
 
 
 def test_bi_5_the_first_half_second_of_the_greeting_is_not_interrupted() -> None:
@@ -319,7 +319,7 @@ def test_bi_5_the_first_half_second_of_the_greeting_is_not_interrupted() -> None
     talk.starts()
     hear_out(talk, 280)
     assert talk.effects.interrupted == []
-    assert talk.conversation.look_again(talk.now) == pytest.approx(talk.now + 0.020)
+    assert talk.conversation.due_interruption(talk.now) == pytest.approx(talk.now + 0.020)
 
 
 def test_bi_5_who_still_speaks_when_it_is_over_interrupts_then() -> None:
@@ -396,17 +396,17 @@ def test_a_tool_called_by_a_cancelled_or_unknown_answer_does_not() -> None:
 def test_a_tools_output_is_told_and_answered_when_the_model_is_free() -> None:
     talk = Talk()
     talk.created("r1")
-    talk.conversation.asking.answer_tool("call_1", "{}", answer=True)
+    talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
     assert [event["item"]["type"] for event in talk.told("conversation.item.create")] == ["function_call_output"]
     assert talk.asked == []
     talk.done("r1")
     talk.pause(FREED_GRACE_S)
     assert talk.asked == ["turn"]
     talk.answer("r2", 100, purpose="turn")
-    talk.conversation.asking.answer_tool("call_2", "{}", answer=True)
+    talk.conversation.response_requests.answer_tool("call_2", "{}", answer=True)
     assert talk.asked == ["turn", "tool"]
     talk.answer("r3", 100, purpose="tool")
-    talk.conversation.asking.answer_tool("call_3", "{}", answer=False)
+    talk.conversation.response_requests.answer_tool("call_3", "{}", answer=False)
     assert talk.asked == ["turn", "tool"]
 
 
@@ -414,7 +414,7 @@ def test_a_model_that_was_given_up_is_asked_for_nothing() -> None:
     """Or the apology would wait for an answer that cannot come."""
     talk = Talk()
     talk.event(model.ErrorEvent("invalid_request_error", "invalid_api_key", "no", "", ""))
-    talk.conversation.asking.answer_tool("call_1", "{}", answer=True)
+    talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
     talk.conversation.tell("The caller pressed 42#", talk.now)
     assert talk.asked == []
     assert not talk.conversation.turns.busy
@@ -435,7 +435,7 @@ def test_news_that_lost_a_race_are_answered_after_the_answer_that_won(news: str)
     if news == "keys":
         talk.conversation.tell("The caller pressed 42#", talk.now)
     else:
-        talk.conversation.asking.answer_tool("call_1", "{}", answer=True)
+        talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
     [request] = talk.told("response.create")
     talk.created("r1")
     refusal = "conversation_already_has_active_response"
@@ -464,7 +464,7 @@ def test_an_expired_session_is_renewed() -> None:
 
 def test_a_refused_request_is_made_again() -> None:
     talk = Talk()
-    talk.conversation.asking.ask(Purpose.TURN)
+    talk.conversation.response_requests.ask(Purpose.TURN)
     event_id = talk.told("response.create")[0]["event_id"]
     talk.event(model.ErrorEvent("server_error", "", "try again", event_id, ""))
     talk.pause(ANSWER_GRACE_S)
@@ -500,7 +500,7 @@ def test_the_latency_of_a_turn_counts_from_the_real_end_of_speech() -> None:
 
 def test_a_greeting_is_no_answer_to_a_turn() -> None:
     talk = Talk()
-    talk.conversation.asking.ask(Purpose.GREETING)
+    talk.conversation.response_requests.ask(Purpose.GREETING)
     talk.answer("greeting", 100, purpose="greeting")
     talk.play(200)
     assert talk.conversation.turn_latencies_ms == []

@@ -223,7 +223,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
     @rule(purpose=st.sampled_from(ASKED_FOR))
     def we_ask(self, purpose: Purpose) -> None:
         """For a greeting, an idle prompt, ..."""
-        self.talk.conversation.asking.ask(purpose)
+        self.talk.conversation.response_requests.ask(purpose)
 
     @rule()
     def the_pacer_clears(self) -> None:

@@ -10,16 +10,16 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.audio.generation import Purpose
-from agent.call.responses import TurnTaking
+from agent.call.responses import ResponseTracker
 from agent.core.units import ResponseId
 
 
 class Provider(RuleBasedStateMachine):
-    """The provider and the caller, against ``TurnTaking``."""
+    """The provider and the caller, against ``ResponseTracker``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = TurnTaking()
+        self.turns = ResponseTracker()
         self.now = 0.0
         self.speaking = False
         self.asked: list[Purpose] = []
@@ -53,9 +53,9 @@ class Provider(RuleBasedStateMachine):
         if purpose is None:
             self.auto = False
         self.active.append(response_id)
-        birth = self.turns.created(response_id, purpose or Purpose.ANSWER, caller_speaking=self.speaking)
-        assert birth is not None
-        if birth.unwanted:
+        new_response = self.turns.created(response_id, purpose or Purpose.ANSWER, caller_speaking=self.speaking)
+        assert new_response is not None
+        if new_response.unwanted:
             self._cancel([response_id] if self.turns.cancel(response_id) else [])
         else:
             self.unanswered = False

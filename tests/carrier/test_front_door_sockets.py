@@ -17,9 +17,9 @@ from agent.carrier.front_door import FrontDoor
 from agent.carrier.http_app import http_server, make_app
 from agent.carrier.media_stream import Start, decode_message
 from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_admission import Admit, StreamDesk
-from agent.carrier.stream_token import CallTicket, TokenBook
-from agent.carrier.webhooks import Reception
+from agent.carrier.stream_admission import Admit, StreamAdmission
+from agent.carrier.stream_token import CallTicket, StreamTokens
+from agent.carrier.webhooks import VoiceWebhooks
 from agent.core.errors import AdmissionError, HandshakeRejectedError, SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
@@ -31,11 +31,11 @@ CALL = CallSid("CA" + "1" * 32)
 
 
 @attrs.define(eq=False)
-class House:
+class FakeServices:
     """Everything but the calls themselves: a stream is echoed after its admission."""
 
     url: str = attrs.field(init=False)
-    desk: StreamDesk = attrs.field(init=False)
+    admission: StreamAdmission = attrs.field(init=False)
     door: FrontDoor = attrs.field(init=False)
     events: EventLog = attrs.field(factory=lambda: EventLog(Telemetry()))
     streams: list[trio.SocketStream] = attrs.field(factory=list)
@@ -87,63 +87,65 @@ def start_message(token: str = "") -> str:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_services(
     *, auth: str | None = None, allow_unsigned: bool = True, max_streams: int = 2, lobby: int = 8
-) -> AsyncIterator[House]:
-    house, tokens, check = House(), TokenBook(b"secret"), SignatureCheck(auth, "", allow_unsigned)
-    events = house.events
-    house.desk = desk = StreamDesk(check, tokens, events, max_streams, house.answer, lambda: house.stopping)
-    app = make_app(Reception(check, tokens, events, lambda: house.stopping, lambda: desk.is_promised))
-    house.door = door = FrontDoor(desk.serve, http_server(app), events, lobby_limit=lobby)
+) -> AsyncIterator[FakeServices]:
+    services, tokens, check = FakeServices(), StreamTokens(b"secret"), SignatureCheck(auth, "", allow_unsigned)
+    events = services.events
+    services.admission = admission = StreamAdmission(
+        check, tokens, events, max_streams, services.answer, lambda: services.stopping
+    )
+    app = make_app(VoiceWebhooks(check, tokens, events, lambda: services.stopping, lambda: admission.is_promised))
+    services.door = door = FrontDoor(admission.serve, http_server(app), events, lobby_limit=lobby)
 
     async def serve(stream: trio.SocketStream) -> None:
-        house.streams.append(stream)
+        services.streams.append(stream)
         await door.serve_connection(stream)
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             [listener] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-            house.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-            yield house
+            services.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+            yield services
             nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_leaves_takes_its_socket_with_it() -> None:
     """A keep-alive connection the client has closed is gone in two seconds, not in hypercorn's thirty."""
-    async with open_house() as house:
+    async with open_services() as services:
         for _ in range(3):
-            async with httpx.AsyncClient(base_url=house.url, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=services.url, trust_env=False) as client:
                 assert (await client.get("/healthz")).status_code == 200
         with trio.fail_after(front_door.AFTER_END_S + 1):
-            while any(stream.socket.fileno() != -1 for stream in house.streams):  # noqa: ASYNC110
+            while any(stream.socket.fileno() != -1 for stream in services.streams):  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
 
 async def test_requests_and_media_streams_share_one_port() -> None:
     """A call's whole way in: webhook, token, stream; health beside it, and no delay for small messages."""
-    async with open_house() as house, httpx.AsyncClient(base_url=house.url) as client:
+    async with open_services() as services, httpx.AsyncClient(base_url=services.url) as client:
         answer = await client.post("/voice/incoming", data={"CallSid": CALL, "From": "+1", "To": "+2"})
         token = answer.text.partition('value="')[2].partition('"')[0]
-        async with open_client(house.stream_url) as socket:
+        async with open_client(services.stream_url) as socket:
             await socket.send(start_message(token))
             await socket.send("hello")
             assert await socket.receive() == "hello"
             assert (await client.get("/healthz")).status_code == 200
-            assert house.tickets == [CallTicket(CALL, "inbound", "+1", "+2")]
-            for stream in house.streams:
+            assert services.tickets == [CallTicket(CALL, "inbound", "+1", "+2")]
+            for stream in services.streams:
                 assert stream.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY)
-        async with open_client(house.stream_url + "/") as socket:
+        async with open_client(services.stream_url + "/") as socket:
             await socket.send(start_message(token))
             with pytest.raises(SocketClosedError, match="1008 token_reused"):
                 await socket.receive()
-        assert len(house.streams) == 3  # the web requests shared a connection
+        assert len(services.streams) == 3  # the web requests shared a connection
 
 
 async def test_requests_in_one_packet_are_answered_in_order() -> None:
-    async with open_house() as house:
+    async with open_services() as services:
         one = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
         last = b"GET /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        answer = await house.raw(one + one + last)
+        answer = await services.raw(one + one + last)
         assert [line.split()[1] for line in answer.split(b"\r\n") if b"HTTP/1.1" in line] == [
             b"200",
             b"200",
@@ -163,8 +165,8 @@ UPGRADE = (
 )
 async def test_a_websocket_where_none_is_gets_a_clear_answer(request_bytes: bytes) -> None:
     """Another path, or the right path on a connection that was used before."""
-    async with open_house() as house:
-        answer = await house.raw(request_bytes)
+    async with open_services() as services:
+        answer = await services.raw(request_bytes)
         assert b"404" in answer
         assert b"the only WebSocket here is /media-stream" in answer
 
@@ -181,18 +183,18 @@ async def test_a_websocket_where_none_is_gets_a_clear_answer(request_bytes: byte
     ],
 )
 async def test_garbage_is_answered_and_nobody_else_notices(garbage: bytes, status: bytes) -> None:
-    async with open_house() as house, open_client(house.stream_url) as socket:
+    async with open_services() as services, open_client(services.stream_url) as socket:
         await socket.send(start_message())
-        assert (await house.raw(garbage)).split(b" ")[1] == status
+        assert (await services.raw(garbage)).split(b" ")[1] == status
         await socket.send("hello")
         assert await socket.receive() == "hello"
 
 
 async def test_garbage_inside_a_stream_ends_that_stream_alone() -> None:
     """Bytes that are no WebSocket frame: that connection is closed, and the stream beside it goes on."""
-    async with open_house() as house, open_client(house.stream_url) as good:
+    async with open_services() as services, open_client(services.stream_url) as good:
         await good.send(start_message())
-        async with await trio.open_tcp_stream(*house.address) as bad:
+        async with await trio.open_tcp_stream(*services.address) as bad:
             await bad.send_all(UPGRADE % b"/media-stream")
             assert (await bad.receive_some()).startswith(b"HTTP/1.1 101")
             await bad.send_all(b"\xff" * 32)
@@ -205,56 +207,56 @@ async def test_garbage_inside_a_stream_ends_that_stream_alone() -> None:
 async def test_slow_clients_are_given_up_and_the_rest_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slow heads fill the lobby only for a moment; media streams never need it."""
     monkeypatch.setattr(front_door, "HEAD_S", 0.3)
-    async with open_house(lobby=3) as house:
-        slow = [await trio.open_tcp_stream(*house.address) for _ in range(3)]
+    async with open_services(lobby=3) as services:
+        slow = [await trio.open_tcp_stream(*services.address) for _ in range(3)]
         for stream in slow:
             await stream.send_all(b"GET / HT")
         await trio.sleep(0.1)
-        assert b"503" in await house.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b"503" in await services.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         for stream in slow:
             assert b"408" in await stream.receive_some()
             await stream.aclose()
         await trio.sleep(0.1)
-        assert b"200" in await house.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert b"200" in await services.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 
 
 async def test_a_client_that_does_not_read_its_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks for more than the sockets' buffers hold and reads nothing: WRITE_S later it is gone."""
     monkeypatch.setattr(front_door, "WRITE_S", 0.3)
-    async with open_house() as house:
+    async with open_services() as services:
         raw = stdlib.socket()
         raw.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 2048)
         raw.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
-        await stream.socket.connect(house.address)
+        await stream.socket.connect(services.address)
         async with stream:
             with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
                 await stream.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 100_000)
         await trio.sleep(0.1)
-        assert house.door._lobby == 0
+        assert services.door._lobby == 0
 
 
 async def test_a_client_that_resets_while_its_next_request_waits_leaves_nothing_behind() -> None:
     """The answers cannot be written any more; neither the reader nor the application may wait for them."""
-    async with open_house() as house:
+    async with open_services() as services:
         for _ in range(10):
-            stream = await trio.open_tcp_stream(*house.address)
+            stream = await trio.open_tcp_stream(*services.address)
             stream.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
             await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
             await stream.aclose()
         await trio.sleep(0.3)
-        assert house.door._lobby == 0
+        assert services.door._lobby == 0
 
 
 async def test_lines_are_limited_and_given_back() -> None:
-    async with open_house(max_streams=1) as house:
-        async with open_client(house.stream_url) as socket:
+    async with open_services(max_streams=1) as services:
+        async with open_client(services.stream_url) as socket:
             await socket.send(start_message())
             with pytest.raises(HandshakeRejectedError, match="503 all lines are busy"):
-                async with open_client(house.stream_url):
+                async with open_client(services.stream_url):
                     raise AssertionError("the second stream was accepted")
-        await house.desk.wait_empty()
-        async with open_client(house.stream_url) as socket:
+        await services.admission.wait_empty()
+        async with open_client(services.stream_url) as socket:
             await socket.send(start_message())
             await socket.send("hello")
             assert await socket.receive() == "hello"
@@ -262,40 +264,40 @@ async def test_lines_are_limited_and_given_back() -> None:
 
 async def test_a_line_is_kept_for_a_caller_who_was_connected() -> None:
     """Two calls for one line: the second is told at the webhook, not cut off when its stream is refused."""
-    async with open_house(max_streams=1) as house, httpx.AsyncClient(base_url=house.url) as client:
+    async with open_services(max_streams=1) as services, httpx.AsyncClient(base_url=services.url) as client:
         answers = [(await client.post("/voice/incoming", data={"CallSid": sid})).text for sid in (CALL, "CA2")]
         assert ["<Connect>" in answer for answer in answers] == [True, False]
         token = answers[0].partition('value="')[2].partition('"')[0]
-        async with open_client(house.stream_url) as socket:
+        async with open_client(services.stream_url) as socket:
             await socket.send(start_message(token))
             await socket.send("hello")
             assert await socket.receive() == "hello"
 
 
 async def test_while_stopping_no_stream_is_taken() -> None:
-    async with open_house() as house:
-        house.stopping = "the server is stopping"
+    async with open_services() as services:
+        services.stopping = "the server is stopping"
         with pytest.raises(HandshakeRejectedError, match="503 the server is stopping"):
-            async with open_client(house.stream_url):
+            async with open_client(services.stream_url):
                 raise AssertionError("the stream was accepted")
 
 
 @pytest.mark.parametrize("auth", [None, "token of the account"])
 async def test_streams_without_a_signature_are_refused(auth: str | None) -> None:
-    async with open_house(auth=auth, allow_unsigned=False) as house:
+    async with open_services(auth=auth, allow_unsigned=False) as services:
         with pytest.raises(HandshakeRejectedError, match="403"):
-            async with open_client(house.stream_url):
+            async with open_client(services.stream_url):
                 raise AssertionError("the stream was accepted")
-        assert house.events.counts["STREAM_REFUSED"] == 1
+        assert services.events.counts["STREAM_REFUSED"] == 1
 
 
 @pytest.mark.parametrize(("token", "kind"), [("", "token_missing"), ("forged.token", "token_forged")])
 async def test_a_signed_stream_still_needs_its_token(token: str, kind: str) -> None:
     auth = "token of the account"
-    async with open_house(auth=auth, allow_unsigned=False) as house:
+    async with open_services(auth=auth, allow_unsigned=False) as services:
         validator = RequestValidator(auth)
-        headers = [("X-Twilio-Signature", validator.compute_signature(house.stream_url, {}))]
-        async with open_client(house.stream_url, headers=headers) as socket:
+        headers = [("X-Twilio-Signature", validator.compute_signature(services.stream_url, {}))]
+        async with open_client(services.stream_url, headers=headers) as socket:
             await socket.send(start_message(token))
             with pytest.raises(SocketClosedError, match=kind):
                 await socket.receive()

@@ -28,10 +28,10 @@ def test_a_refused_caller_is_told_so() -> None:
     [("he", "he-IL", "בשימוש"), ("pt-PT", "pt-BR", "uso"), ("", None, "not in use"), ("tlh", None, "not in use")],
 )
 def test_a_refusal_is_in_the_language_of_who_is_called(language: str, spoken: str | None, word: str) -> None:
-    root = ET.fromstring(twiml.refuse_politely(twiml.NOBODYS, language))  # noqa: S314 - our own
+    root = ET.fromstring(twiml.refuse_politely(twiml.UNKNOWN_NUMBER, language))  # noqa: S314 - our own
     assert root[0].attrib.get("language") == spoken
     assert word in (root[0].text or "")
-    assert twiml.BUSY.keys() == twiml.NOBODYS.keys()
+    assert twiml.BUSY.keys() == twiml.UNKNOWN_NUMBER.keys()
 
 
 def test_a_transferred_call_is_dialled_on() -> None:

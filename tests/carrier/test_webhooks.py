@@ -18,14 +18,14 @@ from twilio.request_validator import RequestValidator
 from agent.carrier import webhooks
 from agent.carrier.http_app import SERVICE, make_app
 from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_token import CallTicket, TokenBook
+from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback
 from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
-from agent.store.tenant_directory import TenantBook
+from agent.store.tenant_directory import TenantDirectory
 
 AUTH = "auth token of the account"
 BASE = "https://agent.example.com"
@@ -38,7 +38,7 @@ class Front:
     """The application with a client that posts as Twilio would."""
 
     client: httpx.AsyncClient
-    reception: webhooks.Reception
+    webhooks: webhooks.VoiceWebhooks
 
     async def post(self, path: str, fields: dict[str, str] = FIELDS, token: str | None = AUTH) -> httpx.Response:
         """Post ``fields``, signed with ``token``."""
@@ -50,7 +50,7 @@ class Front:
     @property
     def counts(self) -> dict[str, int]:
         """Events counted so far."""
-        return dict(self.reception.events.counts)
+        return dict(self.webhooks.events.counts)
 
 
 @asynccontextmanager
@@ -63,10 +63,12 @@ async def open_front(
     **more: Any,
 ) -> AsyncIterator[Front]:
     check = SignatureCheck(auth, BASE, allow_unsigned)
-    reception = webhooks.Reception(check, TokenBook(b"secret"), EventLog(Telemetry()), not_ready, is_full, **more)
-    transport = httpx.ASGITransport(make_app(reception))
+    voice = webhooks.VoiceWebhooks(
+        check, StreamTokens(b"secret"), EventLog(Telemetry()), not_ready, is_full, **more
+    )
+    transport = httpx.ASGITransport(make_app(voice))
     async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
-        yield Front(client, reception)
+        yield Front(client, voice)
 
 
 def stream_of(answer: httpx.Response) -> tuple[str, str]:
@@ -85,7 +87,7 @@ async def test_a_call_is_connected_with_a_token_that_knows_it(path: str, directi
     async with open_front() as front:
         url, token = stream_of(await front.post(path))
         assert url == "wss://agent.example.com/media-stream"
-        issued = front.reception.tokens.admit(token, CALL, time.time())
+        issued = front.webhooks.tokens.admit(token, CALL, time.time())
         assert issued == CallTicket(CALL, direction, "+15550001111", "+15552223333")
         assert front.counts == {"CALL_ANNOUNCED": 1}
 
@@ -132,8 +134,8 @@ SHOP = Tenant("shop", "Shop", ("+15552223333",), language="de")
 HEBREW = Tenant("default", "", language="he")
 
 
-def make_book(unknown_number: Literal["default", "refuse"]) -> TenantBook:
-    book = TenantBook(HEBREW, unknown_number)
+def make_book(unknown_number: Literal["default", "refuse"]) -> TenantDirectory:
+    book = TenantDirectory(HEBREW, unknown_number)
     book.replace([SHOP])
     return book
 
@@ -212,7 +214,7 @@ async def status_of(front: Front, parts: AsyncGenerator[bytes, None]) -> int:
     sent: list[Any] = []
     scope = {"type": "http", "method": "POST", "path": "/voice/incoming", "raw_path": b"/voice/incoming"}
     scope |= {"query_string": b"", "headers": [], "root_path": "", "http_version": "1.1"}
-    await make_app(front.reception)(scope, receive, send)
+    await make_app(front.webhooks)(scope, receive, send)
     await parts.aclose()
     return int(sent[0]["status"])
 
@@ -285,7 +287,7 @@ async def open_listening_front(
     told: Callable[[RecordingCallback], Awaitable[None]],
 ) -> AsyncIterator[Front]:
     async with open_front() as front:
-        front.reception.recording_told = told
+        front.webhooks.recording_told = told
         yield front
 
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 
 
 @attrs.define(eq=False)
@@ -40,7 +40,7 @@ async def test_a_cancel_asks_and_the_message_is_finished(autojump_clock: MockClo
         writer = Writer()
         began = trio.current_time()
         with trio.move_on_after(at_s) as scope:
-            await run_until_asked(writer.run, writer.stop, grace_s=5)
+            await run_until_stopped(writer.run, writer.stop, grace_s=5)
         assert scope.cancelled_caught, "the cancel itself is not swallowed"
         assert len(writer.written) % 2 == 0
         assert writer.asked_times == 1
@@ -52,7 +52,7 @@ async def test_after_the_grace_it_is_cut_off(autojump_clock: MockClock) -> None:
     writer = Writer(deaf=True)
     began = trio.current_time()
     with trio.move_on_after(2.5) as scope:
-        await run_until_asked(writer.run, writer.stop, grace_s=2.2)
+        await run_until_stopped(writer.run, writer.stop, grace_s=2.2)
     assert scope.cancelled_caught
     assert trio.current_time() - began == pytest.approx(4.7)
     assert writer.written[-1] == "first half"
@@ -62,7 +62,7 @@ async def test_a_writer_that_ends_by_itself_just_returns(autojump_clock: MockClo
     writer = Writer(messages=3)
     began = trio.current_time()
     with trio.fail_after(60):
-        await run_until_asked(writer.run, writer.stop, grace_s=5)
+        await run_until_stopped(writer.run, writer.stop, grace_s=5)
     assert trio.current_time() - began == 3
     assert writer.written == ["first half", "second half"] * 3
 
@@ -75,7 +75,7 @@ async def test_errors_come_bare(autojump_clock: MockClock) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        await run_until_asked(fail, lambda: None, grace_s=5)
+        await run_until_stopped(fail, lambda: None, grace_s=5)
 
 
 async def test_an_error_while_finishing_is_not_lost(autojump_clock: MockClock) -> None:
@@ -86,4 +86,4 @@ async def test_an_error_while_finishing_is_not_lost(autojump_clock: MockClock) -
         raise OSError("gone")
 
     with trio.move_on_after(1), pytest.raises(OSError, match="gone"):
-        await run_until_asked(fail, lambda: None, grace_s=5)
+        await run_until_stopped(fail, lambda: None, grace_s=5)

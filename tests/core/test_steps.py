@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from agent.core.steps import (
     NEVER_READY_S,
-    PATIENCE,
+    RETRY_POLICIES,
     SETTLED,
     STEPS,
-    Patience,
+    RetryPolicy,
     State,
     look_again_s,
     next_step,
@@ -44,7 +44,7 @@ def work(outcomes: Sequence[Outcome], jitter: float) -> tuple[list[str], dict[st
                 states[step] = "dead"
             case "failed":
                 tries[step] += 1
-                rest_s = PATIENCE[step].rest_s(tries[step], jitter)
+                rest_s = RETRY_POLICIES[step].rest_s(tries[step], jitter)
                 states[step] = "dead" if rest_s is None else "failed"
                 now_s += rest_s or 0.0
             case "not ready":
@@ -91,12 +91,12 @@ def test_the_next_step_is_the_first_that_is_not_settled(states: dict[str, State]
 @pytest.mark.parametrize("step", STEPS)
 @given(jitter=st.floats(0, 1))
 def test_rests_grow_and_differ_by_a_fifth_at_most(step: str, jitter: float) -> None:
-    patience = PATIENCE[step]
-    rests = [patience.rest_s(failures, 0.0) for failures in range(1, patience.attempts)]
+    retry = RETRY_POLICIES[step]
+    rests = [retry.rest_s(failures, 0.0) for failures in range(1, retry.attempts)]
     assert None not in rests
     assert rests == sorted(rests, key=lambda rest: rest or 0.0)
     for failures, rest_s in enumerate(rests, 1):
-        shaken_s = patience.rest_s(failures, jitter)
+        shaken_s = retry.rest_s(failures, jitter)
         assert rest_s is not None
         assert shaken_s is not None
         assert rest_s <= shaken_s <= rest_s * 1.2 + 1e-9
@@ -104,10 +104,10 @@ def test_rests_grow_and_differ_by_a_fifth_at_most(step: str, jitter: float) -> N
 
 def test_the_first_try_again_is_quick_and_the_webhook_is_tried_for_a_day() -> None:
     for step in STEPS:
-        first_s = PATIENCE[step].rest_s(1, 0.0)
+        first_s = RETRY_POLICIES[step].rest_s(1, 0.0)
         assert first_s is not None
         assert first_s <= 10.0
-    webhook = PATIENCE["webhook"]
+    webhook = RETRY_POLICIES["webhook"]
     rests = [webhook.rest_s(failures, 0.0) or 0.0 for failures in range(1, webhook.attempts)]
     assert 10 <= webhook.attempts <= 15
     assert 18 * HOUR_S < sum(rests) < 30 * HOUR_S
@@ -116,7 +116,7 @@ def test_the_first_try_again_is_quick_and_the_webhook_is_tried_for_a_day() -> No
 
 @given(st.integers(1, 20), st.integers(1, 40), st.floats(0, 1))
 def test_after_the_last_attempt_there_is_no_rest(attempts: int, failures: int, jitter: float) -> None:
-    rest_s = Patience(attempts, 1.0).rest_s(failures, jitter)
+    rest_s = RetryPolicy(attempts, 1.0).rest_s(failures, jitter)
     assert (rest_s is None) == (failures >= attempts)
 
 

@@ -12,14 +12,14 @@ from agent.call.tool_calls import FILLER, tools_of
 from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import Tool
 from agent.core.tenant import Tenant
-from agent.local.receptionist.business import read_facts
+from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, State
 from agent.local.receptionist.tools import ToolCall, read_tools
 
 SHOP = Tenant("shop", "Harbour Dental", transfer_numbers=("+15557770001", "+15557770002"))
 DESK = MemoryDesk()
 TOOLS = tools_of(SHOP, DeskTools(DESK).tools(), can_transfer=True)
-RECEPTIONIST = Receptionist(read_facts(INSTRUCTIONS), read_tools(tool.declare() for tool in TOOLS.values()))
+RECEPTIONIST = Receptionist(read_context(INSTRUCTIONS), read_tools(tool.declare() for tool in TOOLS.values()))
 
 
 def says(state: State, words: str) -> tuple[State, str, tuple[ToolCall, ...]]:
@@ -113,7 +113,7 @@ NOW = "It is now Saturday, 2026-11-21, 10:30 (America/New_York)."
 
 def booking(*instructions: str, without: str = "") -> Receptionist:
     tools = read_tools(tool.declare() for tool in TOOLS.values() if tool.name != without)
-    return Receptionist(read_facts("\n".join((INSTRUCTIONS, *instructions))), tools)
+    return Receptionist(read_context("\n".join((INSTRUCTIONS, *instructions))), tools)
 
 
 def test_it_asks_to_wait_when_it_is_told_to() -> None:

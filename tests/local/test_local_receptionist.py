@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.call.tools.declare import END_CALL
 from agent.call.watchdog import IDLE_FAREWELL, IDLE_REQUEST, LIMIT_FAREWELL
-from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, read_facts
+from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
 from agent.local.receptionist.tools import read_tools
 from agent.local.receptionist.understanding import Slot
@@ -36,7 +36,7 @@ class Talk:
     """A call: what the caller says goes in, the reply comes out, the state stays."""
 
     def __init__(self, *tools: dict[str, Any], instructions: str = EXAMPLE_INSTRUCTIONS) -> None:
-        self.receptionist = Receptionist(read_facts(instructions), read_tools(tools))
+        self.receptionist = Receptionist(read_context(instructions), read_tools(tools))
         self.state, self.reply = self.receptionist.say(State(), GREETING)
 
     def say(self, text: str) -> Reply:
@@ -167,7 +167,7 @@ def test_instructions_for_one_answer() -> None:
 
 def test_the_old_state_is_untouched() -> None:
     """States are values: an answer that was never spoken leaves no trace."""
-    receptionist = Receptionist(read_facts(""))
+    receptionist = Receptionist(read_context(""))
     before = State()
     after, _ = receptionist.respond(before, "My name is Dave.")
     assert before == State()

@@ -27,7 +27,7 @@ from agent.model import events as ours
 from agent.model import requests
 from agent.nursery_call import GREETING_REQUEST
 from agent.sim.memory import open_memory_sockets
-from agent.wire.connection import Wanted
+from agent.wire.connection import SendCheck
 from agent.wire.websocket import MessageSocket
 
 SHAPES: dict[str, type[BaseModel]] = {
@@ -624,7 +624,7 @@ async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock
             await trio.lowlevel.checkpoint()
             return '{"type": "no.such"}'
 
-        async def send(self, message: str, wanted: Wanted | None = None) -> bool:
+        async def send(self, message: str, wanted: SendCheck | None = None) -> bool:
             """Never done."""
             await trio.sleep_forever()
             return True

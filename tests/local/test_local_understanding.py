@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, Subject, read_facts
+from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, Subject, read_context
 from agent.local.receptionist.understanding import Intent, Slot, understand
 
 NAME, CITY, SERVICE, APPOINTMENT = Slot.NAME, Slot.CITY, Slot.SERVICE, Slot.APPOINTMENT
@@ -91,7 +91,7 @@ def test_no_is_no_goodbye_while_something_is_asked() -> None:
 
 
 def test_facts_by_label() -> None:
-    facts = read_facts(EXAMPLE_INSTRUCTIONS)
+    facts = read_context(EXAMPLE_INSTRUCTIONS)
     assert facts.business == "Harbour Dental"
     assert facts.services == SERVICES
     assert facts.about(Subject.HOURS).startswith("Our opening hours are Monday to Friday")
@@ -99,7 +99,7 @@ def test_facts_by_label() -> None:
 
 
 def test_facts_in_prose() -> None:
-    facts = read_facts("You work for Joe. We are open from eight to five. Brakes cost $200. Be kind.")
+    facts = read_context("You work for Joe. We are open from eight to five. Brakes cost $200. Be kind.")
     assert facts.about(Subject.HOURS) == "We are open from eight to five."
     assert facts.about(Subject.PRICES) == "Brakes cost $200."
     assert facts.about(Subject.ADDRESS) == ""
@@ -107,6 +107,6 @@ def test_facts_in_prose() -> None:
 
 def test_instructions_without_facts_get_an_example_that_says_so() -> None:
     """Nobody is told an invented opening hour as if it were true."""
-    facts = read_facts("You are a friendly receptionist.")
+    facts = read_context("You are a friendly receptionist.")
     assert all(text.startswith("In this demonstration, ") for text in facts.sentences.values())
     assert facts.about(Subject.HOURS)

@@ -25,7 +25,7 @@ from pydantic import BaseModel, TypeAdapter
 from virtual_call import MemoryRecords, make_settings
 
 from agent.audio.metronome import Metronome
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.call.tools.declare import END_CALL
 from agent.core.errors import MalformedMessageError
 from agent.core.event_log import EventLog
@@ -52,7 +52,7 @@ def checked(model: type[Model], encoded: str) -> Model:
 def session_of(**settings: Any) -> dict[str, Any]:
     """The session a call with these settings asks for."""
     send, _receive = trio.open_memory_channel[CallRecord](1)
-    house = CallHouse(
+    services = CallServices(
         settings=make_settings(**settings),
         events=EventLog(Telemetry()),
         metronome=Metronome(),
@@ -61,7 +61,7 @@ def session_of(**settings: Any) -> dict[str, Any]:
         records=MemoryRecords(),
         hand_over=send,
     )
-    return house.session_of(house.tenants.default, [END_CALL], datetime.now(UTC))
+    return services.session_of(services.tenants.default, [END_CALL], datetime.now(UTC))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.core.errors import SocketClosedError
-from agent.core.graceful import run_until_asked
+from agent.core.graceful import run_until_stopped
 from agent.model.outbox import KEEP_AUDIO_MESSAGES, ModelOutbox
 from agent.wire.websocket import MessageSocket
 
@@ -131,11 +131,11 @@ async def test_a_closed_socket_ends_it_with_the_sockets_error(autojump_clock: Mo
 
 
 async def test_a_cancel_ends_it_behind_a_whole_message(autojump_clock: MockClock) -> None:
-    """Under ``run_until_asked``, as the model leg runs it: the message under way is finished, no other begun."""
+    """Under ``run_until_stopped``, as the sessions run it: the message under way is finished, no other begun."""
     outbox, socket = Box().outbox, Socket(took_s=1)
     outbox.open_session(["1", "2", "3"])
     with trio.move_on_after(1.5) as scope:
-        await run_until_asked(lambda: outbox.run(as_socket(socket)), outbox.stop, grace_s=5)
+        await run_until_stopped(lambda: outbox.run(as_socket(socket)), outbox.stop, grace_s=5)
     assert scope.cancelled_caught
     assert socket.sent == ["1", "2"]
 
@@ -144,5 +144,5 @@ async def test_an_idle_outbox_stops_at_once(autojump_clock: MockClock) -> None:
     outbox = Box().outbox
     began = trio.current_time()
     with trio.move_on_after(1):
-        await run_until_asked(lambda: outbox.run(as_socket(Socket())), outbox.stop, grace_s=5)
+        await run_until_stopped(lambda: outbox.run(as_socket(Socket())), outbox.stop, grace_s=5)
     assert trio.current_time() - began == 1

@@ -28,7 +28,7 @@ from agent.model.session import (
     SILENT_S,
     STABLE_AFTER_S,
     WATCH_S,
-    ModelLeg,
+    ModelSessions,
 )
 from agent.wire.websocket import MessageSocket
 
@@ -118,7 +118,7 @@ class Model:
 class Desk:
     """A model leg, its model, and all it told."""
 
-    leg: ModelLeg
+    leg: ModelSessions
     model: Model
     outbox: ModelOutbox
     events: list[ModelEvent]
@@ -141,7 +141,7 @@ def make_desk(model: Model) -> Desk:
     def on_lost() -> None:
         desk.lost_s.append(trio.current_time())
 
-    leg = ModelLeg(
+    leg = ModelSessions(
         connect=model.connect,
         outbox=outbox,
         events=EventLog(Telemetry()),

@@ -20,7 +20,7 @@ from fake_backends import HANGS, Neighbours, open_ready_database, open_working, 
 from agent.core.errors import CarrierError, ProviderError, StepDeadError
 from agent.core.event_log import EventLog
 from agent.core.records import CallRecord, RecordingCallback, Turn
-from agent.core.steps import MOST_INTERRUPTIONS, PATIENCE, STEPS
+from agent.core.steps import MOST_INTERRUPTIONS, RETRY_POLICIES, STEPS
 from agent.core.telemetry import Telemetry
 from agent.core.units import RecordingSid
 from agent.pipeline.worker import Worker
@@ -100,11 +100,11 @@ async def until_settled(postgres: str, *calls: int, within_s: float = 20.0) -> N
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What rests for seconds and hours, rests for moments."""
-    for step, patience in PATIENCE.items():
+    for step, policy in RETRY_POLICIES.items():
         monkeypatch.setitem(
-            PATIENCE,
+            RETRY_POLICIES,
             step,
-            attrs.evolve(patience, first_s=0.02, factor=1.0, limit_s=5.0, attempts=4),
+            attrs.evolve(policy, first_s=0.02, factor=1.0, limit_s=5.0, attempts=4),
         )
 
 
@@ -358,7 +358,7 @@ async def test_a_receiver_that_is_gone_is_a_dead_letter_until_somebody_asks_agai
 async def test_a_step_that_hangs_is_failed_and_delays_no_other_call(
     postgres: str, tmp_path: Path, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PATIENCE, "summary", attrs.evolve(PATIENCE["summary"], limit_s=0.5))
+    monkeypatch.setitem(RETRY_POLICIES, "summary", attrs.evolve(RETRY_POLICIES["summary"], limit_s=0.5))
     neighbours.analyst.summary.next.append(HANGS)
     calls = await keep(postgres, make_record(1))
     async with working(postgres, tmp_path, neighbours, max_calls=4):
@@ -380,7 +380,7 @@ async def test_facts_that_cannot_be_read_are_a_failure_in_the_ledger(
         await trio.lowlevel.checkpoint()
         raise KeyError("segments")
 
-    monkeypatch.setattr("agent.pipeline.worker.read_facts", broken)
+    monkeypatch.setattr("agent.pipeline.worker.read_context", broken)
     [call_id] = await keep(postgres, make_record(1))
     async with working(postgres, tmp_path, neighbours):
         await until(lambda: states(postgres, call_id)["recording"] == "failed", within_s=5)
@@ -465,7 +465,7 @@ async def test_asked_to_stop_it_finishes_the_step_under_way_and_gives_the_call_b
     neighbours.analyst.summary.delay_s = 0.3
     [call_id] = await keep(postgres, make_record(1))
     async with open_ready_database(postgres) as database:
-        worker = Worker(database, neighbours.instruments(tmp_path), EventLog(Telemetry()))
+        worker = Worker(database, neighbours.backends(tmp_path), EventLog(Telemetry()))
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.run)

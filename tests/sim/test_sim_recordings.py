@@ -82,24 +82,24 @@ def _recording(sound: Sound) -> SimulatedRecording:
 async def test_in_virtual_time_a_recording_is_made_of_the_call(autojump_clock: MockClock) -> None:
     """What the caller said is on the first channel, what was played to them on the second."""
     async with open_scripted_call([Answer("Hello.", tone(900))], settings={"vad_silence_ms": 5000}) as (
-        house,
+        services,
         stream,
         _,
     ):
-        house.rest.streams[CALL_SID] = stream
+        services.rest.streams[CALL_SID] = stream
         await stream.until_heard_ms(900)
         await stream.until_quiet(0.5)
         stream.say(tone(400))
         await stream.until_said()
-        state = await house.rest.recording_of(CallSid(CALL_SID))
+        state = await services.rest.recording_of(CallSid(CALL_SID))
         assert state is not None
         assert state.status == "in-progress"
         await stream.hang_up()
         await stream.until_closed()
-        state = await house.rest.recording_state(RecordingSid(state.recording_sid))
+        state = await services.rest.recording_state(RecordingSid(state.recording_sid))
         assert state is not None
         assert state.status == "completed"
-        [recording] = house.rest.kept.of_call(CALL_SID)
+        [recording] = services.rest.kept.of_call(CALL_SID)
     both = samples(content_of(recording))
     assert loud_ms(both[:, 0]) == pytest.approx(400, abs=20)
     # It begins after the first frame, when the request was answered (TX-9).

@@ -16,9 +16,9 @@ from agent.carrier.http_app import http_server, make_app
 from agent.carrier.media_stream import OutboundEncoder, Start, decode_message
 from agent.carrier.rest import CarrierRest, open_twilio_rest
 from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_admission import Admit, StreamDesk
-from agent.carrier.stream_token import CallTicket, TokenBook
-from agent.carrier.webhooks import Reception
+from agent.carrier.stream_admission import Admit, StreamAdmission
+from agent.carrier.stream_token import CallTicket, StreamTokens
+from agent.carrier.webhooks import VoiceWebhooks
 from agent.core.errors import CarrierError, HandshakeRejectedError, SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.settings import load_settings
@@ -64,9 +64,9 @@ async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIter
     """The agent behind its front door on a free port; yields its URL."""
     events = EventLog(Telemetry())
     check = SignatureCheck(AUTH, public_url, allow_unsigned=False)
-    tokens = TokenBook(b"secret" * 6)
-    desk = StreamDesk(check, tokens, events, 10, agent.answer, lambda: agent.not_ready)
-    app = make_app(Reception(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full))
+    tokens = StreamTokens(b"secret" * 6)
+    desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready)
+    app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full))
     door = FrontDoor(desk.serve, http_server(app), events)
     async with trio.open_nursery() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -16,7 +16,7 @@ import pytest
 import trio
 from test_call_scenarios import heard_numbers
 from trio.testing import MockClock
-from virtual_call import CALL_SID, House, open_call, open_house
+from virtual_call import CALL_SID, FakeServices, open_call, open_services
 
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
@@ -28,7 +28,7 @@ from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.store import Database
-from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallKeeper, Journal, StoreJournal
+from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallWriter, Journal, StoreJournal
 from agent.store.pg import Pool, open_pool
 from agent.store.sql.calls import keep_record
 from agent.store.sql.values import AnsweredCall
@@ -101,12 +101,12 @@ class MemorySpool:
         self.calls.append(call)
 
 
-def make_keeper(journal: Journal, spool: MemorySpool | None = None) -> CallKeeper:
-    return CallKeeper(journal, EventLog(Telemetry()), (spool or MemorySpool()).keep)
+def make_keeper(journal: Journal, spool: MemorySpool | None = None) -> CallWriter:
+    return CallWriter(journal, EventLog(Telemetry()), (spool or MemorySpool()).keep)
 
 
 @asynccontextmanager
-async def running(keeper: CallKeeper) -> AsyncIterator[None]:
+async def running(keeper: CallWriter) -> AsyncIterator[None]:
     """The keeper at work."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
@@ -225,16 +225,16 @@ async def test_the_server_says_that_it_lives(autojump_clock: MockClock) -> None:
 
 @asynccontextmanager
 async def open_kept_call(
-    keeper: CallKeeper, **settings: Any
-) -> AsyncIterator[tuple[House, SimulatedStream, ScriptedRealtime]]:
+    keeper: CallWriter, **settings: Any
+) -> AsyncIterator[tuple[FakeServices, SimulatedStream, ScriptedRealtime]]:
     """A call that is kept."""
     model = ScriptedRealtime([GREETING, ANSWER], transcripts=["When are you open?"], transcription_delay_ms=900)
     async with (
         running(keeper),
-        open_house(memory_realtime(lambda: model), keeper=keeper, **settings) as house,
-        open_call(house, at_most_s=600.0) as stream,
+        open_services(memory_realtime(lambda: model), keeper=keeper, **settings) as services,
+        open_call(services, at_most_s=600.0) as stream,
     ):
-        yield house, stream, model
+        yield services, stream, model
 
 
 async def play(stream: SimulatedStream) -> None:
@@ -250,18 +250,18 @@ async def play(stream: SimulatedStream) -> None:
 async def test_nb_5_a_call_is_kept_as_it_goes(autojump_clock: MockClock) -> None:
     """NB-5, TX-9: the row after FIRST_FRAME_SENT, each turn once, when it is over, with what was heard."""
     journal = MemoryJournal()
-    async with open_kept_call(make_keeper(journal)) as (house, stream, _):
+    async with open_kept_call(make_keeper(journal)) as (services, stream, _):
         began_s = trio.current_time()
         await play(stream)
-    first_frame_ms = house.record.metrics.first_audio_ms
+    first_frame_ms = services.record.metrics.first_audio_ms
     assert first_frame_ms is not None
     assert journal.writes[0][1] == "answered"
     assert journal.writes[0][0] - began_s >= first_frame_ms / 1000
     assert [kind for _, kind in journal.writes] == ["answered", "agent", "caller", "agent"]
-    assert sorted(journal.turns.values(), key=lambda kept: kept.started_ms) == list(house.record.turns)
+    assert sorted(journal.turns.values(), key=lambda kept: kept.started_ms) == list(services.record.turns)
     call = journal.calls[CALL_SID]
     assert (call.caller, call.called, call.direction) == ("+15551230001", "+15551230002", "inbound")
-    assert call.answered_at == house.record.answered_at
+    assert call.answered_at == services.record.answered_at
     assert call.tenant_id == "default"
 
 
@@ -272,8 +272,8 @@ async def test_turns_before_the_first_frame_follow_the_row(autojump_clock: MockC
     keeper = make_keeper(journal)
     async with (
         running(keeper),
-        open_house(memory_realtime(lambda: model), keeper=keeper, greeting="") as house,
-        open_call(house) as stream,
+        open_services(memory_realtime(lambda: model), keeper=keeper, greeting="") as services,
+        open_call(services) as stream,
     ):
         await trio.sleep(0.5)
         stream.say(tone(400))
@@ -281,12 +281,12 @@ async def test_turns_before_the_first_frame_follow_the_row(autojump_clock: MockC
         await trio.sleep(1)
         await stream.hang_up()
     assert [kind for _, kind in journal.writes] == ["answered", "caller", "agent"]
-    assert sorted(journal.turns.values(), key=lambda kept: kept.started_ms) == list(house.record.turns)
+    assert sorted(journal.turns.values(), key=lambda kept: kept.started_ms) == list(services.record.turns)
 
 
 async def test_an_interrupted_turn_is_kept_as_it_was_heard(autojump_clock: MockClock) -> None:
     journal = MemoryJournal()
-    async with open_kept_call(make_keeper(journal), greeting_protect_ms=0) as (house, stream, _):
+    async with open_kept_call(make_keeper(journal), greeting_protect_ms=0) as (services, stream, _):
         await stream.until_heard_ms(700)
         stream.say(tone(400))
         await trio.sleep(6)
@@ -294,7 +294,7 @@ async def test_an_interrupted_turn_is_kept_as_it_was_heard(autojump_clock: MockC
         assert len(cut) == 1
         assert cut[0].heard_ms == pytest.approx(700, abs=200)
         await stream.hang_up()
-    assert cut[0] in house.record.turns
+    assert cut[0] in services.record.turns
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "is slow", "is away"])
@@ -307,11 +307,11 @@ async def test_nb_1_no_database_is_noticed_by_a_call(autojump_clock: MockClock, 
     }
 
     async def heard_with(journal: MemoryJournal) -> tuple[Any, ...]:
-        async with open_kept_call(make_keeper(journal)) as (house, stream, _):
+        async with open_kept_call(make_keeper(journal)) as (services, stream, _):
             await play(stream)
-        record, figures = house.record, house.record.metrics
+        record, figures = services.record, services.record.metrics
         assert record.outcome is Outcome.CALLER_HUNG_UP
-        assert house.handed_over() == [record]
+        assert services.handed_over() == [record]
         words = [(turn.role, turn.text, turn.heard_text, turn.interrupted) for turn in record.turns]
         gap_ms = round(figures.max_gap_ms or 0)
         return words, heard_numbers(stream), figures.frames_out, figures.fps, gap_ms, figures.stalls
@@ -322,9 +322,9 @@ async def test_nb_1_no_database_is_noticed_by_a_call(autojump_clock: MockClock, 
 async def test_a_call_that_nobody_keeps_is_a_call(autojump_clock: MockClock) -> None:
     """Without a database there is no keeper."""
     model = ScriptedRealtime([GREETING, ANSWER])
-    async with open_house(memory_realtime(lambda: model)) as house, open_call(house) as stream:
+    async with open_services(memory_realtime(lambda: model)) as services, open_call(services) as stream:
         await play(stream)
-    assert len(house.record.turns) == 3
+    assert len(services.record.turns) == 3
 
 
 # The real one behaves as the one in memory
@@ -369,7 +369,7 @@ async def test_a_call_on_a_real_database(postgres: str) -> None:
     with trio.fail_after(30):
         async with open_store(postgres) as (database, pool):
             keeper = make_keeper(StoreJournal(database))
-            async with open_kept_call(keeper) as (house, stream, _):
+            async with open_kept_call(keeper) as (services, stream, _):
                 await stream.until_heard_ms(1500)
                 stream.say(tone(300))
                 await stream.until_heard_ms(2500)
@@ -378,9 +378,9 @@ async def test_a_call_on_a_real_database(postgres: str) -> None:
             query = "SELECT role, text, heard_text, started_ms, heard_ms FROM turns ORDER BY started_ms"
             async with pool.connection() as connection:
                 before = await (await connection.execute(query)).fetchall()
-                await keep_record(connection, house.record)
+                await keep_record(connection, services.record)
                 after = await (await connection.execute(query)).fetchall()
                 cursor = await connection.execute("SELECT server_id, status, tenant_id FROM calls")
                 assert await cursor.fetchall() == [(keeper.server_id, "ended", "default")]
             assert before[:2] == after[:2]
-            assert len(after) == len(house.record.turns)
+            assert len(after) == len(services.record.turns)

@@ -17,7 +17,7 @@ from agent.store import Database
 from agent.store import tenant_directory as tenant_book
 from agent.store.pg import open_pool
 from agent.store.sql.tenants import put_tenant
-from agent.store.tenant_directory import TenantBook, default_tenant
+from agent.store.tenant_directory import TenantDirectory, default_tenant
 
 NUMBER = "+15552223333"
 OTHER = "+15554445555"
@@ -25,7 +25,7 @@ SHOP = Tenant("shop", "The Shop", (NUMBER,), time_zone="Asia/Tokyo")
 
 
 def test_a_number_is_its_tenants() -> None:
-    book = TenantBook(Tenant("default", ""))
+    book = TenantDirectory(Tenant("default", ""))
     book.replace([SHOP])
     assert book.of_call("inbound", OTHER, NUMBER) == SHOP
     assert book.of_call("outbound", NUMBER, OTHER) == SHOP, "it calls by its own number"
@@ -35,7 +35,7 @@ def test_a_number_is_its_tenants() -> None:
 
 
 def test_nobodys_number_is_refused_if_so_set() -> None:
-    book = TenantBook(Tenant("default", ""), "refuse")
+    book = TenantDirectory(Tenant("default", ""), "refuse")
     book.replace([SHOP])
     assert book.find(NUMBER) == SHOP
     assert book.find(OTHER) is None
@@ -44,7 +44,7 @@ def test_nobodys_number_is_refused_if_so_set() -> None:
 
 def test_the_default_tenant_is_made_of_the_settings_and_of_its_row() -> None:
     settings = make_settings(language="he")
-    book = TenantBook(default_tenant(settings), "refuse")
+    book = TenantDirectory(default_tenant(settings), "refuse")
     assert book.default == Tenant("default", "", language="he")
     book.replace([Tenant("default", "Default", (NUMBER,), greeting="Shalom.")])
     assert book.default == Tenant("default", "", (NUMBER,), language="he", greeting="Shalom.")
@@ -57,7 +57,7 @@ def test_the_default_tenant_is_made_of_the_settings_and_of_its_row() -> None:
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "../etc/passwd", "", "Europe"])
 def test_a_zone_that_this_machine_does_not_know_harms_no_call(zone: str) -> None:
-    book = TenantBook(Tenant("default", ""))
+    book = TenantDirectory(Tenant("default", ""))
     book.replace([Tenant("shop", "The Shop", (NUMBER,), time_zone=zone)])
     found = book.find(NUMBER)
     assert found is not None
@@ -77,10 +77,10 @@ async def until(true: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def open_book(
     conninfo: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[TenantBook, Database, EventLog]]:
+) -> AsyncIterator[tuple[TenantDirectory, Database, EventLog]]:
     """A book that is kept up to date."""
     monkeypatch.setattr(tenant_book, "RETRY_S", 0.05)
-    book, events = TenantBook(Tenant("default", "")), EventLog(Telemetry())
+    book, events = TenantDirectory(Tenant("default", "")), EventLog(Telemetry())
     async with open_pool(conninfo) as pool, trio.open_nursery() as nursery:
         database = Database(conninfo, pool)
         nursery.start_soon(book.run, database, events)

@@ -8,7 +8,7 @@ import attrs
 import msgspec
 
 from agent.audio.generation import Generation
-from agent.audio.level_meter import CallerMeter
+from agent.audio.level_meter import LevelMeter
 from agent.call.barge_in import BargeInPolicy
 from agent.call.conversation import Conversation
 from agent.call.transcript import Transcript
@@ -86,7 +86,7 @@ class Talk:
             events=EventLog(Telemetry()),
             policy=BargeInPolicy(self.protect_ms),
             transcript=Transcript(0.0),
-            meter=CallerMeter(),
+            meter=LevelMeter(),
             max_answer_ms=self.max_answer_ms,
         )
 
@@ -155,15 +155,15 @@ class Talk:
     def clears(self) -> None:
         """The pacer wrote the clear it was asked for."""
         self.conversation.playout.clear_sent(self.now)
-        self.conversation.hearing.cleared(self.now)
+        self.conversation.truncation.cleared(self.now)
 
     def pause(self, seconds: float) -> None:
         """Time passes; what is due is looked at when it is due."""
         until = self.now + seconds
-        while (due := self.conversation.look_again(self.now)) is not None and due <= until:
+        while (due := self.conversation.due_interruption(self.now)) is not None and due <= until:
             self.now = max(due, self.now)
         self.now = until
-        self.conversation.look_again(self.now)
+        self.conversation.due_interruption(self.now)
 
     # What was told
 

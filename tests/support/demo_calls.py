@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from agent.app.demo.timeline.stream_analysis import CarrierSight, Frames, Interval, Latency
+from agent.app.demo.timeline.stream_analysis import Frames, Interval, Latency, StreamAnalysis
 from agent.core.records import CallMetrics, CallRecord, Outcome, TimelineEvent, Turn
 from agent.core.units import CallSid, StreamSid
 
@@ -59,7 +59,7 @@ RECORD = CallRecord(
     metrics=METRICS,
     timeline=(TimelineEvent(1100, "BARGE_IN"), TimelineEvent(5000, "BARGE_IN"), TimelineEvent(5001, "CLEARED")),
 )
-SIGHT = CarrierSight(
+SIGHT = StreamAnalysis(
     duration_s=14.1,
     caller=(Interval(1.0, 3.5), Interval(4.9, 7.5)),
     sent=(Interval(0.1, 1.2), Interval(4.0, 5.1), Interval(8.0, 10.0)),

@@ -18,7 +18,7 @@ from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.analysis.extraction import Extraction, Line, RuleAnalyst
-from agent.pipeline.backends import Instruments
+from agent.pipeline.backends import Backends
 from agent.pipeline.recording.download import Media, RecordingState
 from agent.pipeline.recording.wav_format import write_head
 from agent.pipeline.transcription.transcription import Transcription, Utterance, make_transcription
@@ -157,9 +157,9 @@ class Neighbours:
     analyst: MemoryAnalyst = attrs.field(factory=MemoryAnalyst)
     receiver: MemoryReceiver = attrs.field(factory=MemoryReceiver)
 
-    def instruments(self, folder: Path) -> Instruments:
+    def backends(self, folder: Path) -> Backends:
         """As the worker wants them."""
-        return Instruments(
+        return Backends(
             carrier=self.carrier,
             transcriber=self.transcriber,
             analyst=self.analyst,
@@ -183,7 +183,7 @@ async def open_working(
 ) -> AsyncIterator[tuple[Worker, Database]]:
     """A worker at work; cancelled when left."""
     async with open_ready_database(conninfo, max_calls + 2) as database:
-        worker = Worker(database, neighbours.instruments(folder), EventLog(Telemetry()), max_calls)
+        worker = Worker(database, neighbours.backends(folder), EventLog(Telemetry()), max_calls)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run)
             yield worker, database

@@ -129,10 +129,10 @@ async def open_worker(outside: Outside, data_dir: Path, **changes: Any) -> Async
     events = EventLog(Telemetry())
     async with (
         open_database(settings, events) as database,
-        open_instruments(settings) as instruments,
+        open_instruments(settings) as backends,
         trio.open_nursery() as nursery,
     ):
-        worker = Worker(database, instruments, events, settings.worker_calls)
+        worker = Worker(database, backends, events, settings.worker_calls)
         nursery.start_soon(worker.run)
         yield worker
         nursery.cancel_scope.cancel(reason="the worker is left")

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from virtual_call import CALL_SID, House, admit, open_call, open_house
+from virtual_call import CALL_SID, FakeServices, admit, open_call, open_services
 
 from agent.app.call_answer import answer
 from agent.carrier.media_stream import Start
@@ -53,7 +53,7 @@ class Leg:
 
 @asynccontextmanager
 async def open_leg(
-    house: House, *, call_sid: str = CALL_SID, admit: Admit = admit, at_most_s: float = 120.0
+    services: FakeServices, *, call_sid: str = CALL_SID, admit: Admit = admit, at_most_s: float = 120.0
 ) -> AsyncIterator[Leg]:
     """A carrier's socket, answered by the house, on which nothing was said yet; waits for the agent's end."""
     carrier_link, agent_link = memory_link()
@@ -67,7 +67,7 @@ async def open_leg(
 
             async def answer_leg() -> None:
                 with leg.scope:
-                    await answer(agent_end, house.calls, admit)
+                    await answer(agent_end, services.calls, admit)
                 leg.over.set()
 
             nursery.start_soon(answer_leg)
@@ -77,11 +77,11 @@ async def open_leg(
 
 @asynccontextmanager
 async def open_faulty_call(
-    house: House, *, call_sid: str = CALL_SID, at_most_s: float = 120.0, **stream: Any
+    services: FakeServices, *, call_sid: str = CALL_SID, at_most_s: float = 120.0, **stream: Any
 ) -> AsyncIterator[tuple[SimulatedStream, Leg]]:
     """A simulated carrier's call, and the leg it runs on."""
     async with (
-        open_leg(house, call_sid=call_sid, at_most_s=at_most_s) as leg,
+        open_leg(services, call_sid=call_sid, at_most_s=at_most_s) as leg,
         open_simulated_stream(
             leg.socket, call_sid=call_sid, stream_sid="MZ" + call_sid[2:], link=leg.link, **stream
         ) as simulated,
@@ -92,28 +92,28 @@ async def open_faulty_call(
 @asynccontextmanager
 async def open_one_call(
     model: ScriptedRealtime, *, settings: dict[str, Any] | None = None, **stream: Any
-) -> AsyncIterator[tuple[House, SimulatedStream, Leg]]:
+) -> AsyncIterator[tuple[FakeServices, SimulatedStream, Leg]]:
     """A house with one call to one scripted model."""
     async with (
-        open_house(memory_realtime(lambda: model), **(settings or {})) as house,
-        open_faulty_call(house, **stream) as (simulated, leg),
+        open_services(memory_realtime(lambda: model), **(settings or {})) as services,
+        open_faulty_call(services, **stream) as (simulated, leg),
     ):
-        yield house, simulated, leg
+        yield services, simulated, leg
 
 
 @asynccontextmanager
-async def a_neighbour(house: House) -> AsyncIterator[None]:
+async def a_neighbour(services: FakeServices) -> AsyncIterator[None]:
     """A healthy call beside the one under test: it speaks all the time, and nothing of it may be touched."""
     model = ScriptedRealtime([Answer(f"Part {number}.", 20_000) for number in range(20)])
-    connect, house.calls.connect_model = house.calls.connect_model, memory_realtime(lambda: model)
-    async with open_call(house, call_sid=NEIGHBOUR, at_most_s=400.0) as stream:
+    connect, services.calls.connect_model = services.calls.connect_model, memory_realtime(lambda: model)
+    async with open_call(services, call_sid=NEIGHBOUR, at_most_s=400.0) as stream:
         await stream.until_heard_ms(100)
-        house.calls.connect_model = connect
+        services.calls.connect_model = connect
         yield
-        assert NEIGHBOUR in house.calls.active
+        assert NEIGHBOUR in services.calls.active
         await stream.until_heard_ms(20_000)
         await stream.hang_up()
-    record = record_of(house, NEIGHBOUR)
+    record = record_of(services, NEIGHBOUR)
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert stream.playback.underruns == []
     assert stream.protocol_errors == []
@@ -130,14 +130,14 @@ ORDINARY = {
 """Events of a call on which nothing happens but talk."""
 
 
-def record_of(house: House, call_sid: str = CALL_SID) -> CallRecord:
+def record_of(services: FakeServices, call_sid: str = CALL_SID) -> CallRecord:
     """The one record of a call; it was handed over, too, or would have been lost."""
-    [record] = [record for record in house.records.saved if record.call_sid == call_sid]
+    [record] = [record for record in services.records.saved if record.call_sid == call_sid]
     return record
 
 
-def assert_over(house: House) -> None:
+def assert_over(services: FakeServices) -> None:
     """ST-1: nothing of any call is left in the house, and each record was handed over once."""
-    assert house.calls.active == {}
-    assert sum(len(seats) for seats in house.calls.metronome._seats) == 0
-    assert house.handed_over() == house.records.saved
+    assert services.calls.active == {}
+    assert sum(len(slots) for slots in services.calls.metronome._slots) == 0
+    assert services.handed_over() == services.records.saved

@@ -8,7 +8,7 @@ import trio
 from fake_tools import NotingDesk
 from test_call_writer import MemoryJournal, make_keeper
 from test_cancellation_sweep import GRACE_S, CancelAt, Result
-from virtual_call import CALL_SID, open_call, open_house
+from virtual_call import CALL_SID, open_call, open_services
 
 from agent.call.tool_calls import WRITE_GRACE_S
 from agent.call.tools.builtin import DeskTools
@@ -37,19 +37,23 @@ async def run_script(instrument: CancelAt) -> Result:
         ],
         transcription_delay_ms=20,
     )
-    desk = NotingDesk(delay_s=0.03)
-    DESKS[:] = [desk]
+    admission = NotingDesk(delay_s=0.03)
+    DESKS[:] = [admission]
     journal = MemoryJournal()
     keeper = make_keeper(journal)
     settings = {"greeting_protect_ms": 0, "vad_silence_ms": 100}
-    async with open_house(
-        memory_realtime(lambda: model), tools=DeskTools(desk).tools(), tenant=TENANT, keeper=keeper, **settings
-    ) as house:
-        instrument.house = house
+    async with open_services(
+        memory_realtime(lambda: model),
+        tools=DeskTools(admission).tools(),
+        tenant=TENANT,
+        keeper=keeper,
+        **settings,
+    ) as services:
+        instrument.services = services
         async with trio.open_nursery() as outside:
             outside.start_soon(keeper.run)
-            async with open_call(house) as stream, trio.open_nursery() as nursery:
-                house.rest.streams[CALL_SID] = stream
+            async with open_call(services) as stream, trio.open_nursery() as nursery:
+                services.rest.streams[CALL_SID] = stream
 
                 @nursery.start_soon
                 async def _caller() -> None:
@@ -61,10 +65,10 @@ async def run_script(instrument: CancelAt) -> Result:
                     await stream.until_closed()
                 nursery.cancel_scope.cancel()
             with trio.fail_after(GRACE_S + WRITE_GRACE_S):
-                while house.calls.active:  # noqa: ASYNC110 - the end of a call is not an event of the house
+                while services.calls.active:  # noqa: ASYNC110 - the end of a call is not an event of the house
                     await trio.sleep(0.01)
             over_s = trio.current_time()
             outside.cancel_scope.cancel()
         written = [kind for _, kind in journal.writes]
         assert "answered" not in written[1:], "the row comes first"
-        return house, stream, over_s
+        return services, stream, over_s

@@ -13,7 +13,7 @@ import trio
 
 from agent.app.call_answer import answer
 from agent.audio.metronome import Metronome
-from agent.call.services import CallHouse
+from agent.call.services import CallServices
 from agent.call.tools.declare import Tool
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
@@ -29,7 +29,7 @@ from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.memory import memory_realtime, open_memory_sockets
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
-from agent.store.call_writer import CallKeeper
+from agent.store.call_writer import CallWriter
 
 CALL_SID = "CA" + "1" * 32
 
@@ -53,10 +53,10 @@ class MemoryRecords:
 
 
 @attrs.define(eq=False)
-class House:
+class FakeServices:
     """A house with its simulators."""
 
-    calls: CallHouse
+    calls: CallServices
     rest: MemoryRest
     records: MemoryRecords
     channel: PostCallChannel
@@ -81,21 +81,21 @@ def make_settings(**changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_services(
     connect: Connector,
     *,
     tools: tuple[Tool, ...] = (),
     tenant: Tenant | None = None,
-    keeper: CallKeeper | None = None,
+    keeper: CallWriter | None = None,
     **changes: Any,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[FakeServices]:
     """A house whose metronome runs; all calls are those of ``tenant``, if one is given."""
     records = MemoryRecords()
     rest = MemoryRest()
     channel = PostCallChannel.open()
     events = EventLog(Telemetry())
     metronome = Metronome()
-    calls = CallHouse(
+    calls = CallServices(
         settings=make_settings(**changes),
         events=events,
         metronome=metronome,
@@ -110,7 +110,7 @@ async def open_house(
         calls.tenants.default = tenant
     async with trio.open_nursery() as nursery:
         nursery.start_soon(metronome.run)
-        yield House(calls, rest, records, channel)
+        yield FakeServices(calls, rest, records, channel)
         nursery.cancel_scope.cancel()
 
 
@@ -121,24 +121,26 @@ def admit(start: Start) -> CallTicket:
 
 @asynccontextmanager
 async def open_call(
-    house: House, *, call_sid: str = CALL_SID, at_most_s: float = 120.0, **stream: Any
+    services: FakeServices, *, call_sid: str = CALL_SID, at_most_s: float = 120.0, **stream: Any
 ) -> AsyncIterator[SimulatedStream]:
     """A carrier's stream, answered by the house; left when the agent's side is over.
 
     Raises trio.TooSlowError when the call is not over after ``at_most_s`` of virtual time.
     """
     with trio.fail_after(at_most_s):
-        async with _open_call(house, call_sid, stream) as simulated:
+        async with _open_call(services, call_sid, stream) as simulated:
             yield simulated
 
 
 @asynccontextmanager
-async def _open_call(house: House, call_sid: str, stream: dict[str, Any]) -> AsyncIterator[SimulatedStream]:
+async def _open_call(
+    services: FakeServices, call_sid: str, stream: dict[str, Any]
+) -> AsyncIterator[SimulatedStream]:
     async with (
         open_memory_sockets() as (carrier_end, agent_end),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(answer, agent_end, house.calls, admit)
+        nursery.start_soon(answer, agent_end, services.calls, admit)
         async with open_simulated_stream(
             carrier_end, call_sid=call_sid, stream_sid="MZ" + call_sid[2:], **stream
         ) as simulated:
@@ -152,14 +154,14 @@ async def open_scripted_call(
     settings: dict[str, Any] | None = None,
     at_most_s: float = 120.0,
     **stream: Any,
-) -> AsyncIterator[tuple[House, SimulatedStream, ScriptedRealtime]]:
+) -> AsyncIterator[tuple[FakeServices, SimulatedStream, ScriptedRealtime]]:
     """One call to one scripted model."""
     model = ScriptedRealtime(answers)
     async with (
-        open_house(memory_realtime(lambda: model), **(settings or {})) as house,
-        open_call(house, at_most_s=at_most_s, **stream) as simulated,
+        open_services(memory_realtime(lambda: model), **(settings or {})) as services,
+        open_call(services, at_most_s=at_most_s, **stream) as simulated,
     ):
-        yield house, simulated, model
+        yield services, simulated, model
 
 
 def tx(stream: SimulatedStream, kind: str) -> list[Any]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.audio.gap_filler import FILL_AT_MOST_MS, InputRepair
-from agent.audio.level_meter import CallerMeter
+from agent.audio.gap_filler import FILL_AT_MOST_MS, GapFiller
+from agent.audio.level_meter import LevelMeter
 from agent.call.call_clock import CallClock, Due
 from agent.call.dtmf import MOST_KEYS, DtmfCollector
 from agent.core.units import SILENCE_FRAME
@@ -23,7 +23,7 @@ def frames_of(audio: bytes) -> list[bytes]:
 
 def test_d14_a_hole_in_the_timestamps_becomes_silence() -> None:
     """Three frames are missing: 60 ms of silence go before the next one."""
-    repair = InputRepair()
+    repair = GapFiller()
     assert repair.media(0, 20, 0.0) == 0
     assert repair.media(20, 20, 0.02) == 0
     assert repair.media(100, 20, 0.1) == 60
@@ -31,14 +31,14 @@ def test_d14_a_hole_in_the_timestamps_becomes_silence() -> None:
 
 
 def test_d14_jitter_and_repeats_are_no_holes() -> None:
-    repair = InputRepair()
+    repair = GapFiller()
     for timestamp in (0, 20, 60, 60, 40, 80):
         assert repair.media(timestamp, 20, timestamp / 1000) == 0
 
 
 def test_d14_silence_is_made_while_nothing_comes_and_not_twice() -> None:
     """While the caller is held to be speaking: what was made up for is not a hole when audio comes again."""
-    repair = InputRepair()
+    repair = GapFiller()
     repair.media(0, 20, 0.0)
     assert repair.silence_due(0.2) == 0, "ordinary jitter"
     assert repair.silence_due(0.4) == 400
@@ -49,7 +49,7 @@ def test_d14_silence_is_made_while_nothing_comes_and_not_twice() -> None:
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 5000)), max_size=30))
 def test_d14_no_hole_costs_more_than_a_second(arrivals: list[tuple[int, int]]) -> None:
     """Whatever timestamps a broken carrier invents."""
-    repair, now = InputRepair(), 0.0
+    repair, now = GapFiller(), 0.0
     for timestamp, wait_ms in arrivals:
         now += wait_ms / 1000
         assert 0 <= repair.silence_due(now) <= FILL_AT_MOST_MS
@@ -129,7 +129,7 @@ def test_the_time_limit_comes_once_and_first() -> None:
 
 def test_bi_7_speech_over_silence_is_voiced_and_counted() -> None:
     """Silence, then a tone: voiced at once, still voiced in a short pause, not after 160 ms of it."""
-    meter = CallerMeter()
+    meter = LevelMeter()
     for _ in range(50):
         meter.feed(SILENCE_FRAME)
     assert not meter.voiced
@@ -146,7 +146,7 @@ def test_bi_7_speech_over_silence_is_voiced_and_counted() -> None:
 
 def test_bi_7_a_steady_noise_becomes_the_floor() -> None:
     """A fan at -40 dBFS counts as speech for a moment only; speech over it still counts."""
-    meter = CallerMeter()
+    meter = LevelMeter()
     for frame in frames_of(tone(8000, dbfs=-40)):
         meter.feed(frame)
     assert not meter.voiced
@@ -158,10 +158,10 @@ def test_bi_7_a_steady_noise_becomes_the_floor() -> None:
 
 def test_bi_7_levels_are_in_dbfs() -> None:
     """A full-scale tone reads within a few dB of its level; silence reads as the bottom of the scale."""
-    meter = CallerMeter()
+    meter = LevelMeter()
     for frame in frames_of(tone(200, dbfs=-6)):
         meter.feed(frame)
     assert meter.snapshot()["rms_dbfs"] == pytest.approx(-10, abs=4)
-    silent = CallerMeter()
+    silent = LevelMeter()
     silent.feed(SILENCE_FRAME)
     assert silent.snapshot()["rms_dbfs"] < -70

@@ -26,7 +26,7 @@ from fault_calls import (
     record_of,
 )
 from trio.testing import MockClock
-from virtual_call import CALL_SID, counts, open_house, received
+from virtual_call import CALL_SID, counts, open_services, received
 
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
@@ -80,9 +80,12 @@ BAD_MESSAGES = {
 async def test_every_bad_message_is_counted_and_the_call_goes_on(autojump_clock: MockClock) -> None:
     """Each kind of nonsense, twice, into one call: counted by kind, logged once, and no frame is disturbed."""
     model = ScriptedRealtime([GREETING, SHORT], record_audio=True)
-    async with open_house(memory_realtime(lambda: model)) as house, open_faulty_call(house) as (stream, leg):
+    async with (
+        open_services(memory_realtime(lambda: model)) as services,
+        open_faulty_call(services) as (stream, leg),
+    ):
         await stream.until_heard_ms(200)
-        before = dict(house.calls.events.counts)
+        before = dict(services.calls.events.counts)
         for message, _ in BAD_MESSAGES.values():
             await leg.send(message, message)
         # Our sockets send text only: the engine underneath is asked.
@@ -91,34 +94,37 @@ async def test_every_bad_message_is_counted_and_the_call_goes_on(autojump_clock:
         stream.say(tone(400))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     expected: dict[str, int] = {"CARRIER_BINARY": 1}
     for _, kind in BAD_MESSAGES.values():
         expected[kind] = expected.get(kind, 0) + 2
     assert {kind: counts(record)[kind] for kind in expected} == expected
     logged = [event.kind for event in record.timeline if event.kind in expected]
     assert len(logged) == len(set(logged)), "a broken peer cannot flood the log"
-    assert house.calls.events.counts == before, "what is wrong with a call is counted with the call"
+    assert services.calls.events.counts == before, "what is wrong with a call is counted with the call"
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert [turn.heard_text for turn in record.turns if turn.role == "agent"] == [GREETING.text, SHORT.text]
     assert stream.playback.underruns == []
     assert received(model, "response.cancel") == []
     assert model.errors_sent == []
     assert record.dtmf == ""
-    assert_over(house)
+    assert_over(services)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, kind) in BAD_MESSAGES.items() if kind.startswith("CARRIER")])
 async def test_bad_messages_before_start_do_not_keep_it_out(autojump_clock: MockClock, name: str) -> None:
     """Nonsense before ``start`` is counted with the house; the call begins all the same."""
     message, kind = BAD_MESSAGES[name]
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([SHORT]))) as house, open_leg(house) as leg:
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([SHORT]))) as services,
+        open_leg(services) as leg,
+    ):
         await leg.send(message, media(SILENCE), leg.writer.start({}))
         await trio.sleep(2)
         await leg.send(leg.writer.stop())
-    assert house.calls.events.counts[kind] == 1
-    assert house.calls.events.counts["MESSAGE_BEFORE_START"] == 1
-    assert record_of(house).outcome is Outcome.CALLER_HUNG_UP
+    assert services.calls.events.counts[kind] == 1
+    assert services.calls.events.counts["MESSAGE_BEFORE_START"] == 1
+    assert record_of(services).outcome is Outcome.CALLER_HUNG_UP
 
 
 async def close_code(socket: TrioWebSocket) -> int:
@@ -132,32 +138,32 @@ async def close_code(socket: TrioWebSocket) -> int:
 
 async def test_a_stream_that_never_starts_is_closed(autojump_clock: MockClock) -> None:
     """No ``start`` within ten seconds: refused and closed with 1008; a neighbour notices nothing."""
-    async with open_house(memory_realtime(ScriptedRealtime)) as house, a_neighbour(house):
-        async with open_leg(house) as leg:
+    async with open_services(memory_realtime(ScriptedRealtime)) as services, a_neighbour(services):
+        async with open_leg(services) as leg:
             began = trio.current_time()
             await leg.send(leg.writer.connected())
             assert await close_code(leg.socket) == 1008
         assert trio.current_time() - began == pytest.approx(10, abs=1.5)
-    assert house.calls.events.counts["STREAM_REFUSED"] == 1
-    assert_over(house)
+    assert services.calls.events.counts["STREAM_REFUSED"] == 1
+    assert_over(services)
 
 
 async def test_a_stream_of_chatter_before_start_is_closed(autojump_clock: MockClock) -> None:
     """Fifty messages and no ``start`` among them: refused at once."""
-    async with open_house(memory_realtime(ScriptedRealtime)) as house, open_leg(house) as leg:
+    async with open_services(memory_realtime(ScriptedRealtime)) as services, open_leg(services) as leg:
         await leg.send(*[media(SILENCE)] * 50)
         assert await close_code(leg.socket) == 1008
-    events = house.calls.events.counts
+    events = services.calls.events.counts
     assert (events["MESSAGE_BEFORE_START"], events["STREAM_REFUSED"]) == (50, 1)
-    assert house.records.saved == []
+    assert services.records.saved == []
 
 
 async def test_a_peer_that_leaves_before_start_leaves_nothing(autojump_clock: MockClock) -> None:
-    async with open_house(memory_realtime(ScriptedRealtime)) as house, open_leg(house) as leg:
+    async with open_services(memory_realtime(ScriptedRealtime)) as services, open_leg(services) as leg:
         await leg.send(leg.writer.connected())
         await leg.socket.abort()
-    assert house.calls.events.counts["STREAM_LEFT"] == 1
-    assert_over(house)
+    assert services.calls.events.counts["STREAM_LEFT"] == 1
+    assert_over(services)
 
 
 @pytest.mark.parametrize(
@@ -168,28 +174,31 @@ async def test_audio_that_is_not_mono_8_khz_mu_law_is_refused(
     autojump_clock: MockClock, changes: dict[str, object]
 ) -> None:
     """A format we would make noise of is refused with 1008 and says why."""
-    async with open_house(memory_realtime(ScriptedRealtime)) as house, open_leg(house) as leg:
+    async with open_services(memory_realtime(ScriptedRealtime)) as services, open_leg(services) as leg:
         start = json.loads(leg.writer.start({}))
         start["start"]["mediaFormat"] |= changes
         await leg.send(json.dumps(start))
         assert await close_code(leg.socket) == 1008
-    assert house.calls.events.counts["STREAM_REFUSED"] == 1
-    assert house.records.saved == []
+    assert services.calls.events.counts["STREAM_REFUSED"] == 1
+    assert services.records.saved == []
 
 
 async def test_a_second_start_is_counted_and_ignored(autojump_clock: MockClock) -> None:
     """A repeated ``start``, even for another call, changes nothing of the call in progress."""
     model = ScriptedRealtime([GREETING])
-    async with open_house(memory_realtime(lambda: model)) as house, open_faulty_call(house) as (stream, leg):
+    async with (
+        open_services(memory_realtime(lambda: model)) as services,
+        open_faulty_call(services) as (stream, leg),
+    ):
         await stream.until_heard_ms(500)
         await leg.send(leg.writer.start({}), leg.writer.start({}).replace(CALL_SID, "CA" + "7" * 32))
         await stream.until_heard_ms(3000)
         await trio.sleep(0.5)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["REPEATED_START"] == 2
     assert record.turns[0].heard_text == GREETING.text
-    assert len(house.records.saved) == len(model.sessions) == 1
+    assert len(services.records.saved) == len(model.sessions) == 1
 
 
 @pytest.mark.parametrize("kind", ["token_missing", "token_forged", "token_reused", "token_wrong_call"])
@@ -200,55 +209,58 @@ async def test_a_stream_that_is_not_admitted_is_refused(autojump_clock: MockCloc
         raise AdmissionError(kind, "no such call is expected")
 
     model = ScriptedRealtime()
-    async with open_house(memory_realtime(lambda: model)) as house, open_leg(house, admit=refuse) as leg:
+    async with open_services(memory_realtime(lambda: model)) as services, open_leg(services, admit=refuse) as leg:
         await leg.send(leg.writer.start({}))
         assert await close_code(leg.socket) == 1008
-    assert house.calls.events.counts["STREAM_REFUSED"] == 1
+    assert services.calls.events.counts["STREAM_REFUSED"] == 1
     assert model.sessions == []
-    assert house.rest.requests == []
-    assert_over(house)
+    assert services.rest.requests == []
+    assert_over(services)
 
 
 async def test_a_second_stream_for_a_call_in_progress_is_refused(autojump_clock: MockClock) -> None:
     """The second stream of a call gets 1008; the first goes on and does not notice."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house:
-        async with open_faulty_call(house) as (stream, _):
+    async with open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services:
+        async with open_faulty_call(services) as (stream, _):
             await stream.until_heard_ms(500)
-            async with open_leg(house) as second:
+            async with open_leg(services) as second:
                 await second.send(second.writer.start({}))
                 assert await close_code(second.socket) == 1008
             await stream.until_heard_ms(3000)
             await trio.sleep(0.5)
             await stream.hang_up()
-        assert house.calls.events.counts["STREAM_REFUSED"] == 1
-    assert record_of(house).turns[0].heard_text == GREETING.text
+        assert services.calls.events.counts["STREAM_REFUSED"] == 1
+    assert record_of(services).turns[0].heard_text == GREETING.text
     assert stream.playback.underruns == []
 
 
 async def test_an_oversize_message_closes_with_1009(autojump_clock: MockClock) -> None:
     """WB-6: more than 2 MB in one message: closed with 1009; recorded, hung up by REST, nobody else notices."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house, a_neighbour(house):
-        async with open_leg(house) as leg:
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services,
+        a_neighbour(services),
+    ):
+        async with open_leg(services) as leg:
             await leg.send(leg.writer.start({}))
             await trio.sleep(1)
             await leg.send(media("A" * (MAX_MESSAGE_BYTES + 4)))
             assert await close_code(leg.socket) == 1009
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CARRIER_LOST
         assert "1009" in record.reason
-        assert house.rest.hung_up == [CALL_SID]
-    assert_over(house)
+        assert services.rest.hung_up == [CALL_SID]
+    assert_over(services)
 
 
 async def test_a_message_of_just_under_2_mb_is_only_refused(autojump_clock: MockClock) -> None:
     """A large message within the limit is too much audio, counted, and the call goes on."""
-    async with open_one_call(ScriptedRealtime([GREETING])) as (house, stream, leg):
+    async with open_one_call(ScriptedRealtime([GREETING])) as (services, stream, leg):
         await stream.until_heard_ms(200)
         await leg.send(media("A" * (MAX_MESSAGE_BYTES - 1000)))
         await stream.until_heard_ms(3000)
         await stream.hang_up()
-    assert counts(record_of(house))["CARRIER_FIELD"] == 1
-    assert record_of(house).outcome is Outcome.CALLER_HUNG_UP
+    assert counts(record_of(services))["CARRIER_FIELD"] == 1
+    assert record_of(services).outcome is Outcome.CALLER_HUNG_UP
 
 
 @pytest.mark.parametrize(
@@ -258,39 +270,42 @@ async def test_a_message_of_just_under_2_mb_is_only_refused(autojump_clock: Mock
 )
 async def test_a_broken_websocket_frame_ends_only_its_call(autojump_clock: MockClock, frame: bytes) -> None:
     """What WebSocket itself forbids: the connection is lost, the call is recorded and hung up by REST."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house, a_neighbour(house):
-        async with open_leg(house) as leg:
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services,
+        a_neighbour(services),
+    ):
+        async with open_leg(services) as leg:
             await leg.send(leg.writer.start({}))
             await trio.sleep(1)
             await leg.link.send_all(frame)
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CARRIER_LOST
-        assert house.rest.hung_up == [CALL_SID]
-    assert_over(house)
+        assert services.rest.hung_up == [CALL_SID]
+    assert_over(services)
 
 
 async def test_a_carrier_that_stops_reading_is_given_up(autojump_clock: MockClock) -> None:
     """The buffers fill, a write takes over ten seconds: CARRIER_STUCK, and the call is over soon."""
     long = Answer("On and on.", 120_000, speed=50)
     async with (
-        open_house(memory_realtime(lambda: ScriptedRealtime([long])), ping_s=0) as house,
-        a_neighbour(house),
+        open_services(memory_realtime(lambda: ScriptedRealtime([long])), ping_s=0) as services,
+        a_neighbour(services),
     ):
-        async with open_faulty_call(house, at_most_s=80) as (stream, leg):
+        async with open_faulty_call(services, at_most_s=80) as (stream, leg):
             await stream.until_heard_ms(500)
             stream.stop_reading()
             await leg.over.wait()
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CARRIER_STUCK
         assert counts(record)["CALL_ERROR"] == 0
-        assert house.rest.hung_up == [CALL_SID]
-    assert_over(house)
+        assert services.rest.hung_up == [CALL_SID]
+    assert_over(services)
 
 
 async def test_a_carrier_that_stops_reading_for_a_while_gets_everything(autojump_clock: MockClock) -> None:
     """TX-5, TX-7: a send of eight seconds is reported as TX_SEND_SLOW; nothing is dropped, nothing is flushed."""
     long = Answer("On and on.", 30_000, speed=50)
-    async with open_one_call(ScriptedRealtime([long]), settings={"ping_s": 0}) as (house, stream, _):
+    async with open_one_call(ScriptedRealtime([long]), settings={"ping_s": 0}) as (services, stream, _):
         await stream.until_heard_ms(500)
         stream.stop_reading()
         # The buffers on the way take 64 KB, some four seconds of frames.
@@ -298,7 +313,7 @@ async def test_a_carrier_that_stops_reading_for_a_while_gets_everything(autojump
         stream.read_again()
         await stream.until_heard_ms(30_000)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert counts(record)["TX_SEND_SLOW"] == 1
     assert counts(record)["TX_STALL"] == 1
@@ -309,69 +324,78 @@ async def test_a_carrier_that_stops_reading_for_a_while_gets_everything(autojump
 async def test_a_carrier_that_vanishes_is_found_out_by_the_keepalive(autojump_clock: MockClock) -> None:
     """No close, no media, no pong: CARRIER_LOST after at most two keepalive periods (WB-2)."""
     async with (
-        open_house(memory_realtime(lambda: ScriptedRealtime([SHORT])), ping_s=5) as house,
-        a_neighbour(house),
+        open_services(memory_realtime(lambda: ScriptedRealtime([SHORT])), ping_s=5) as services,
+        a_neighbour(services),
     ):
-        async with open_leg(house) as leg:
+        async with open_leg(services) as leg:
             await leg.send(leg.writer.start({}))
             await trio.sleep(1)
             leg.link.hold()
             began = trio.current_time()
             await leg.over.wait()
             assert trio.current_time() - began <= 2 * 5 + 1.5
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CARRIER_LOST
-        assert house.rest.hung_up == [CALL_SID]
-    assert_over(house)
+        assert services.rest.hung_up == [CALL_SID]
+    assert_over(services)
 
 
 async def test_wb_2_a_carrier_too_busy_to_answer_pings_is_not_gone(autojump_clock: MockClock) -> None:
     """WB-2: no pong, but media comes: the call goes on."""
-    async with open_one_call(ScriptedRealtime([SHORT]), settings={"ping_s": 5}) as (house, stream, leg):
+    async with open_one_call(ScriptedRealtime([SHORT]), settings={"ping_s": 5}) as (services, stream, leg):
         await stream.until_heard_ms(800)
         leg.link.hold()
         await trio.sleep(20)
         assert not leg.over.is_set()
         leg.link.let_go()
         await stream.hang_up()
-    assert record_of(house).outcome is Outcome.CALLER_HUNG_UP
+    assert record_of(services).outcome is Outcome.CALLER_HUNG_UP
 
 
 async def test_a_dropped_connection_ends_the_call_at_once(autojump_clock: MockClock) -> None:
     """TCP drops in the middle of the greeting: CARRIER_LOST, the leg is hung up by REST (D11)."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house, a_neighbour(house):
-        async with open_faulty_call(house) as (stream, leg):
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services,
+        a_neighbour(services),
+    ):
+        async with open_faulty_call(services) as (stream, leg):
             await stream.until_heard_ms(500)
             await stream.vanish()
             with trio.fail_after(1):
                 await leg.over.wait()
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CARRIER_LOST
         assert 400 <= record.turns[0].heard_ms <= 620
         assert record.turns[0].interrupted
-        assert house.rest.hung_up == [CALL_SID]
-    assert_over(house)
+        assert services.rest.hung_up == [CALL_SID]
+    assert_over(services)
 
 
 async def test_a_close_without_stop_is_not_an_ended_call(autojump_clock: MockClock) -> None:
     """D11: a closed carrier socket is not an ended call: it is hung up by REST, and 1000 is no crash."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house, open_leg(house) as leg:
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services,
+        open_leg(services) as leg,
+    ):
         await leg.send(leg.writer.start({}))
         await trio.sleep(1)
         await leg.socket.aclose(1000)
-    assert record_of(house).outcome is Outcome.CARRIER_LOST
-    assert house.rest.hung_up == [CALL_SID]
+    assert record_of(services).outcome is Outcome.CARRIER_LOST
+    assert services.rest.hung_up == [CALL_SID]
 
 
 async def test_stop_twice_is_one_end(autojump_clock: MockClock) -> None:
     """``stop`` again, and media after it: one outcome, one record, no hang-up by REST."""
-    async with open_house(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as house, open_leg(house) as leg:
+    async with (
+        open_services(memory_realtime(lambda: ScriptedRealtime([GREETING]))) as services,
+        open_leg(services) as leg,
+    ):
         await leg.send(leg.writer.start({}))
         await trio.sleep(1)
         await leg.send(leg.writer.stop(), leg.writer.stop(), media(SILENCE), leg.writer.stop())
-    assert record_of(house).outcome is Outcome.CALLER_HUNG_UP
-    assert house.rest.hung_up == []
-    assert_over(house)
+    assert record_of(services).outcome is Outcome.CALLER_HUNG_UP
+    assert services.rest.hung_up == []
+    assert_over(services)
 
 
 @attrs.define(eq=False)
@@ -388,7 +412,7 @@ class MangledMarks(PlaybackBuffer):
 async def test_a_carrier_without_marks_hears_everything_all_the_same(autojump_clock: MockClock) -> None:
     """PL-4: no mark ever comes back: the clock and its grace decide; a barge-in still tells what was heard."""
     model = ScriptedRealtime([SHORT, LONG, SHORT])
-    async with open_one_call(model, playback=MangledMarks(lambda _: [])) as (house, stream, _):
+    async with open_one_call(model, playback=MangledMarks(lambda _: [])) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         stream.say(tone(400))
@@ -396,7 +420,7 @@ async def test_a_carrier_without_marks_hears_everything_all_the_same(autojump_cl
         stream.say(tone(400))
         await trio.sleep(3)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     first, _, second, _, third = record.turns
     assert (first.heard_text, third.heard_text) == (SHORT.text, SHORT.text)
     [truncate] = received(model, "conversation.item.truncate")
@@ -408,12 +432,12 @@ async def test_a_carrier_without_marks_hears_everything_all_the_same(autojump_cl
 async def test_marks_returned_twice_prove_once(autojump_clock: MockClock) -> None:
     """Each mark comes back twice: the second is unknown, counted, and heard_ms is what was heard (PL-4)."""
     model = ScriptedRealtime([GREETING, SHORT])
-    async with open_one_call(model, playback=MangledMarks(lambda mark: [mark, mark])) as (house, stream, _):
+    async with open_one_call(model, playback=MangledMarks(lambda mark: [mark, mark])) as (services, stream, _):
         await stream.until_heard_ms(1500)
         stream.say(tone(400))
         await trio.sleep(3)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     [truncate] = received(model, "conversation.item.truncate")
     assert truncate["audio_end_ms"] == pytest.approx(numbers_in(stream.playback.tape.audio())[0] / 8, abs=10)
     assert counts(record)["UNKNOWN_MARK"] >= 7
@@ -433,13 +457,13 @@ async def test_marks_in_the_wrong_order_never_take_back_what_was_heard(autojump_
         held.clear()
         return [second, first]
 
-    async with open_one_call(model, playback=MangledMarks(swap)) as (house, stream, _):
+    async with open_one_call(model, playback=MangledMarks(swap)) as (services, stream, _):
         await stream.until_heard_ms(3000)
         await trio.sleep(0.6)
         stream.say(tone(400))
         await trio.sleep(3)
         await stream.hang_up()
-    greeting, _, answer = record_of(house).turns
+    greeting, _, answer = record_of(services).turns
     assert (greeting.heard_ms, greeting.interrupted, answer.heard_ms) == (3000, False, 800)
     assert model.errors_sent == []
 
@@ -448,25 +472,25 @@ async def test_no_media_at_all_is_a_call_of_listening(autojump_clock: MockClock)
     """A carrier that never sends audio: the greeting is heard, the idle prompt too, and then the goodbye."""
     model = ScriptedRealtime([SHORT, SHORT, SHORT])
     settings = {"idle_prompt_s": 4.0, "idle_prompts": 1}
-    async with open_one_call(model, settings=settings, network=Network(silence=False)) as (house, stream, leg):
+    async with open_one_call(model, settings=settings, network=Network(silence=False)) as (services, stream, leg):
         await leg.over.wait()
-    record = record_of(house)
+    record = record_of(services)
     assert record.outcome is Outcome.IDLE
     assert record.metrics.frames_in == 0
     assert len(stream.playback.tape.audio()) == 3 * 800 * 8
-    assert house.rest.hung_up == [CALL_SID]
+    assert services.rest.hung_up == [CALL_SID]
 
 
 async def test_a_flood_of_keys_is_bounded(autojump_clock: MockClock) -> None:
     """Two hundred keys at once: 64 are told in one message, the rest refused and counted; the call goes on."""
     model = ScriptedRealtime([SHORT, SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         for _ in range(200):
             stream.press("5")
         await trio.sleep(5)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     [item] = received(model, "conversation.item.create")
     assert item["item"]["content"][0]["text"].endswith(" " + "5" * 64)
     assert counts(record)["DTMF_REFUSED"] == 200 - 64
@@ -476,7 +500,7 @@ async def test_a_flood_of_keys_is_bounded(autojump_clock: MockClock) -> None:
 async def test_a_carrier_too_fast_is_read_as_it_comes(autojump_clock: MockClock) -> None:
     """Ten seconds of caller audio in one go: all of it reaches the model, in order, none dropped (BI-1)."""
     model = ScriptedRealtime([SHORT], record_audio=True)
-    async with open_house(memory_realtime(lambda: model)) as house, open_leg(house) as leg:
+    async with open_services(memory_realtime(lambda: model)) as services, open_leg(services) as leg:
         await leg.send(leg.writer.start({}))
         await trio.sleep(1)
         for number in range(500):
@@ -484,4 +508,4 @@ async def test_a_carrier_too_fast_is_read_as_it_comes(autojump_clock: MockClock)
         await trio.sleep(1)
         await leg.send(leg.writer.stop())
     assert len(model.session.appended) == 500 * 160
-    assert counts(record_of(house))["CALLER_AUDIO_DROPPED"] == 0
+    assert counts(record_of(services))["CALLER_AUDIO_DROPPED"] == 0

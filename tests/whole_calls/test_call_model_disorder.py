@@ -61,7 +61,7 @@ BAD_EVENTS: dict[str, tuple[object, str]] = {
 async def test_every_bad_event_is_counted_and_the_call_goes_on(autojump_clock: MockClock) -> None:
     """Each kind of nonsense from the model, twice, into the greeting: counted, and no frame is disturbed."""
     model = ScriptedRealtime([GREETING, SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(500)
         for event, _ in BAD_EVENTS.values():
             for _ in range(2):
@@ -73,7 +73,7 @@ async def test_every_bad_event_is_counted_and_the_call_goes_on(autojump_clock: M
         stream.say(tone(400))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     expected: dict[str, int] = {}
     for _, kind in BAD_EVENTS.values():
         expected[kind] = expected.get(kind, 0) + 2
@@ -87,7 +87,7 @@ async def test_every_bad_event_is_counted_and_the_call_goes_on(autojump_clock: M
 async def test_an_oversize_event_costs_the_session_not_the_call(autojump_clock: MockClock) -> None:
     """More than 2 MB in one event: that socket is closed with 1009, another session goes on."""
     model = ScriptedRealtime([SHORT, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         model.inject(json.dumps(audio_delta("r", "A" * MAX_MESSAGE_BYTES)))
@@ -95,7 +95,7 @@ async def test_an_oversize_event_costs_the_session_not_the_call(autojump_clock: 
         stream.say(tone(400))
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert len(model.sessions) == 2
     [lost] = [event for event in record.timeline if event.kind == "MODEL_SESSION_LOST"]
     assert "1009" in lost.detail["reason"]
@@ -105,7 +105,7 @@ async def test_an_oversize_event_costs_the_session_not_the_call(autojump_clock: 
 async def test_a_done_before_its_created_leaves_nobody_waiting(autojump_clock: MockClock) -> None:
     """Out of order and repeated: a response that is done is not born again; the next turn is answered."""
     model = ScriptedRealtime([SHORT, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         model.inject({"type": "response.done", "response": {"id": "resp_early", "status": "completed"}})
@@ -115,7 +115,7 @@ async def test_a_done_before_its_created_leaves_nobody_waiting(autojump_clock: M
         stream.say(tone(400))
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["DUPLICATE_RESPONSE"] == 2
     assert record.turns[-1].heard_text == LONG.text
     assert record.metrics.barge_in_events == 0
@@ -125,12 +125,12 @@ async def test_a_done_before_its_created_leaves_nobody_waiting(autojump_clock: M
 async def test_an_early_done_ends_the_answer_there(autojump_clock: MockClock) -> None:
     """``response.done`` before the last delta: what came before it is heard, what came after is counted."""
     model = ScriptedRealtime([GREETING, SHORT], faults=Faults(early_done=True))
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await trio.sleep(4)
         stream.say(tone(400))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["STALE_DELTA"] == 2
     heard = heard_numbers(stream)
     assert 2700 * 8 <= heard[0] < 3000 * 8
@@ -141,12 +141,12 @@ async def test_an_early_done_ends_the_answer_there(autojump_clock: MockClock) ->
 async def test_deltas_that_follow_a_cancel_never_leave(autojump_clock: MockClock) -> None:
     """PL-5: a model that goes on for 300 ms after the cancel: counted, and not one frame reaches the carrier."""
     model = ScriptedRealtime([Answer(LONG.text, 6000, speed=1.5), SHORT], cancel_lag_ms=300)
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1500)
         stream.say(tone(500))
         await trio.sleep(4)
         await stream.hang_up()
-    assert counts(record_of(house))["STALE_DELTA"] >= 2
+    assert counts(record_of(services))["STALE_DELTA"] >= 2
     assert_no_stale_frame(stream)
     assert model.errors_sent == []
 
@@ -156,31 +156,31 @@ async def test_a_deaf_model_is_found_out_and_replaced(autojump_clock: MockClock,
     """It reads no more, not even pings: within half a minute there is another session, and the call goes on."""
     faults = Faults(sessions=1, deaf_at=stage)
     model = ScriptedRealtime([GREETING, LONG, SHORT], faults=faults)
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await trio.sleep(40)
         stream.say(tone(400))
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     [lost] = [event for event in record.timeline if event.kind == "MODEL_SESSION_LOST"]
     assert lost.t_ms <= 23_000
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert record.turns[-1].role == "agent"
     assert record.turns[-1].complete
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_a_model_that_falls_silent_in_an_answer_is_replaced(autojump_clock: MockClock) -> None:
     """Half an answer and then nothing, the socket alive: after ten seconds the turn is asked of a new session."""
     stuck = Answer(LONG.text, 4000, speed=0.001)
     model = ScriptedRealtime([SHORT, stuck, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         stream.say(tone(400))
         await trio.sleep(20)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert len(model.sessions) == 2
     assert counts(record)["MODEL_SESSION_LOST"] == 1
     assert record.turns[-1].heard_text == LONG.text
@@ -189,25 +189,25 @@ async def test_a_model_that_falls_silent_in_an_answer_is_replaced(autojump_clock
 async def test_a_model_that_is_silent_while_nothing_is_due_is_left_alone(autojump_clock: MockClock) -> None:
     """Ten minutes in which nobody says anything: one session."""
     model = ScriptedRealtime([SHORT, SHORT])
-    async with open_one_call(model, network=Network(silence=False), at_most_s=700) as (house, stream, _):
+    async with open_one_call(model, network=Network(silence=False), at_most_s=700) as (services, stream, _):
         await trio.sleep(600)
         stream.say(tone(400))
         await trio.sleep(3)
         await stream.hang_up()
     assert len(model.sessions) == 1
-    assert record_of(house).turns[-1].heard_text == SHORT.text
+    assert record_of(services).turns[-1].heard_text == SHORT.text
 
 
 async def test_a_model_that_never_answers_a_close_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
     """The provider answers no close frame: the call is over 1.5 s after the caller hung up, at most."""
     model = ScriptedRealtime([GREETING], faults=Faults(never_answer_close=True))
-    async with open_one_call(model) as (house, stream, leg):
+    async with open_one_call(model) as (services, stream, leg):
         await stream.until_heard_ms(1000)
         began = trio.current_time()
         await stream.hang_up()
         await leg.over.wait()
         assert trio.current_time() - began <= 1.5
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_an_answer_of_which_nothing_was_heard_is_deleted_if_need_be(autojump_clock: MockClock) -> None:
@@ -215,14 +215,14 @@ async def test_an_answer_of_which_nothing_was_heard_is_deleted_if_need_be(autoju
     queued = Answer("Nobody hears this.", 2000, speed=None)
     faults = Faults(refuse_truncate_at_zero=True)
     model = ScriptedRealtime([Answer(GREETING.text, 3000, speed=None), queued, SHORT], faults=faults)
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(300)
         stream.press("#")
         await stream.until_heard_ms(1500)
         stream.say(tone(400))
         await trio.sleep(3)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     told = [event["audio_end_ms"] for event in received(model, "conversation.item.truncate")]
     assert told == [pytest.approx(heard_numbers(stream)[0] / 8, abs=10), 0]
     assert model.session.conversation.deleted == [model.session.responses[1].item_id]
@@ -235,7 +235,7 @@ async def test_an_answer_of_which_nothing_was_heard_is_deleted_if_need_be(autoju
 async def test_a_late_speech_started_truncates_at_what_was_heard_then(autojump_clock: MockClock) -> None:
     """The model is half a second late in hearing the caller: the truth is what was heard until it did (PL-8)."""
     model = ScriptedRealtime([GREETING, SHORT], faults=Faults(speech_started_delay_ms=500))
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1000)
         stream.say(tone(900))
         await trio.sleep(5)
@@ -243,7 +243,7 @@ async def test_a_late_speech_started_truncates_at_what_was_heard_then(autojump_c
     [truncate] = received(model, "conversation.item.truncate")
     assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[0] / 8, abs=10)
     assert truncate["audio_end_ms"] > 1500
-    assert record_of(house).turns[-1].heard_text == SHORT.text
+    assert record_of(services).turns[-1].heard_text == SHORT.text
     assert_no_stale_frame(stream)
 
 
@@ -251,12 +251,12 @@ async def test_bi_6_a_provider_that_says_it_is_busy_is_asked_afterwards(autojump
     """BI-6: the refusal of an automatic answer is an error event: the turn is answered when the model is free."""
     slow = Answer(GREETING.text, 3000, speed=1.1)
     model = ScriptedRealtime([slow, SHORT], faults=Faults(busy_error=True))
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(60)
         stream.say(tone(200))
         await trio.sleep(8)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert [error["code"] for error in model.errors_sent] == ["conversation_already_has_active_response"]
     assert counts(record)["TURN_RECOVERED"] == 1
     assert [turn.heard_text for turn in record.turns if turn.role == "agent"] == [slow.text, SHORT.text]
@@ -266,23 +266,23 @@ async def test_keys_pressed_into_an_answer_are_answered_after_it(autojump_clock:
     """DTMF while an answer is generated: nothing is asked that would be refused; the keys get their answer."""
     slow = Answer(GREETING.text, 3000, speed=1.1)
     model = ScriptedRealtime([slow, SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1000)
         stream.press("7")
         stream.press("#")
         await trio.sleep(8)
         await stream.hang_up()
     assert model.errors_sent == []
-    assert [turn.heard_text for turn in record_of(house).turns] == [slow.text, SHORT.text]
+    assert [turn.heard_text for turn in record_of(services).turns] == [slow.text, SHORT.text]
 
 
 async def test_the_time_limit_in_the_middle_of_an_answer_still_says_goodbye(autojump_clock: MockClock) -> None:
     """The goodbye is asked for when the answer under way is generated, and heard after it."""
     slow = Answer(LONG.text, 6000, speed=1.1)
     model = ScriptedRealtime([slow, Answer("Time is up, goodbye.", 1500)])
-    async with open_one_call(model, settings={"max_call_s": 3.0}) as (house, stream, leg):
+    async with open_one_call(model, settings={"max_call_s": 3.0}) as (services, stream, leg):
         await leg.over.wait()
-    assert record_of(house).outcome is Outcome.TIME_LIMIT
+    assert record_of(services).outcome is Outcome.TIME_LIMIT
     assert heard_numbers(stream) == [6000 * 8, 1500 * 8]
     assert model.errors_sent == []
 
@@ -291,7 +291,7 @@ async def test_a_session_is_renewed_in_a_quiet_moment_before_its_limit(autojump_
     """D11: at 55 minutes an answer is being heard: it is heard to its end, then a new session knows of it."""
     model = ScriptedRealtime([SHORT, LONG, SHORT], transcripts=["What hours?"])
     call = open_one_call(model, settings={"max_call_s": 7200.0}, network=Network(silence=False), at_most_s=3700)
-    async with call as (house, stream, _):
+    async with call as (services, stream, _):
         await trio.sleep(RENEW_AFTER_S - 2)
         stream.say(tone(400))
         await trio.sleep(4)
@@ -303,7 +303,7 @@ async def test_a_session_is_renewed_in_a_quiet_moment_before_its_limit(autojump_
         stream.say(tone(400))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert [turn.heard_text for turn in record.turns] == [
         SHORT.text,
         "What hours?",
@@ -324,7 +324,7 @@ async def test_a_session_is_renewed_at_the_latest_a_minute_before_its_limit(auto
     endless = Answer("On and on.", 295_000, speed=20)
     model = ScriptedRealtime([SHORT, endless, SHORT])
     call = open_one_call(model, settings={"max_call_s": 7200.0}, network=Network(silence=False), at_most_s=3800)
-    async with call as (house, stream, _):
+    async with call as (services, stream, _):
         await trio.sleep(RENEW_AT_LATEST_S - 280)
         stream.say(tone(400))
         await trio.sleep(300)
@@ -334,4 +334,4 @@ async def test_a_session_is_renewed_at_the_latest_a_minute_before_its_limit(auto
         await stream.hang_up()
     assert heard_numbers(stream) == [800 * 8, 295_000 * 8, 800 * 8]
     assert stream.playback.underruns == []
-    assert counts(record_of(house))["TURN_RECOVERED"] == 0
+    assert counts(record_of(services))["TURN_RECOVERED"] == 0

@@ -23,7 +23,7 @@ from fault_calls import (
     record_of,
 )
 from trio.testing import MockClock
-from virtual_call import CALL_SID, House, counts, open_house, received
+from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
@@ -34,7 +34,7 @@ from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ProviderError, 
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 from agent.sim.sounds import numbers_in, tone
-from agent.sim.tasks import open_crew
+from agent.sim.tasks import open_task_nursery
 from agent.wire.websocket import MessageSocket, TrioWebSocket, open_client_over
 
 EXPIRED = ProviderError("invalid_request_error", "session_expired", "Your session hit the maximum duration.")
@@ -64,8 +64,8 @@ def answering(head: bytes) -> Connector:
             await theirs.receive_some()
             await theirs.send_all(head)
 
-        async with open_crew() as crew:
-            crew.start_soon(serve)
+        async with open_task_nursery() as task_nursery:
+            task_nursery.start_soon(serve)
             async with open_client_over(ours, "model", "/v1/realtime") as socket:
                 yield socket
 
@@ -122,40 +122,40 @@ NOTICEABLE = ("a real HTTP 403", "silence after accepting", "dropped before sess
 """A call beside it costs half a second of testing: it stands beside these."""
 
 
-def maybe_a_neighbour(house: House, *, wanted: bool) -> AbstractAsyncContextManager[None]:
+def maybe_a_neighbour(services: FakeServices, *, wanted: bool) -> AbstractAsyncContextManager[None]:
     """A healthy call beside the one under test, or none."""
-    return a_neighbour(house) if wanted else nullcontext()
+    return a_neighbour(services) if wanted else nullcontext()
 
 
 @pytest.mark.parametrize("name", UNREACHABLE)
 async def test_a_model_that_cannot_be_reached_is_said_to_the_caller(autojump_clock: MockClock, name: str) -> None:
     """The caller hears the bundled prompt in time, whole; the leg is hung up; MODEL_UNAVAILABLE is recorded."""
     connect, at_most_s = UNREACHABLE[name]
-    async with open_house(connect) as house, maybe_a_neighbour(house, wanted=name in NOTICEABLE):
-        async with open_faulty_call(house) as (stream, leg):
+    async with open_services(connect) as services, maybe_a_neighbour(services, wanted=name in NOTICEABLE):
+        async with open_faulty_call(services) as (stream, leg):
             await leg.over.wait()
-        record = record_of(house)
-        apology = house.calls.apology
+        record = record_of(services)
+        apology = services.calls.apology
         assert record.outcome is Outcome.MODEL_UNAVAILABLE
         assert stream.playback.tape.audio()[: len(apology)] == apology
         assert stream.playback.underruns == []
         assert record.metrics.first_audio_ms is not None
         assert record.metrics.first_audio_ms <= at_most_s * 1000
-        assert house.rest.hung_up == [CALL_SID]
+        assert services.rest.hung_up == [CALL_SID]
         assert counts(record)["MODEL_GIVEN_UP"] == 1
         assert counts(record)["CALL_ERROR"] == 0
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_a_model_reached_at_the_third_try_greets(autojump_clock: MockClock) -> None:
     """Two refusals, then an answer: half a second later than usual the caller hears the greeting, once."""
     model = ScriptedRealtime([GREETING])
     connect = failing_first(memory_realtime(lambda: model), OSError("refused"), HandshakeRejectedError(503))
-    async with open_house(connect) as house, open_faulty_call(house) as (stream, _):
+    async with open_services(connect) as services, open_faulty_call(services) as (stream, _):
         await stream.until_heard_ms(3000)
         await trio.sleep(0.5)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert record.turns[0].heard_text == GREETING.text
     assert counts(record)["MODEL_SESSION_LOST"] == 2
     assert record.metrics.reconnects == 0
@@ -176,15 +176,18 @@ async def test_a_session_lost_at_any_stage_is_replaced(
     """Reconnect; the greeting is said once, or again only if nothing of it was; the call goes on to its end."""
     faults = Faults(sessions=1, close_at=stage, drop=drop, after_appends=60)
     model = ScriptedRealtime([GREETING, LONG, SHORT, SHORT], faults=faults)
-    async with open_house(memory_realtime(lambda: model)) as house, maybe_a_neighbour(house, wanted=drop):
-        async with open_faulty_call(house) as (stream, _):
+    async with (
+        open_services(memory_realtime(lambda: model)) as services,
+        maybe_a_neighbour(services, wanted=drop),
+    ):
+        async with open_faulty_call(services) as (stream, _):
             await trio.sleep(5)
             await stream.until_quiet(0.5)
             heard_ms = stream.heard_ms()
             stream.say(tone(500))
             await trio.sleep(6)
             await stream.hang_up()
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.CALLER_HUNG_UP
         assert len(model.sessions) == 2
         assert counts(record)["MODEL_SESSION_LOST"] == 1
@@ -201,13 +204,13 @@ async def test_a_session_lost_at_any_stage_is_replaced(
             assert text
             assert GREETING.text.startswith(text)
         assert stream.playback.underruns == []
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_after_a_loss_the_new_session_knows_what_was_heard_and_answers(autojump_clock: MockClock) -> None:
     """Greeting cut short by a barge-in, a turn, its answer lost half-way: told as heard, and answered again."""
     model = ScriptedRealtime([GREETING, Answer(LONG.text, 4000, speed=1.2), SHORT], transcripts=["What hours?"])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1500)
         stream.say(tone(500))
         await stream.until_said()
@@ -215,7 +218,7 @@ async def test_after_a_loss_the_new_session_knows_what_was_heard_and_answers(aut
         model.disconnect(drop=True)
         await trio.sleep(8)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     greeting, caller, lost, again = record.turns
     assert texts(model, 1) == [
         ("assistant", greeting.heard_text),
@@ -236,7 +239,7 @@ async def test_a_turn_whose_words_were_lost_is_told_as_lost(autojump_clock: Mock
     """The session dies between the end of a turn and its transcript: the next one knows that there was a turn."""
     slow = Answer(SHORT.text, 800, first_delta_ms=3000)
     model = ScriptedRealtime([SHORT, slow, SHORT], transcription_delay_ms=2000)
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         stream.say(tone(500))
@@ -247,14 +250,14 @@ async def test_a_turn_whose_words_were_lost_is_told_as_lost(autojump_clock: Mock
     (_, greeting), (role, words) = texts(model, 1)
     assert (greeting, role) == (SHORT.text, "user")
     assert "lost" in words
-    assert record_of(house).turns[-1].heard_text == SHORT.text
+    assert record_of(services).turns[-1].heard_text == SHORT.text
 
 
 async def test_caller_audio_of_the_gap_is_delivered(autojump_clock: MockClock) -> None:
     """What the caller says while there is no session reaches the next one, whole, and is answered."""
     words = tone(600)
     model = ScriptedRealtime([SHORT, LONG], record_audio=True)
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         model.faults = Faults(sessions=3, close_at=Stage.CONNECTED)
@@ -262,7 +265,7 @@ async def test_caller_audio_of_the_gap_is_delivered(autojump_clock: MockClock) -
         stream.say(words)
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert words in bytes(model.session.appended)
     assert counts(record)["CALLER_AUDIO_DROPPED"] == 0
     assert record.turns[-1].heard_text == LONG.text
@@ -279,18 +282,18 @@ async def test_a_model_lost_for_good_is_said_to_the_caller(autojump_clock: MockC
         async with connects.pop(0)() as socket:
             yield socket
 
-    async with open_house(connect) as house, a_neighbour(house):
-        async with open_faulty_call(house, at_most_s=30) as (stream, leg):
+    async with open_services(connect) as services, a_neighbour(services):
+        async with open_faulty_call(services, at_most_s=30) as (stream, leg):
             await stream.until_heard_ms(1000)
             model.disconnect(drop=True)
             await leg.over.wait()
-        record = record_of(house)
+        record = record_of(services)
         assert record.outcome is Outcome.MODEL_LOST
-        assert stream.playback.tape.audio().count(house.calls.apology) == 1
+        assert stream.playback.tape.audio().count(services.calls.apology) == 1
         assert 1000 * 8 < numbers_in(stream.playback.tape.audio())[0] <= 3010 * 8
-        assert house.rest.hung_up == [CALL_SID]
+        assert services.rest.hung_up == [CALL_SID]
         assert counts(record)["MODEL_GIVEN_UP"] == 1
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_a_model_that_hangs_after_a_loss_is_given_up_in_time(autojump_clock: MockClock) -> None:
@@ -303,26 +306,26 @@ async def test_a_model_that_hangs_after_a_loss_is_given_up_in_time(autojump_cloc
         async with connects.pop(0)() as socket:
             yield socket
 
-    async with open_house(connect) as house, open_faulty_call(house, at_most_s=40) as (stream, leg):
+    async with open_services(connect) as services, open_faulty_call(services, at_most_s=40) as (stream, leg):
         await stream.until_heard_ms(800)
         model.disconnect()
         lost_s = trio.current_time()
         await leg.over.wait()
-    events = {event.kind: event.t_ms for event in record_of(house).timeline}
+    events = {event.kind: event.t_ms for event in record_of(services).timeline}
     assert events["MODEL_GIVEN_UP"] <= (lost_s * 1000) + 11_000
-    assert record_of(house).outcome is Outcome.MODEL_LOST
+    assert record_of(services).outcome is Outcome.MODEL_LOST
 
 
 @pytest.mark.parametrize("stage", [Stage.UPDATED, Stage.ANSWERING, Stage.APPENDED])
 async def test_an_expired_session_is_renewed(autojump_clock: MockClock, stage: Stage) -> None:
     """``session_expired``: another session, the call goes on."""
     model = ScriptedRealtime([GREETING, SHORT, SHORT], faults=Faults(sessions=1, error_at=(stage, EXPIRED)))
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await trio.sleep(6)
         stream.say(tone(400))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert len(model.sessions) == 2
     assert counts(record)["MODEL_ERROR"] == 1
     assert record.outcome is Outcome.CALLER_HUNG_UP
@@ -333,37 +336,37 @@ async def test_an_expired_session_is_renewed(autojump_clock: MockClock, stage: S
 async def test_a_fatal_error_is_apologised_for_at_once(autojump_clock: MockClock, code: str) -> None:
     """No request can succeed any more: apology, hang-up, MODEL_LOST; repeated errors give up once."""
     model = ScriptedRealtime([GREETING])
-    async with open_one_call(model, at_most_s=30) as (house, stream, leg):
+    async with open_one_call(model, at_most_s=30) as (services, stream, leg):
         await stream.until_heard_ms(500)
         for _ in range(3):
             model.inject({"type": "error", "error": {"type": "x", "code": code, "message": "no more"}})
         began = trio.current_time()
         await leg.over.wait()
         assert trio.current_time() - began < 12
-    record = record_of(house)
+    record = record_of(services)
     assert record.outcome is Outcome.MODEL_LOST
     assert record.reason == "no more"
     assert (counts(record)["MODEL_ERROR"], counts(record)["MODEL_GIVEN_UP"]) == (3, 1)
-    assert stream.playback.tape.audio().count(house.calls.apology) == 1
+    assert stream.playback.tape.audio().count(services.calls.apology) == 1
 
 
 async def test_answers_that_fail_are_asked_for_again_then_given_up(autojump_clock: MockClock) -> None:
     """A rate limit: three answers in a row fail, with pauses between; then the apology."""
     model = ScriptedRealtime([GREETING], faults=Faults(fail_answers=RATE_LIMITED))
-    async with open_one_call(model, at_most_s=40) as (house, stream, leg):
+    async with open_one_call(model, at_most_s=40) as (services, stream, leg):
         await leg.over.wait()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 3
     assert record.outcome is Outcome.MODEL_LOST
     asked_s = [at_s for at_s, event in model.received if event["type"] == "response.create"]
     assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(asked_s))
-    assert stream.playback.tape.audio().startswith(house.calls.apology)
+    assert stream.playback.tape.audio().startswith(services.calls.apology)
 
 
 async def test_an_answer_that_fails_once_is_given_after_all(autojump_clock: MockClock) -> None:
     """One failed answer: the turn is still owed, asked for again, heard; nothing is given up."""
     model = ScriptedRealtime([GREETING, SHORT, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(3000)
         await trio.sleep(0.5)
         stream.say(tone(400))
@@ -374,7 +377,7 @@ async def test_an_answer_that_fails_once_is_given_after_all(autojump_clock: Mock
         model.session.faults = model.session._answering.faults = Faults()
         await trio.sleep(8)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 1
     assert counts(record)["TURN_RECOVERED"] == 1
     assert record.turns[-1].heard_text == LONG.text
@@ -385,7 +388,7 @@ async def test_a_request_refused_by_an_error_event_is_made_again(
 ) -> None:
     """An error that names our ``response.create``: no answer comes of it, so it is asked for again (BI-6)."""
     model = ScriptedRealtime([SHORT, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         create = ModelSession._create
@@ -400,6 +403,6 @@ async def test_a_request_refused_by_an_error_event_is_made_again(
         stream.press("#")
         await trio.sleep(9)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 1
     assert record.turns[-1].heard_text == LONG.text

@@ -37,21 +37,21 @@ async def test_bi_3_a_barge_in_before_the_answer_is_created(
     """D7: between our ``response.create`` and its ``created``: one cancel at birth, none of it is heard."""
     unborn = Answer("Nobody hears this.", 2000, created_ms=300)
     model = ScriptedRealtime([SHORT, unborn, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         stream.press("#")
         stream.say(tone(400))
         await trio.sleep(7)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["CANCELLED_AT_BIRTH"] == 1
     assert agent_words(record) == [SHORT.text, LONG.text]
     assert [event["response_id"] for event in received(model, "response.cancel")] == [
         model.session.responses[1].id
     ]
     assert model.errors_sent == []
-    assert_over(house)
+    assert_over(services)
 
 
 async def test_bi_3_a_barge_in_just_before_the_answer_is_done(
@@ -67,14 +67,14 @@ async def test_bi_3_a_barge_in_just_before_the_answer_is_done(
 
     monkeypatch.setattr(Answering, "_send_done", speech_then_done)
     model = ScriptedRealtime([Answer(LONG.text, 4000, speed=2), SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1500)
         await trio.sleep(1)
         model.inject({"type": "input_audio_buffer.speech_stopped", "item_id": "item_x", "audio_end_ms": 2000})
         model.inject({"type": "input_audio_buffer.committed", "item_id": "item_x"})
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert record.metrics.barge_in_events == 1
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert record.turns[0].interrupted
@@ -87,7 +87,7 @@ async def test_bi_3_a_barge_in_just_before_the_answer_is_done(
 async def test_speech_started_twice_in_a_row_is_one_barge_in(autojump_clock: MockClock) -> None:
     """The same start again, and a second start without a stop between: one barge-in, one cancel, one truncate."""
     model = ScriptedRealtime([Answer(LONG.text, 4000, speed=1.2), SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1500)
         for item in ("item_x", "item_x", "item_y"):
             model.inject({"type": "input_audio_buffer.speech_started", "item_id": item, "audio_start_ms": 1500})
@@ -95,7 +95,7 @@ async def test_speech_started_twice_in_a_row_is_one_barge_in(autojump_clock: Moc
         stream.say(tone(300))
         await trio.sleep(4)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert record.metrics.barge_in_events == 1
     assert len(received(model, "response.cancel")) == len(received(model, "conversation.item.truncate")) == 1
     assert record.turns[-1].heard_text == SHORT.text
@@ -106,18 +106,18 @@ async def test_speech_started_twice_in_a_row_is_one_barge_in(autojump_clock: Moc
 async def test_a_caller_who_speaks_into_the_apology_is_hung_up_on_all_the_same(autojump_clock: MockClock) -> None:
     """The model is of no use any more: the call ends, and soon, whatever the caller says."""
     model = ScriptedRealtime([SHORT])
-    async with open_one_call(model, at_most_s=25) as (house, stream, leg):
+    async with open_one_call(model, at_most_s=25) as (services, stream, leg):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         model.inject({"type": "error", "error": {"code": "insufficient_quota", "message": "no more"}})
         await trio.sleep(1)
         stream.say(tone(600))
         await leg.over.wait()
-    record = record_of(house)
+    record = record_of(services)
     assert record.outcome is Outcome.MODEL_LOST
     assert record.metrics.duration_ms < 15_000
     assert counts(record)["MODEL_GIVEN_UP"] == 1
-    assert_over(house)
+    assert_over(services)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +129,12 @@ async def test_a_caller_who_speaks_before_the_greeting_is_answered(
     """BI-6: words said before the greeting begins get their answer, with or without the greeting before it."""
     greeting = Answer(GREETING.text, 2000, created_ms=created_ms, first_delta_ms=first_delta_ms)
     model = ScriptedRealtime([greeting, SHORT, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await trio.sleep(0.2)
         stream.say(tone(300))
         await trio.sleep(9)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert agent_words(record)[-1] == SHORT.text
     assert len(model.session.responses) == 2
     assert_cancelled_once_each(model)
@@ -146,7 +146,7 @@ async def test_a_barge_in_while_a_tools_answer_is_pending(autojump_clock: MockCl
     looking = Answer("Let me look that up.", 800, tool_call=ToolCall("lookup", {"what": "hours"}))
     pending = Answer("Nobody hears this.", 2000, created_ms=600)
     model = ScriptedRealtime([SHORT, looking, pending, LONG])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         stream.say(tone(300))
@@ -154,7 +154,7 @@ async def test_a_barge_in_while_a_tools_answer_is_pending(autojump_clock: MockCl
         stream.say(tone(400))
         await trio.sleep(7)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert counts(record)["UNKNOWN_TOOL"] == 1
     assert "Nobody" not in " ".join(agent_words(record))
     assert record.turns[-1].heard_text == LONG.text
@@ -166,7 +166,7 @@ async def test_a_barge_in_while_a_tools_answer_is_pending(autojump_clock: MockCl
 async def test_a_tool_called_before_its_answer_is_done_is_answered_afterwards(autojump_clock: MockClock) -> None:
     """The tool is quicker than ``response.done``: the request waits for it, or the provider would refuse it."""
     model = ScriptedRealtime([Answer(LONG.text, 4000, speed=1.2), SHORT])
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1000)
         call = {"response_id": model.session.responses[0].id, "item_id": "item_t", "call_id": "call_t"}
         done = {"type": "response.function_call_arguments.done", **call, "name": "lookup", "arguments": "{}"}
@@ -174,7 +174,7 @@ async def test_a_tool_called_before_its_answer_is_done_is_answered_afterwards(au
         await trio.sleep(6)
         await stream.hang_up()
     assert "call_t" in model.session.conversation.tool_outputs
-    assert agent_words(record_of(house)) == [LONG.text, SHORT.text]
+    assert agent_words(record_of(services)) == [LONG.text, SHORT.text]
     assert model.errors_sent == []
 
 
@@ -182,14 +182,14 @@ async def test_bi_8_five_barge_ins_within_one_second(autojump_clock: MockClock) 
     """A caller in pieces: five starts in a second; each answer is cut as heard, the last turn gets its answer."""
     answers = [Answer(f"Answer {number}.", 4000, first_delta_ms=10, speed=3) for number in range(6)]
     model = ScriptedRealtime(answers, default=SHORT)
-    async with open_one_call(model, settings={"vad_silence_ms": 100}) as (house, stream, _):
+    async with open_one_call(model, settings={"vad_silence_ms": 100}) as (services, stream, _):
         await stream.until_heard_ms(1000)
         for _ in range(5):
             stream.say(tone(60))
             await trio.sleep(0.2)
         await trio.sleep(6)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     starts = [event for event in record.timeline if event.kind == "SPEECH_STARTED"]
     assert len(starts) == 5
     assert starts[-1].t_ms - starts[0].t_ms <= 1000
@@ -205,7 +205,7 @@ async def test_bi_8_five_barge_ins_within_one_second(autojump_clock: MockClock) 
 async def test_a_request_refused_under_a_barge_in_cancels_no_later_answer(autojump_clock: MockClock) -> None:
     """D7: a barge-in waits for an answer that never comes to be: the caller's next answer is not its victim."""
     model = ScriptedRealtime([SHORT, LONG], faults=Faults())
-    async with open_one_call(model) as (house, stream, _):
+    async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
         model.session.active = model.session.responses[0]  # refuses what we ask for now
@@ -218,7 +218,7 @@ async def test_a_request_refused_under_a_barge_in_cancels_no_later_answer(autoju
         stream.say(tone(300))
         await trio.sleep(7)
         await stream.hang_up()
-    record = record_of(house)
+    record = record_of(services)
     assert [error["code"] for error in model.errors_sent] == ["conversation_already_has_active_response"]
     assert counts(record)["CANCELLED_AT_BIRTH"] == 0
     assert record.turns[-1].heard_text == LONG.text

@@ -9,7 +9,7 @@ import trio
 from fake_tools import MemoryDesk
 from fault_calls import Leg, open_faulty_call, open_leg
 from trio.testing import MockClock
-from virtual_call import open_house, received
+from virtual_call import open_services, received
 
 from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import Tool, make_tool
@@ -47,11 +47,11 @@ async def call_of(
         return CallTicket(start.call_sid, direction, caller, called)
 
     tools = (*DeskTools(MemoryDesk()).tools(), own_tool())
-    async with open_house(memory_realtime(lambda: model), tools=tools, **settings) as house:
-        house.calls.tenants.replace(tenants)
-        async with open_leg(house, admit=admit) as leg:
+    async with open_services(memory_realtime(lambda: model), tools=tools, **settings) as services:
+        services.calls.tenants.replace(tenants)
+        async with open_leg(services, admit=admit) as leg:
             await greet_and_leave(leg)
-    return house.record, received(model, "session.update")[0]["session"], model
+    return services.record, received(model, "session.update")[0]["session"], model
 
 
 async def greet_and_leave(leg: Leg) -> None:
@@ -140,13 +140,13 @@ async def test_pc_5_a_stream_for_a_number_of_nobody_is_refused(autojump_clock: M
         return CallTicket(start.call_sid, "inbound", THEIRS, "+15550009999")
 
     model = ScriptedRealtime()
-    async with open_house(memory_realtime(lambda: model), unknown_number="refuse") as house:
-        house.calls.tenants.replace([CLINIC])
-        async with open_leg(house, admit=admit) as leg:
+    async with open_services(memory_realtime(lambda: model), unknown_number="refuse") as services:
+        services.calls.tenants.replace([CLINIC])
+        async with open_leg(services, admit=admit) as leg:
             await leg.send(leg.writer.connected(), leg.writer.start({}))
             await leg.over.wait()
-        assert house.calls.events.counts["STREAM_REFUSED"] == 1
-    assert house.records.saved == []
+        assert services.calls.events.counts["STREAM_REFUSED"] == 1
+    assert services.records.saved == []
     assert model.sessions == []
 
 
@@ -154,17 +154,17 @@ async def test_pc_5_a_tenant_changed_meanwhile_is_another_calls_matter(autojump_
     """A call keeps the tenant it began with, also in the model's next session."""
     model = ScriptedRealtime([Answer("Bom dia.", 600)])
     async with (
-        open_house(memory_realtime(lambda: model), tenant=CLINIC) as house,
-        open_faulty_call(house) as (
+        open_services(memory_realtime(lambda: model), tenant=CLINIC) as services,
+        open_faulty_call(services) as (
             stream,
             _,
         ),
     ):
         await stream.until_heard_ms(600)
-        house.calls.tenants.default = Tenant("default", "")
+        services.calls.tenants.default = Tenant("default", "")
         model.disconnect()
         await trio.sleep(5)
         await stream.hang_up()
     voices = [event["session"]["audio"]["output"]["voice"] for event in received(model, "session.update")]
     assert voices == ["cedar", "cedar"]
-    assert house.record.tenant_id == "clinic"
+    assert services.record.tenant_id == "clinic"

@@ -15,7 +15,7 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from virtual_call import CALL_SID, House, open_call, open_house
+from virtual_call import CALL_SID, FakeServices, open_call, open_services
 
 from agent.core.records import Outcome
 from agent.sim.carrier.stream import SimulatedStream
@@ -37,14 +37,14 @@ class CancelAt(trio.abc.Instrument):
     """Counts the steps of the tasks in one call, and cancels the call's scope before step ``at``."""
 
     at: int | None
-    house: House | None = None
+    services: FakeServices | None = None
     steps: int = 0
     cancelled_at_s: float | None = None
     tasks: set[str] = attrs.field(factory=set)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count, and strike once."""
-        scope = self.house.calls.active.get(CALL_SID) if self.house is not None else None  # type: ignore[call-overload]
+        scope = self.services.calls.active.get(CALL_SID) if self.services is not None else None  # type: ignore[call-overload]
         if scope is None or not self._is_of_the_call(task):
             return
         self.tasks.add(task.name)
@@ -65,7 +65,7 @@ class CancelAt(trio.abc.Instrument):
         return False
 
 
-Result = tuple[House, SimulatedStream, float]
+Result = tuple[FakeServices, SimulatedStream, float]
 
 
 def make_model() -> ScriptedRealtime:
@@ -81,10 +81,12 @@ def make_model() -> ScriptedRealtime:
 async def run_script(instrument: CancelAt) -> Result:
     """The scripted call; returns the house, the carrier's stream, and when the call was over."""
     model = make_model()
-    async with open_house(memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100) as house:
-        instrument.house = house
-        async with open_call(house) as stream, trio.open_nursery() as nursery:
-            house.rest.streams[CALL_SID] = stream
+    async with open_services(
+        memory_realtime(lambda: model), greeting_protect_ms=100, vad_silence_ms=100
+    ) as services:
+        instrument.services = services
+        async with open_call(services) as stream, trio.open_nursery() as nursery:
+            services.rest.streams[CALL_SID] = stream
 
             @nursery.start_soon
             async def _caller() -> None:
@@ -95,9 +97,9 @@ async def run_script(instrument: CancelAt) -> Result:
                 await stream.until_closed()
             nursery.cancel_scope.cancel()
         with trio.fail_after(GRACE_S):
-            while house.calls.active:  # noqa: ASYNC110 - the end of a call is not an event of the house
+            while services.calls.active:  # noqa: ASYNC110 - the end of a call is not an event of the house
                 await trio.sleep(0.01)
-        return house, stream, trio.current_time()
+        return services, stream, trio.current_time()
 
 
 def run_virtually(instrument: CancelAt, script: Callable[[CancelAt], Awaitable[Result]] = run_script) -> Result:
@@ -112,8 +114,8 @@ def run_virtually(instrument: CancelAt, script: Callable[[CancelAt], Awaitable[R
 def test_st_1_the_scripted_call_runs_through() -> None:
     """Uncancelled, the script is what the sweep needs: a barge-in, a tool, all children, an orderly end."""
     instrument = CancelAt(None)
-    house, stream, _ = run_virtually(instrument)
-    record = house.record
+    services, stream, _ = run_virtually(instrument)
+    record = services.record
     assert record.outcome is Outcome.AGENT_HUNG_UP
     assert record.metrics.barge_in_events == 1
     assert record.metrics.events["END_CALL_ASKED"] == 1
@@ -136,14 +138,14 @@ def test_st_1_a_call_cancelled_at_any_checkpoint_ends_whole(shard: int) -> None:
     threads = threading.active_count()
     for at in range(shard, total.steps, SHARDS * STRIDE):
         instrument = CancelAt(at)
-        house, stream, over_s = run_virtually(instrument)
+        services, stream, over_s = run_virtually(instrument)
         where = f"cancelled before step {at} of {total.steps}"
-        record = house.record
+        record = services.record
         assert instrument.cancelled_at_s is not None, where
         assert over_s - instrument.cancelled_at_s <= GRACE_S, where
-        assert [entry.call_sid for entry in house.handed_over()] == [CALL_SID], where
+        assert [entry.call_sid for entry in services.handed_over()] == [CALL_SID], where
         assert record.outcome in (Outcome.SERVER_STOPPED, Outcome.AGENT_HUNG_UP), where
-        assert house.rest.hung_up == [CALL_SID], where
+        assert services.rest.hung_up == [CALL_SID], where
         assert not [entry for entry in stream.wire if entry.kind == "malformed"], where
         assert stream.close_code == 1000, where
         assert "POST_CANCEL_AUDIO_VIOLATION" not in record.metrics.events, where

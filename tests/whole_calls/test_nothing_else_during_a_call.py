@@ -16,13 +16,13 @@ async def test_nb_5_during_a_call_only_light_work_is_done(autojump_clock: MockCl
     The transcript is in memory; record, hang-up and hand-over come when the call is over.
     """
     answers = [Answer("Hello.", 1000), Answer("Nine to five.", 1500)]
-    async with open_scripted_call(answers) as (house, stream, _):
+    async with open_scripted_call(answers) as (services, stream, _):
         await stream.until_heard_ms(1000)
         stream.say(tone(500))
         await trio.sleep(4)
-        assert house.records.saved == []
-        assert house.handed_over() == []
-        assert [request.what for request in house.rest.requests] == ["start_recording"]
+        assert services.records.saved == []
+        assert services.handed_over() == []
+        assert [request.what for request in services.rest.requests] == ["start_recording"]
         await stream.hang_up()
-    assert [turn.role for turn in house.record.turns] == ["agent", "caller", "agent"]
-    assert [record.call_sid for record in house.handed_over()] == [house.record.call_sid]
+    assert [turn.role for turn in services.record.turns] == ["agent", "caller", "agent"]
+    assert [record.call_sid for record in services.handed_over()] == [services.record.call_sid]

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from agent.app.demo.script import CITY, NAME
-from agent.app.demo.timeline.stream_analysis import CarrierSight, Gap
+from agent.app.demo.timeline.stream_analysis import Gap, StreamAnalysis
 from agent.core.records import CallRecord, Outcome
 from agent.core.steps import STEPS
 from agent.sim.carrier.arrivals import GAP_LIMIT_S
@@ -40,7 +40,7 @@ class Check:
     said: str
 
 
-def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
+def check_audio(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
     """What must hold of every call: gapless audio, nothing stale, all of it as the carrier's protocol wants."""
     longest_ms = max(sight.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
     where = _where(sight.frames.long_gaps)
@@ -73,7 +73,7 @@ def check_audio(record: CallRecord, sight: CarrierSight) -> list[Check]:
     ]
 
 
-def check_script(record: CallRecord, sight: CarrierSight) -> list[Check]:
+def check_script(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
     """What must also hold of the scripted call: interrupted, understood, ended by the agent after its goodbye."""
     said = " ".join(turn.text for turn in record.turns if turn.role == "caller")
     missing = [fact for fact in (NAME, CITY) if not contains(said, fact)]

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.app.demo.checks import TARGET_LATENCY_MS, Check
-from agent.app.demo.timeline.stream_analysis import CarrierSight
+from agent.app.demo.timeline.stream_analysis import StreamAnalysis
 from agent.core.records import CallMetrics
 
 
-def tell_metrics(metrics: CallMetrics, sight: CarrierSight) -> RenderableType:
+def tell_metrics(metrics: CallMetrics, sight: StreamAnalysis) -> RenderableType:
     """CALL_METRICS as the agent counted them, beside what the carrier saw."""
     table = Table(title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE)
     table.add_column("")

@@ -22,7 +22,7 @@ from agent.app.demo.progress import Progress
 from agent.app.demo.script import SCRIPT, Line, SpokenLine
 from agent.app.demo.timeline.lanes import Timeline, make_timeline
 from agent.app.demo.timeline.levels import stretches, trimmed
-from agent.app.demo.timeline.stream_analysis import TURN_PAUSE_MS, CarrierSight, see
+from agent.app.demo.timeline.stream_analysis import TURN_PAUSE_MS, StreamAnalysis, see
 from agent.app.demo.wav import RecordingError, read_wav, write_stereo
 from agent.core.errors import AgentError
 from agent.core.records import CallRecord
@@ -59,7 +59,7 @@ class Demo:
     """One finished demo call."""
 
     record: CallRecord
-    sight: CarrierSight
+    sight: StreamAnalysis
     checks: tuple[Check, ...]
     files: Files
     after: CallView
@@ -170,7 +170,7 @@ def _synthesise() -> list[SpokenLine]:
     return [SpokenLine(line, trimmed(synthesise(line.text))) for line in SCRIPT]
 
 
-def _as_json(record: CallRecord, sight: CarrierSight, checks: Sequence[Check], view: CallView) -> bytes:
+def _as_json(record: CallRecord, sight: StreamAnalysis, checks: Sequence[Check], view: CallView) -> bytes:
     carrier: dict[str, Any] = {
         **attrs.asdict(sight),
         "latencies_ms": [latency.ms for latency in sight.latencies],

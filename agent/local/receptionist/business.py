@@ -91,7 +91,7 @@ class Facts:
         return self.sentences.get(subject, "")
 
 
-def read_facts(instructions: str) -> Facts:
+def read_context(instructions: str) -> Facts:
     """What ``instructions`` say about the business, or the example's facts if they say nothing."""
     facts = _read(instructions)
     if facts.sentences:

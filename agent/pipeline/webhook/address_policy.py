@@ -25,7 +25,7 @@ class Inward(enum.StrEnum):
     RESERVED = "reserved"
 
 
-ONE_S_OWN: Final = frozenset({Inward.LOOPBACK, Inward.PRIVATE, Inward.SHARED})
+LOCAL_RANGES: Final = frozenset({Inward.LOOPBACK, Inward.PRIVATE, Inward.SHARED})
 """What AGENT_ALLOW_INWARD_WEBHOOKS opens. The rest, the clouds' metadata among it, is never a webhook's place."""
 
 _V4: Final = [

@@ -24,7 +24,7 @@ import trio
 
 from agent.core.errors import DeliveryError, StepDeadError
 from agent.pipeline.analysis.extraction import clean, cut
-from agent.pipeline.webhook.address_policy import ONE_S_OWN, inward_kind
+from agent.pipeline.webhook.address_policy import LOCAL_RANGES, inward_kind
 from agent.pipeline.webhook.signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, sign
 
 Address = IPv4Address | IPv6Address
@@ -40,7 +40,7 @@ _ALLOW: Final = "AGENT_ALLOW_INWARD_WEBHOOKS=1 allows it, for development"
 
 
 @attrs.frozen
-class Patience:
+class DeliveryTimeouts:
     """How long each part of a delivery may take, in seconds, and all together."""
 
     look_up_s: float = 5.0
@@ -88,14 +88,14 @@ async def deliver(
     key: str,
     *,
     allow_inward: bool,
-    patience: Patience = Patience(),
+    timeouts: DeliveryTimeouts = DeliveryTimeouts(),
     certificates: ssl.SSLContext | None = None,
 ) -> Delivery:
     """POST ``payload`` (JSON) to ``url``, signed with ``secret`` now, under the idempotency key ``key``.
 
     ``allow_inward`` allows http, and private, shared and loopback addresses; link-local, metadata, multicast and
     reserved ones are never allowed. ``certificates`` are those of the usual authorities unless given. Raises
-    nothing that the network or the receiver could cause: that is the ``error``. Takes ``patience.total_s`` at
+    nothing that the network or the receiver could cause: that is the ``error``. Takes ``timeouts.total_s`` at
     most. A cancel drops the connection; whether the receiver took the request is then unknown.
     """
     started_s = trio.current_time()
@@ -106,19 +106,19 @@ async def deliver(
         IDEMPOTENCY_HEADER: key,
         SIGNATURE_HEADER: sign(payload, secret, int(time.time())),
     }
-    answer = _Answer(None, f"no complete answer within {patience.total_s:g} s")
-    with trio.move_on_after(patience.total_s):
+    answer = _Answer(None, f"no complete answer within {timeouts.total_s:g} s")
+    with trio.move_on_after(timeouts.total_s):
         try:
             target = _target(url, allow_inward=allow_inward)
             if certificates is None:
                 certificates = await trio.to_thread.run_sync(_usual_certificates, abandon_on_cancel=True)
-            addresses = await _addresses(target, patience, allow_inward=allow_inward)
+            addresses = await _addresses(target, timeouts, allow_inward=allow_inward)
             answer = await _post(
                 target,
                 addresses,
                 payload=payload,
                 headers=headers,
-                patience=patience,
+                timeouts=timeouts,
                 certificates=certificates,
             )
         except _RefusedError as error:
@@ -159,20 +159,20 @@ def _target(url: str, *, allow_inward: bool) -> httpx.URL:
 def _why_not(address: Address, *, allow_inward: bool) -> str:
     """Why ``address`` must not be connected to; empty: it may."""
     kind = inward_kind(address)
-    if kind is None or (allow_inward and kind in ONE_S_OWN):
+    if kind is None or (allow_inward and kind in LOCAL_RANGES):
         return ""
-    return f"{address} is a {kind} address" + (f"; {_ALLOW}" if kind in ONE_S_OWN else "")
+    return f"{address} is a {kind} address" + (f"; {_ALLOW}" if kind in LOCAL_RANGES else "")
 
 
-async def _addresses(target: httpx.URL, patience: Patience, *, allow_inward: bool) -> list[Address]:
+async def _addresses(target: httpx.URL, timeouts: DeliveryTimeouts, *, allow_inward: bool) -> list[Address]:
     """The addresses of the host that may be connected to, at least one. Raises DeliveryError."""
     try:
-        with trio.fail_after(patience.look_up_s):
+        with trio.fail_after(timeouts.look_up_s):
             found = await trio.socket.getaddrinfo(
                 target.raw_host.decode(), _port(target), type=socket.SOCK_STREAM
             )
     except trio.TooSlowError:
-        raise DeliveryError(f"{target.host} was not looked up within {patience.look_up_s:g} s") from None
+        raise DeliveryError(f"{target.host} was not looked up within {timeouts.look_up_s:g} s") from None
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DeliveryError(f"{target.host} cannot be looked up: {reason}") from None
@@ -195,12 +195,12 @@ async def _post(
     *,
     payload: bytes,
     headers: dict[str, str],
-    patience: Patience,
+    timeouts: DeliveryTimeouts,
     certificates: ssl.SSLContext,
 ) -> _Answer:
     """Post to the first of ``addresses`` that takes the connection. Raises DeliveryError."""
     timeout = httpx.Timeout(
-        connect=patience.connect_s, write=patience.write_s, read=patience.answer_s, pool=patience.connect_s
+        connect=timeouts.connect_s, write=timeouts.write_s, read=timeouts.answer_s, pool=timeouts.connect_s
     )
     host = target.raw_host.decode()
     failure: httpx.HTTPError | None = None
@@ -221,13 +221,13 @@ async def _post(
                 failure = error  # nothing was sent yet: the next address may do
                 continue
             except httpx.HTTPError as error:
-                raise DeliveryError(_explain(error, target.host, patience)) from None
+                raise DeliveryError(_explain(error, target.host, timeouts)) from None
             try:
                 return await _judge(answer)
             finally:
                 # httpcore shields the closing of a socket, and it does not wait for the peer.
                 await answer.aclose()  # noqa: ASYNC102
-    raise DeliveryError(_explain(failure, target.host, patience))
+    raise DeliveryError(_explain(failure, target.host, timeouts))
 
 
 async def _judge(answer: httpx.Response) -> _Answer:
@@ -256,18 +256,18 @@ async def _beginning(answer: httpx.Response) -> str:
     return read.decode(errors="replace")
 
 
-def _explain(error: httpx.HTTPError | None, host: str, patience: Patience) -> str:
+def _explain(error: httpx.HTTPError | None, host: str, timeouts: DeliveryTimeouts) -> str:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate of {host} is not accepted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return f"{host} does not speak TLS with us: {cause.reason or cause}"
     if isinstance(error, httpx.ConnectTimeout):
-        return f"{host} did not take the connection within {patience.connect_s:g} s"
+        return f"{host} did not take the connection within {timeouts.connect_s:g} s"
     if isinstance(error, httpx.ReadTimeout):
-        return f"{host} did not answer within {patience.answer_s:g} s"
+        return f"{host} did not answer within {timeouts.answer_s:g} s"
     if isinstance(error, httpx.WriteTimeout):
-        return f"{host} did not take the request within {patience.write_s:g} s"
+        return f"{host} did not take the request within {timeouts.write_s:g} s"
     detail = cut(clean(str(error)), _LONGEST_QUOTE)
     return f"{host}: {type(error).__name__}" + (f": {detail}" if detail else "")
 

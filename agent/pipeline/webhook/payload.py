@@ -9,13 +9,13 @@ import msgspec
 from agent.core.records import CallMetrics
 from agent.core.tenant import Tenant
 from agent.pipeline.analysis.extraction import Extraction
-from agent.pipeline.call_context import CallFacts
+from agent.pipeline.call_context import CallContext
 from agent.pipeline.transcription.transcription import Segment
 from agent.pipeline.webhook import call_completed as event
 from agent.store.sql.values import LeadRow, RecordingRow
 
 
-def make_payload(facts: CallFacts, lead: LeadRow | None) -> bytes:
+def make_payload(facts: CallContext, lead: LeadRow | None) -> bytes:
     """``call.completed`` of what is known now. Of an hour's call it takes 80 ms: not for the event loop."""
     call, tenant = facts.call, facts.tenant
     transcription, summary = facts.found("transcription"), facts.found("summary")

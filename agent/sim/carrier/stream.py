@@ -41,7 +41,7 @@ from agent.sim.carrier.playback import PlaybackBuffer
 from agent.sim.carrier.tape import Tape
 from agent.sim.link import HeldStream
 from agent.sim.sounds import SILENCE_PAYLOAD, Utterance
-from agent.sim.tasks import Bell, open_crew
+from agent.sim.tasks import Wakeup, open_task_nursery
 from agent.sim.ticker import Ticker
 from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket
 
@@ -97,7 +97,7 @@ class SimulatedStream:
     _ticker: Ticker
     _to_agent: OneWay
     _to_carrier: OneWay
-    _bell: Bell = attrs.field(factory=Bell)
+    _wakeup: Wakeup = attrs.field(factory=Wakeup)
     _outbox: deque[tuple[float, str]] = attrs.field(factory=deque)
     """Messages on their way to the agent, each with the time it is to be written."""
     _inbox: deque[tuple[float, str | bytes]] = attrs.field(factory=deque)
@@ -109,12 +109,12 @@ class SimulatedStream:
     _all_sent: trio.Event = attrs.field(factory=trio.Event)
     _closed: trio.Event = attrs.field(factory=trio.Event)
 
-    def run_in(self, crew: trio.Nursery) -> None:
-        """Begin the stream, with its tasks in ``crew``; ``open_simulated_stream`` calls this once."""
+    def run_in(self, task_nursery: trio.Nursery) -> None:
+        """Begin the stream, with its tasks in ``task_nursery``; ``open_simulated_stream`` calls this once."""
         self._post(self._writer.connected(), "connected")
         self._post(self._writer.start(self.custom_parameters), "start")
-        crew.start_soon(self._run_writer)
-        crew.start_soon(self._run_reader)
+        task_nursery.start_soon(self._run_writer)
+        task_nursery.start_soon(self._run_reader)
         self._ticker.join(self._tick)
 
     # What a caller can do.
@@ -244,7 +244,7 @@ class SimulatedStream:
         if self.record:
             self.wire.append(WireEntry(now, "rx", kind, detail, a2b_base64(payload)))
         self._outbox.append((self._to_agent.arrival_s(now), message))
-        self._bell.ring()
+        self._wakeup.ring()
 
     def _end_of_media(self) -> None:
         self._stopped = True
@@ -267,7 +267,7 @@ class SimulatedStream:
                 if self._stopped and not self._outbox:
                     self._all_sent.set()
                 arrivals = (queue[0][0] for queue in (self._inbox, self._outbox) if queue)
-                await self._bell.wait(min(self.playback.next_due(), *arrivals, inf))
+                await self._wakeup.wait(min(self.playback.next_due(), *arrivals, inf))
         except SocketClosedError as closed:
             self.end(closed.code)
 
@@ -285,7 +285,7 @@ class SimulatedStream:
                     self._take(now, raw)
                 else:
                     self._inbox.append((self._to_carrier.arrival_s(now), raw))
-                    self._bell.ring()
+                    self._wakeup.ring()
         except SocketClosedError as closed:
             self.end(closed.code)
 
@@ -305,11 +305,11 @@ class SimulatedStream:
         elif message.event == "mark" and message.mark is not None:
             self._note(now, "mark", message.mark.name)
             self.playback.mark(message.mark.name, now)
-            self._bell.ring()
+            self._wakeup.ring()
         elif message.event == "clear":
             self._note(now, "clear")
             self.playback.clear(now)
-            self._bell.ring()
+            self._wakeup.ring()
         else:
             self._complain(now, f"a message with event {message.event!r} that makes no sense")
 
@@ -329,7 +329,7 @@ class SimulatedStream:
         self._end_of_media()
         self._all_sent.set()
         self._closed.set()
-        self._bell.ring()
+        self._wakeup.ring()
 
 
 @asynccontextmanager
@@ -372,10 +372,10 @@ async def open_simulated_stream(
         to_agent=OneWay(network),
         to_carrier=OneWay(network),
     )
-    async with open_crew() as crew:
-        stream.run_in(crew)
+    async with open_task_nursery() as task_nursery:
+        stream.run_in(task_nursery)
         if ticker is None:
-            crew.start_soon(own_ticker.run)
+            task_nursery.start_soon(own_ticker.run)
         try:
             yield stream
             await stream.hang_up()

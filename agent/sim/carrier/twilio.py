@@ -27,7 +27,7 @@ from agent.sim.carrier.rest.api import ENDED, RestApi
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
-from agent.sim.tasks import open_crew
+from agent.sim.tasks import open_task_nursery
 
 TOO_SHORT: Final = 16101
 """Why there is no recording: https://www.twilio.com/docs/api/errors/16101."""
@@ -308,17 +308,17 @@ async def open_simulated_twilio(
     ``public_url`` is the agent's URL as Twilio knows it, when it is not ``agent_url``. Leaving cancels the
     calls that are left.
     """
-    async with open_crew() as crew:
+    async with open_task_nursery() as task_nursery:
         twilio = SimulatedTwilio(
             account_sid=account_sid,
             auth_token=auth_token,
             numbers=dict.fromkeys(numbers, f"{public_url or agent_url}/voice/incoming"),
             caller=Caller(agent_url.rstrip("/"), auth_token, account_sid, public_url.rstrip("/")),
-            tasks=crew,
+            tasks=task_nursery,
         )
         config = Config()
         config.bind = ["127.0.0.1:0"]
         config.errorlog = config.accesslog = None
         config.graceful_timeout = 0.1
-        [twilio.api_url] = await crew.start(serve, twilio.api.make_app(), config)
+        [twilio.api_url] = await task_nursery.start(serve, twilio.api.make_app(), config)
         yield twilio

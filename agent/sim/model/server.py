@@ -32,7 +32,7 @@ from agent.sim.link import HeldStream
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.script import Answer, Faults, Script
 from agent.sim.model.session import ModelSession
-from agent.sim.tasks import Bell, open_crew
+from agent.sim.tasks import Wakeup, open_task_nursery
 from agent.wire.websocket import TrioWebSocket, open_server_handshake
 
 
@@ -58,7 +58,7 @@ class ScriptedRealtime:
     script: Script = attrs.field(init=False)
     """What is left to be said."""
     sessions: list[ModelSession] = attrs.field(init=False, factory=list)
-    _bell: Bell = attrs.field(init=False, factory=Bell)
+    _wakeup: Wakeup = attrs.field(init=False, factory=Wakeup)
     """Wakes the writer of the last session."""
 
     @script.default
@@ -84,12 +84,12 @@ class ScriptedRealtime:
         """Send an event of your own in the last session, now; text is sent as it is."""
         message = event if isinstance(event, str) else msgspec.json.encode(event).decode()
         self.session.outbox.ready.append(message)
-        self._bell.ring()
+        self._wakeup.ring()
 
     def disconnect(self, *, drop: bool = False) -> None:
         """Close the last session's socket now, with ``drop`` without a close frame."""
         self.session.closing = "drop" if drop else "close"
-        self._bell.ring()
+        self._wakeup.ring()
 
     async def serve(self, socket: TrioWebSocket, link: HeldStream | None = None) -> None:
         """Serve one connection until either side closes it; a cancel closes it too.
@@ -111,14 +111,14 @@ class ScriptedRealtime:
             record=self.record,
             record_audio=self.record_audio,
         )
-        bell = Bell()
+        wakeup = Wakeup()
         self.sessions.append(session)
-        self._bell = bell
+        self._wakeup = wakeup
         session.open(trio.current_time())
         try:
-            async with open_crew() as crew:
-                crew.start_soon(_read, socket, session, bell)
-                await _write(socket, session, bell, link)
+            async with open_task_nursery() as task_nursery:
+                task_nursery.start_soon(_read, socket, session, wakeup)
+                await _write(socket, session, wakeup, link)
             if link is not None and faults.never_answer_close and session.faults.close_at is None:
                 await link.until_peer_gone()
         finally:
@@ -132,22 +132,22 @@ def _close_code(session: ModelSession) -> int:
     return session.faults.close_code if session.closing == "close" else 1000
 
 
-async def _read(socket: TrioWebSocket, session: ModelSession, bell: Bell) -> None:
+async def _read(socket: TrioWebSocket, session: ModelSession, wakeup: Wakeup) -> None:
     """Give the session what comes; at the end of the socket, have the writer end as well."""
     try:
         while True:
             message = await socket.receive()
             session.receive(message, trio.current_time())
             if session.closing or session.deaf:
-                bell.ring()
+                wakeup.ring()
             else:
-                bell.ring_for(session.next_due())
+                wakeup.ring_for(session.next_due())
     except SocketClosedError:
         session.closing = session.closing or "close"
-        bell.ring()
+        wakeup.ring()
 
 
-async def _write(socket: TrioWebSocket, session: ModelSession, bell: Bell, link: HeldStream | None) -> None:
+async def _write(socket: TrioWebSocket, session: ModelSession, wakeup: Wakeup, link: HeldStream | None) -> None:
     """Send what is due when it is due, until the session is to be closed."""
     try:
         while True:
@@ -157,7 +157,7 @@ async def _write(socket: TrioWebSocket, session: ModelSession, bell: Bell, link:
                 link.hold()
             if session.closing is not None and not session.outbox.ready:
                 return
-            await bell.wait(session.next_due())
+            await wakeup.wait(session.next_due())
     except SocketClosedError:
         return
 

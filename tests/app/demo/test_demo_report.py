@@ -29,7 +29,7 @@ from agent.app.demo.report import tell_checks, tell_metrics
 from agent.app.demo.run import Demo, Files
 from agent.app.demo.timeline.lanes import Words, make_timeline
 from agent.app.demo.timeline.picture import draw
-from agent.app.demo.timeline.stream_analysis import CarrierSight, Frames, Gap
+from agent.app.demo.timeline.stream_analysis import Frames, Gap, StreamAnalysis
 from agent.core.records import CallRecord, Outcome
 from agent.core.steps import STEPS
 from agent.sim.carrier.tape import Tape
@@ -37,7 +37,7 @@ from agent.sim.sounds import tone
 from agent.store.sql.values import CallLine, CallView, LeadRow, StepRow, StepState
 
 
-def checks(record: CallRecord = RECORD, sight: CarrierSight = SIGHT) -> list[Check]:
+def checks(record: CallRecord = RECORD, sight: StreamAnalysis = SIGHT) -> list[Check]:
     return check_audio(record, sight) + check_script(record, sight)
 
 
@@ -60,7 +60,7 @@ def test_a_good_call_breaks_nothing() -> None:
         (attrs.evolve(SIGHT, protocol_errors=("media for stream 'x'",)), "media for stream 'x'"),
     ],
 )
-def test_what_the_carrier_saw_breaks_the_call(sight: CarrierSight, reason: str) -> None:
+def test_what_the_carrier_saw_breaks_the_call(sight: StreamAnalysis, reason: str) -> None:
     with pytest.raises(AssertionError, match=reason):
         assert not broken(checks(sight=sight)), broken(checks(sight=sight))
 

@@ -39,9 +39,9 @@ def test_the_first_channel_is_the_phones_whichever_way_the_call_went(turns: list
 
 
 def test_a_recording_that_contradicts_what_was_said_is_read_the_other_way_round() -> None:
-    turned = make_transcription([AGENT, CALLER], "test", TURNS)
-    assert [segment.channel for segment in turned.segments] == ["agent", "caller", "agent"]
-    assert turned.reversed_channels
+    changed = make_transcription([AGENT, CALLER], "test", TURNS)
+    assert [segment.channel for segment in changed.segments] == ["agent", "caller", "agent"]
+    assert changed.reversed_channels
 
 
 @pytest.mark.parametrize(

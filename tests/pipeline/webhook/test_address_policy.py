@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.pipeline.webhook.address_policy import ONE_S_OWN, Inward, inward_kind
+from agent.pipeline.webhook.address_policy import LOCAL_RANGES, Inward, inward_kind
 
 SPECIAL_V4 = {
     "127.0.0.0/8": Inward.LOOPBACK,
@@ -64,7 +64,7 @@ def test_the_ends_of_every_special_network_lead_inward(network: str, kind: Inwar
 @pytest.mark.parametrize("address", METADATA)
 def test_the_clouds_metadata_is_never_anybodys_webhook(address: str) -> None:
     assert inward_kind(ip_address(address)) is Inward.METADATA
-    assert Inward.METADATA not in ONE_S_OWN
+    assert Inward.METADATA not in LOCAL_RANGES
 
 
 OUTSIDE = """

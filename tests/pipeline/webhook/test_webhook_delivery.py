@@ -19,17 +19,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.errors import DeliveryError, StepDeadError
-from agent.pipeline.webhook.delivery import Delivery, Patience, deliver
+from agent.pipeline.webhook.delivery import Delivery, DeliveryTimeouts, deliver
 from agent.sim.serving import serve_app
 from agent.sim.webhook_receiver import FAILS, GONE, HANGS, ReceiverFault, WebhookReceiver
 
 CERTIFICATES = Path(__file__).parents[2] / "support" / "certificates"
 SECRET = "whsec_test"  # noqa: S105
 KEY = "call.completed-CA1"
-QUICK = Patience(look_up_s=0.3, connect_s=0.3, write_s=0.3, answer_s=0.3, total_s=0.8)
+QUICK = DeliveryTimeouts(look_up_s=0.3, connect_s=0.3, write_s=0.3, answer_s=0.3, total_s=0.8)
 BODY = '{"name":"דנה"}'.encode()
 
-send = partial(deliver, BODY, secret=SECRET, key=KEY, patience=QUICK)
+send = partial(deliver, BODY, secret=SECRET, key=KEY, timeouts=QUICK)
 """Not allowed inward unless it is said; certificates are the usual ones."""
 
 

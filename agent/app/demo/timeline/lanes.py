@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from agent.app.cli.calls.transcript_view import unheard
-from agent.app.demo.timeline.stream_analysis import CarrierSight, Gap, Interval, Latency
+from agent.app.demo.timeline.stream_analysis import Gap, Interval, Latency, StreamAnalysis
 from agent.audio.ulaw import LINEAR
 from agent.core.records import CallRecord, Turn
 from agent.sim.carrier.tape import Tape
@@ -68,7 +68,7 @@ class Timeline:
     latencies: tuple[Latency, ...]
 
 
-def make_timeline(record: CallRecord, sight: CarrierSight, said: Tape, heard: Tape, start_s: float) -> Timeline:
+def make_timeline(record: CallRecord, sight: StreamAnalysis, said: Tape, heard: Tape, start_s: float) -> Timeline:
     """Lay the record, what the carrier saw and the tapes over each other; ``start_s`` is the stream's begin."""
     origin_s = (sight.first_audio_s or 0.0) - (record.metrics.first_audio_ms or 0) / 1000
     metrics = record.metrics

@@ -67,7 +67,7 @@ class Frames:
 
 
 @attrs.frozen(kw_only=True)
-class CarrierSight:
+class StreamAnalysis:
     """One call as the carrier saw it."""
 
     duration_s: float
@@ -96,14 +96,14 @@ class CarrierSight:
         return round(median(latency.ms for latency in self.latencies)) if self.latencies else None
 
 
-def see(stream: SimulatedStream, ended_s: float) -> CarrierSight:
+def see(stream: SimulatedStream, ended_s: float) -> StreamAnalysis:
     """What a recorded stream amounts to; ``ended_s`` is when it ended, on the stream's clock."""
     start_s, playback = stream.started_s, stream.playback
     caller = speech_of(stream.said, start_s)
     heard = joined(_intervals(playback.tape, start_s))
     sent = sent_intervals(stream.wire, start_s)
     first_s = stream.arrivals.first_s
-    return CarrierSight(
+    return StreamAnalysis(
         duration_s=ended_s - start_s,
         caller=caller,
         sent=sent,
