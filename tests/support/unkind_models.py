@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from agent.call.tools.declare import ToolCall
 from agent.model.session import Connector
@@ -88,8 +88,8 @@ async def until_spoken_to(stream: SimulatedStream, at_most_s: float) -> float:
     return trio.current_time() - began_s
 
 
-def run_in_order(main: Callable[[], Awaitable[Any]], seed: int) -> Any:
+def run_in_order(main: Callable[[], Awaitable[Any]], seed: int, clock: MockClock) -> Any:
     """Run ``main`` in virtual time, the tasks of each batch in the order that ``seed`` gives."""
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio._core._run._r.seed(seed)
-    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    return trio.run(main, clock=clock)

@@ -7,6 +7,7 @@ import trio
 from fault_calls import GREETING, SHORT, open_faulty_call, open_one_call, record_of
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 from unkind_models import UNMET, Desk, run_in_order, slow_to_connect, suppose, told, until_spoken_to
 from virtual_call import open_services, received
 
@@ -70,7 +71,9 @@ async def test_a_turn_lost_before_its_commit_is_answered(autojump_clock: object,
 )
 def test_a_turn_is_answered_whenever_the_session_is_lost(how: str, after_ms: int, seed: int) -> None:
     """At whatever moment of a turn, in whatever way and order of tasks the session is lost: it is answered."""
-    silent_s: float = run_in_order(lambda: silence_after_loss(how, after_ms), seed)
+    silent_s: float = run_in_order(
+        lambda: silence_after_loss(how, after_ms), seed, MockClock(autojump_threshold=0)
+    )
     assert silent_s < OWED_S
 
 
