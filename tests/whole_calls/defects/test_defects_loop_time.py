@@ -1,0 +1,98 @@
+"""What one synchronous step may cost the event loop: its work does not grow with the length of the call.
+
+Work is counted in calls of functions, Python's and C's: the same on every machine, under every load.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+from conversation_driver import Talk
+from unkind_models import UNMET, suppose
+
+TURNS = 600
+"""Of each side: about an hour of lively talk."""
+
+
+def long_talk() -> Talk:
+    talk = Talk()
+    for number in range(TURNS):
+        talk.starts(f"caller {number}")
+        talk.commits(f"caller {number}", "I would like to know when you are open on Sunday, please.")
+        talk.created(f"resp {number}")
+        talk.text(f"resp {number}", "We are open from nine to five on weekdays, and closed on Sundays.")
+        talk.audio(f"resp {number}", 40)
+        talk.done(f"resp {number}")
+        talk.play(60)
+    return talk
+
+
+def calls_made_by(step: Callable[[], Any]) -> int:
+    """How many functions are called in one step."""
+    made = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        step()
+    finally:
+        sys.setprofile(before)
+    return made
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=UNMET,
+    reason="The transcript makes every turn of the call anew each time it is asked for.",
+)
+def test_the_transcript_does_not_make_every_turn_anew() -> None:
+    """Asked again, the transcript of a long call costs less than one call of a function for each turn."""
+    transcript = long_talk().conversation.transcript
+    suppose(len(transcript.turns()) == 2 * TURNS, "all turns are there")
+    assert calls_made_by(transcript.turns) < 2 * TURNS
+
+
+@pytest.mark.xfail(
+    strict=True, raises=UNMET, reason="A reconnection makes and encodes every turn of the call in one step."
+)
+def test_a_reconnection_does_not_encode_every_turn_in_one_step() -> None:
+    """The second reconnection of a long call costs less than one call of a function for each turn."""
+    conversation = long_talk().conversation
+    suppose(len(conversation.replay()) == 2 * TURNS, "all turns are told")
+    assert calls_made_by(conversation.replay) < 2 * TURNS
+
+
+LOOK_UP = """
+import sys, phonenumbers
+from agent.call.tools import builtin as tool_desk
+from agent.core.tenant import Tenant
+from datetime import UTC, datetime
+from agent.call.tools.declare import ToolCall
+from agent.core.units import CallSid
+before = set(sys.modules)
+region = tool_desk._region_of(ToolCall("c", CallSid("CA1"), Tenant("t", "T"), "+18765551234", datetime.now(UTC)))
+print(region, len({name for name in set(sys.modules) - before if name.startswith("phonenumbers.data")}))
+"""
+
+
+@pytest.mark.sockets
+@pytest.mark.xfail(
+    strict=True,
+    raises=UNMET,
+    reason="The first look-up of a country imports its metadata, and its neighbours', on the loop.",
+)
+def test_the_first_look_up_of_a_country_imports_nothing() -> None:
+    """The region of a caller from Jamaica is found without importing a file for each country under +1."""
+    done = subprocess.run([sys.executable, "-c", LOOK_UP], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    region, imported = done.stdout.split()
+    suppose(region == "JM", "the region is found")
+    assert int(imported) == 0
