@@ -11,9 +11,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import attrs
 import pytest
+import trio
 from conversation_driver import Talk
+from ended_calls import make_record, rows
 from unkind_models import UNMET, suppose
+
+import agent.store.sql.calls
+from agent.core.records import Turn
+from agent.store.pg import open_connection
+from agent.store.sql.calls import keep_record
 
 TURNS = 600
 """Of each side: about an hour of lively talk."""
@@ -96,3 +104,45 @@ def test_the_first_look_up_of_a_country_imports_nothing() -> None:
     region, imported = done.stdout.split()
     suppose(region == "JM", "the region is found")
     assert int(imported) == 0
+
+
+@attrs.define(eq=False)
+class RowsInAStep(trio.abc.Instrument):
+    """Counts the rows of turns that are made from one step of a task to the next."""
+
+    rows: int = 0
+    most: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See trio.abc.Instrument."""
+        self.rows = 0
+
+    def made(self) -> None:
+        """A row was made."""
+        self.rows += 1
+        self.most = max(self.most, self.rows)
+
+
+@pytest.mark.sockets
+@pytest.mark.xfail(
+    strict=True, raises=UNMET, reason="The rows of all turns are made in one step when a record is kept."
+)
+async def test_keeping_a_long_record_does_not_make_all_rows_in_one_step(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a record with a thousand turns no more than a hundred rows are made from one step to the next."""
+    steps, make = RowsInAStep(), agent.store.sql.calls._turn_values
+
+    def make_and_count(turn: Turn) -> tuple[Any, ...]:
+        steps.made()
+        return make(turn)
+
+    monkeypatch.setattr(agent.store.sql.calls, "_turn_values", make_and_count)
+    record = make_record(1, turns=long_talk().conversation.transcript.turns())
+    trio.lowlevel.add_instrument(steps)
+    async with open_connection(postgres, autocommit=True) as connection:
+        await keep_record(connection, record)
+    trio.lowlevel.remove_instrument(steps)
+    suppose(steps.most, "rows are made")
+    suppose(rows(postgres, "SELECT count(*) FROM turns") == [(2 * TURNS,)], "the turns are kept")
+    assert steps.most <= 100
