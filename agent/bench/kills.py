@@ -104,7 +104,7 @@ async def _left(outside: Outside) -> int:
 
 async def _left_running(outside: Outside) -> set[str]:
     """The workers that left steps running: each has a name of its own."""
-    async with open_connection(outside.conninfo, autocommit=True) as connection:
+    async with open_connection(outside.conninfo) as connection:
         cursor = await connection.execute("SELECT claimed_by FROM postcall_steps WHERE state = 'running'")
         return {str(name) for (name,) in await cursor.fetchall()}
 

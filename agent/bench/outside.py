@@ -49,7 +49,7 @@ class Outside:
 
     async def have_tenant(self) -> None:
         """Give the default tenant its webhook."""
-        async with open_connection(self.conninfo, autocommit=True) as connection:
+        async with open_connection(self.conninfo) as connection:
             await connection.execute(
                 "UPDATE tenants SET webhook_url = %s, webhook_secret = %s WHERE id = 'default'",
                 [f"{self.receiver_url}/calls", SECRET],

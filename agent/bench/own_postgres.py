@@ -35,11 +35,11 @@ class OwnPostgres:
 
     async def make_database(self, name: str, *, migrated: bool = True) -> str:
         """A new database; its connection string."""
-        async with open_connection(self.cluster.conninfo, autocommit=True) as connection:
+        async with open_connection(self.cluster.conninfo) as connection:
             await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         conninfo = make_conninfo(self.cluster.conninfo, dbname=name)
         if migrated:
-            async with open_connection(conninfo, autocommit=True) as connection:
+            async with open_connection(conninfo) as connection:
                 await migrate(connection)
         return conninfo
 

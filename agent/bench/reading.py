@@ -36,7 +36,7 @@ FROM calls c ORDER BY c.id
 async def read_ledger(outside: Outside) -> Ledger:
     """All that the calls have come to. Raises psycopg.Error, httpx.HTTPError."""
     async with (
-        open_connection(outside.conninfo, autocommit=True) as connection,
+        open_connection(outside.conninfo) as connection,
         connection.cursor(row_factory=class_row(Aftermath)) as cursor,
     ):
         await cursor.execute(_CALLS)
@@ -51,7 +51,7 @@ async def read_ledger(outside: Outside) -> Ledger:
 
 async def count_rows(conninfo: str, of: Counted) -> int:
     """How many rows there are. Raises psycopg.Error."""
-    async with open_connection(conninfo, autocommit=True) as connection:
+    async with open_connection(conninfo) as connection:
         cursor = await connection.execute(f"SELECT count(*) FROM {of}")  # noqa: S608 - one of ours
         row = await cursor.fetchone()
     return int(row[0]) if row else 0

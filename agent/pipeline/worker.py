@@ -96,7 +96,7 @@ class Worker:
         """As long as both connections last."""
         async with (
             open_listener(self.database, CHANNEL) as listener,
-            open_connection(self.database.conninfo, autocommit=True) as claims,
+            open_connection(self.database.conninfo) as claims,
         ):
             self.events.emit("WORKER_READY", worker=self.name)
             async with trio.open_nursery() as nursery:
@@ -107,9 +107,9 @@ class Worker:
                 nursery.cancel_scope.cancel(reason="the worker stops")
 
     async def _listen(self, listener: Connection[TupleRow]) -> None:
-        async for _ in listener.notifies():
+        while True:
+            await listener.notification()
             self._wakeup.set()
-        raise psycopg.OperationalError("the listening connection ended")
 
     async def _dispatch(self, claims: Connection[TupleRow], calls: trio.Nursery) -> None:
         """Claim what is due as far as there is room; sleep until something is, or somebody tells."""

@@ -108,8 +108,8 @@ async def open_database(
 
 @asynccontextmanager
 async def open_listener(database: Database, *channels: str) -> AsyncIterator[Connection[TupleRow]]:
-    """A connection of its own that listens on ``channels``: ``connection.notifies()``. Errors: see AWAY."""
-    async with open_connection(database.conninfo, autocommit=True) as connection:
+    """A connection of its own that listens on ``channels``: ``connection.notification()``. Errors: see AWAY."""
+    async with open_connection(database.conninfo) as connection:
         for channel in channels:
             await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
         yield connection
@@ -176,7 +176,7 @@ async def _make_ready(conninfo: str) -> list[int]:
     """Connect and migrate. Raises DatabaseError in one sentence without secrets."""
     try:
         # A connection of its own: the lock that migrating takes is freed with it, whatever happens.
-        async with open_connection(conninfo, autocommit=True) as connection:
+        async with open_connection(conninfo) as connection:
             return await migrate(connection)
     except _GONE as error:
         raise _AwayError(f"no database at {shown(conninfo)}: {_one_line(error)}") from None

@@ -85,8 +85,7 @@ class TenantDirectory:
             with trio.fail_after(READ_S):
                 self.replace(await _read_all(database))
             with trio.move_on_after(REFRESH_S):
-                async for _ in listener.notifies():
-                    break
+                await listener.notification()
             if listener.closed:
                 raise psycopg.OperationalError("the listening connection was closed")
 

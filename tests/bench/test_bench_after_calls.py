@@ -72,12 +72,12 @@ async def test_a_postgres_of_its_own_goes_and_comes_back() -> None:
     with trio.fail_after(60):
         async with open_postgres(None) as postgres:
             conninfo = await postgres.make_database("kept", migrated=False)
-            async with open_connection(conninfo, autocommit=True) as connection:
+            async with open_connection(conninfo) as connection:
                 await connection.execute("CREATE TABLE marks AS SELECT 7 AS n")
             modes: tuple[StopMode, ...] = ("immediate", "fast")
             for mode in modes:
                 await postgres.stop(mode)
                 await postgres.start()
-                async with open_connection(conninfo, autocommit=True) as connection:
+                async with open_connection(conninfo) as connection:
                     cursor = await connection.execute("SELECT n FROM marks")
                     assert await cursor.fetchone() == (7,)

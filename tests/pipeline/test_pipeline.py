@@ -214,7 +214,7 @@ async def test_an_appointment_that_was_made_is_known_to_who_reads_the_call(
     """On the tenant's clock; nobody is told to call back about it, and the lead has it as its status."""
     record = make_record(1)
     starts_at = datetime(2026, 11, 24, 15, tzinfo=ZoneInfo("America/New_York"))
-    async with open_connection(postgres, autocommit=True) as connection:
+    async with open_connection(postgres) as connection:
         await add_appointment(
             connection,
             NewAppointment(

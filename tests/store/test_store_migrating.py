@@ -52,7 +52,7 @@ def counts(connection: psycopg.Connection) -> dict[str, int]:
 
 async def run(conninfo: str, steps: tuple[Migration, ...] | None = None) -> list[int]:
     with trio.fail_after(20):
-        async with open_connection(conninfo, autocommit=True) as connection:
+        async with open_connection(conninfo) as connection:
             return await migrate(connection, steps)
 
 

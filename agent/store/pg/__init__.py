@@ -10,25 +10,14 @@ psycopg's protocol core is a set of generators that say what they wait for; here
 
 from agent.store.pg.cancelling import CLEAN_UP_S
 from agent.store.pg.connection import Connection, open_connection
-from agent.store.pg.cursors import Copy, Cursor, ServerCursor
-from agent.store.pg.notifications import Notifications
 from agent.store.pg.pool import Pool, PoolClosedError, open_pool
-from agent.store.pg.pool_stats import PoolStats
-from agent.store.pg.streaming import Stream
-from agent.store.pg.transaction import Pipeline, Transaction
+from agent.store.pg.transaction import Transaction
 
 __all__ = [
     "CLEAN_UP_S",
     "Connection",
-    "Copy",
-    "Cursor",
-    "Notifications",
-    "Pipeline",
     "Pool",
     "PoolClosedError",
-    "PoolStats",
-    "ServerCursor",
-    "Stream",
     "Transaction",
     "open_connection",
     "open_pool",

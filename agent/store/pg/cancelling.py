@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 import trio
@@ -16,7 +15,7 @@ from psycopg.pq.abc import PGconn
 from psycopg.rows import AsyncRowFactory, Row
 
 from agent.store.pg.lock import Lock
-from agent.store.pg.waiting import Pace, drive, drive_connecting
+from agent.store.pg.waiting import drive, drive_connecting
 
 RV = TypeVar("RV")
 
@@ -38,35 +37,22 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
     def __init__(self, pgconn: PGconn, row_factory: AsyncRowFactory[Row]) -> None:
         super().__init__(pgconn, row_factory)
         self.lock = Lock()
-        self.block_cleans_up = False
-        """Whether a block around (COPY, streaming) ends the running command itself when it is cancelled."""
-        self._pace = Pace()
 
-    async def wait(
-        self,
-        gen: PQGen[RV],
-        interval: float = 0.0,  # noqa: ARG002 - psycopg's signature; Trio delivers interrupts by itself
-        timeout: float | None = None,  # noqa: ASYNC109 - likewise
-    ) -> RV:
+    async def wait(self, gen: PQGen[RV], *_: Any, **__: Any) -> RV:
         """Run a protocol generator to its end. What a cancel does is told in :class:`agent.store.pg.Connection`.
 
         Args:
             gen: a generator of psycopg that works on this connection; the lock is held by the caller.
-            interval: not used.
-            timeout: as psycopg has it, in seconds: the generator is dropped where it is, and the state of the
-                connection is the caller's affair.
+            _: psycopg's interval and time limit, which Trio does not need.
+            __: likewise.
 
         Raises:
             psycopg.Error: whatever the server, or the loss of it, makes of it.
         """
-        if timeout is not None:
-            with trio.move_on_after(timeout):
-                return await self.drive(gen)
-            raise psycopg.errors._WaitTimeout("wait timeout expired")  # noqa: SLF001 - what psycopg looks for
         try:
-            return await drive(gen, self.pgconn.socket, self._pace)
+            return await self.drive(gen)
         except (trio.Cancelled, KeyboardInterrupt) as interruption:
-            if self.block_cleans_up or self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
             with suppress(psycopg.Error):  # broken off, failed or lost: to the caller it is cancelled
                 result = await self.interrupt(gen)  # noqa: ASYNC102 - shielded and bounded inside
@@ -77,7 +63,7 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
 
     async def drive(self, gen: PQGen[RV]) -> RV:
         """Run ``gen`` to its end; a cancel leaves it where it is, and the connection in doubt."""
-        return await drive(gen, self.pgconn.socket, self._pace)
+        return await drive(gen, self.pgconn.socket)
 
     async def interrupt(self, gen: PQGen[RV]) -> RV:
         """Cancel on the server what ``gen`` runs, and run ``gen`` to its end; shielded, and bounded.
@@ -139,34 +125,6 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
         with suppress(psycopg.Error, RuntimeError):  # what the generator still wants to say, nobody hears
             gen.close()
         return psycopg.OperationalError(f"the connection was closed: {why}")
-
-    # Cancelling on the server
-
-    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ASYNC109 - psycopg's signature
-        """Cancel what the connection is doing, from another task; returns when the server has taken note.
-
-        Raises:
-            psycopg.errors.CancellationTimeout: the server did not within ``timeout`` seconds (0: no limit).
-            psycopg.OperationalError: it could not be reached.
-        """
-        if not self._should_cancel():
-            return
-        with trio.move_on_after(timeout or math.inf) as scope:
-            await self._cancel_on_server()
-        if scope.cancelled_caught:
-            raise psycopg.errors.CancellationTimeout("cancellation timeout expired")
-
-    async def try_cancel(self) -> None:
-        """As :meth:`cancel_safe` for cleaning up: shielded, bounded, and a failure is only logged."""
-        with trio.move_on_after(self.clean_up_s, shield=True):
-            try:
-                await self._cancel_on_server()
-            except psycopg.Error as error:
-                _log.warning("could not cancel on the server: %s", error)
-
-    async def _try_cancel(self, *, timeout: float = CLEAN_UP_S) -> None:  # noqa: ARG002, ASYNC109 - psycopg's
-        """What psycopg's own clean-up calls."""
-        await self.try_cancel()
 
     async def _cancel_on_server(self) -> None:
         # Returns when the server has closed the cancelling connection, which it does after it sent the signal;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,8 +16,6 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from agent.store.pg.connection import Connection
-from agent.store.pg.pool_stats import PoolCounts, PoolStats
-from agent.store.pg.slots import Idle, Slots, Ticket
 
 UNSEEN_S = 30.0
 """A connection idle for longer is asked whether it still works before it is given out: half-dead peers are
@@ -51,14 +50,25 @@ class Pool:
     """
 
     name: str
+    min_size: int
+    max_size: int
     _connect: Callable[[], Awaitable[Connection[TupleRow]]]
-    _slots: Slots[Connection[TupleRow]]
-    _events: dict[Ticket[Connection[TupleRow]], trio.Event] = attrs.field(factory=dict, init=False)
+    _free: trio.Semaphore = attrs.field(init=False)
+    """A slot for each connection that may be in use, being checked or being opened; it is fair, as Trio's are."""
+    _idle: deque[tuple[Connection[TupleRow], float]] = attrs.field(factory=deque, init=False)
+    """Connections that nobody uses, and since when. The most recently used comes last and is given out first, so
+    that the others can be closed one day. Whoever has a slot finds one here, or opens one: never too many."""
     _in_use: set[Connection[TupleRow]] = attrs.field(factory=set, init=False)
-    _counts: PoolCounts = attrs.field(factory=PoolCounts, init=False)
     _opened_at_s: dict[Connection[TupleRow], float] = attrs.field(factory=dict, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.min_size <= self.max_size or self.max_size < 1:
+            raise ValueError(
+                f"a pool needs 0 <= min_size <= max_size and 1 <= max_size: {self.min_size}, {self.max_size}"
+            )
+        self._free = trio.Semaphore(self.max_size)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection[TupleRow]]:
@@ -78,65 +88,34 @@ class Pool:
         finally:
             await self._release(connection)  # noqa: ASYNC102 - shielded and bounded inside, by the connection
 
-    @property
-    def stats(self) -> PoolStats:
-        """The present state and the counts."""
-        slots = self._slots
-        return PoolStats(
-            in_use=slots.taken,
-            idle=len(slots.idle),
-            waiting=len(slots.waiting),
-            max_size=slots.max_size,
-            **attrs.asdict(self._counts),
-        )
-
     async def _acquire(self) -> Connection[TupleRow]:
-        await trio.lowlevel.checkpoint()
-        self._check_open()
-        ticket = self._slots.ask(trio.current_time())
-        await self._turn(ticket)
+        await self._free.acquire()
         connection = None
         try:
-            if ticket.idle is not None:
-                connection = await self._checked(ticket.idle)
+            self._check_open()
+            if self._idle:
+                connection = await self._checked(*self._idle.pop())
             if connection is None:
                 connection = await self._open()
             self._check_open()
         except BaseException:
             self._give_back(connection)
             raise
-        self._counts.give(trio.current_time() - ticket.asked_at_s)
         self._in_use.add(connection)
         return connection
-
-    async def _turn(self, ticket: Ticket[Connection[TupleRow]]) -> None:
-        """Wait until the ticket is granted."""
-        if ticket.granted:
-            return
-        event = self._events[ticket] = trio.Event()
-        try:
-            await event.wait()
-        except BaseException:
-            if not self._slots.leave(ticket):  # granted and cancelled in the same moment
-                self._give_back(ticket.idle.connection if ticket.idle else None)
-            raise
-        finally:
-            del self._events[ticket]
-        if not ticket.granted:
-            self._check_open()
 
     def _check_open(self) -> None:
         if self._closed:
             raise PoolClosedError(f"the pool {self.name!r} is closed")
 
-    async def _checked(self, idle: Idle[Connection[TupleRow]]) -> Connection[TupleRow] | None:
+    async def _checked(self, connection: Connection[TupleRow], since_s: float) -> Connection[TupleRow] | None:
         """The idle connection if it can be given out; else it is closed."""
-        connection, now_s = idle.connection, trio.current_time()
+        now_s = trio.current_time()
         good = False
         try:
             connection.take_arrived()
             young = now_s - self._opened_at_s[connection] < LIFETIME_S
-            seen = now_s - idle.since_s < UNSEEN_S
+            seen = now_s - since_s < UNSEEN_S
             good = young and (seen or await connection.answers(CHECK_S))
         except psycopg.Error as error:
             _log.info("pool %r: a connection broke while it was idle: %s", self.name, error)
@@ -146,12 +125,7 @@ class Pool:
         return connection if good else None
 
     async def _open(self) -> Connection[TupleRow]:
-        try:
-            connection = await self._connect()
-        except psycopg.Error:
-            self._counts.failed += 1
-            raise
-        self._counts.opened += 1
+        connection = await self._connect()
         self._opened_at_s[connection] = trio.current_time()
         return connection
 
@@ -184,24 +158,28 @@ class Pool:
         )
 
     def _discard(self, connection: Connection[TupleRow]) -> None:
-        self._counts.discarded += 1
         del self._opened_at_s[connection]
         connection.close_now()
 
     def _give_back(self, connection: Connection[TupleRow] | None) -> None:
-        """Free a slot, with its connection if that is good, and wake whose turn it is."""
+        """Free a slot, with its connection if that is good; whose turn it is has it."""
         if connection is not None and self._closed:
             self._discard(connection)
-            connection = None
-        for ticket in self._slots.give_back(connection, trio.current_time()):
-            self._events[ticket].set()
+        elif connection is not None:
+            self._idle.append((connection, trio.current_time()))
+        self._free.release()
+
+    def _size(self) -> int:
+        return self.max_size - self._free.value + len(self._idle)
 
     async def keep(self) -> None:
         """Open what is missing to ``min_size``, close what is not used; until cancelled."""
         while True:
-            for connection in self._slots.take_surplus(trio.current_time() - UNUSED_S):
-                self._discard(connection)
-            while self._slots.take_lacking():
+            unused_since_s = trio.current_time() - UNUSED_S
+            while self._idle and self._idle[0][1] <= unused_since_s and self._size() > self.min_size:
+                self._discard(self._idle.popleft()[0])
+            while self._size() < self.min_size:
+                self._free.acquire_nowait()
                 made = None
                 try:
                     made = await self._open()
@@ -215,11 +193,10 @@ class Pool:
     async def close(self) -> None:
         """Give out no more; wait for those in use, at most :data:`CLOSE_S` and not when cancelled; close all."""
         self._closed = True
-        idle, waiting = self._slots.clear()
-        for ticket in waiting:
-            self._events[ticket].set()
-        for connection in idle:
-            self._discard(connection)
+        while self._idle:
+            self._discard(self._idle.pop()[0])
+        for _ in range(self._free.statistics().tasks_waiting):
+            self._free.release()  # more than there are: each finds that the pool is closed
         try:
             if self._in_use:
                 with trio.move_on_after(CLOSE_S):
@@ -244,7 +221,7 @@ async def open_pool(
         min_size: connections kept open even when nobody uses them.
         max_size: never more than these.
         name: for logs, and ``application_name`` on the server unless ``conninfo`` has one.
-        kwargs: as for :meth:`Connection.connect`, but for ``autocommit`` and ``row_factory``.
+        kwargs: as for :meth:`Connection.connect`.
 
     Raises:
         ValueError: the sizes make no sense.
@@ -255,9 +232,9 @@ async def open_pool(
         settings.setdefault("fallback_application_name", name)
 
     async def connect() -> Connection[TupleRow]:
-        return await Connection.connect(**settings, autocommit=True)
+        return await Connection.connect(**settings)
 
-    pool = Pool(name, connect, Slots(min_size, max_size))
+    pool = Pool(name, min_size, max_size, connect)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.keep)

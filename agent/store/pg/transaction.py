@@ -1,14 +1,12 @@
-"""Blocks whose end must happen whatever happens inside: transactions and pipelines."""
+"""A block whose end must happen whatever happens inside: a transaction."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 import trio
-from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from agent.store.pg.cancelling import CancellableConnection
@@ -46,7 +44,7 @@ class Transaction(psycopg.AsyncTransaction):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> bool:
-        if exc_val is not None or self.force_rollback:
+        if exc_val is not None:
             return await self._take_back(exc_val)  # noqa: ASYNC102 - shielded and bounded inside
         try:
             await self._conn.lock.acquire()  # noqa: ASYNC102 - the last moment at which a cancel is still in time
@@ -92,55 +90,3 @@ class Transaction(psycopg.AsyncTransaction):
         except psycopg.OperationalError:
             self.status = self.Status.FAILED
             return False
-
-
-class Pipeline(psycopg.AsyncPipeline):
-    """Statements sent without waiting for the results of those before; what ``Connection.pipeline()`` gives.
-
-    Left by a cancel, what was sent is cancelled on the server and its results are read, shielded and bounded by
-    the connection's ``clean_up_s``; a connection that cannot be brought out of pipeline mode is closed.
-    """
-
-    _conn: CancellableConnection[Any]
-
-    async def __aenter__(self) -> Self:
-        async with self._lock:
-            await self._conn.see_through(self._enter_gen())
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        try:
-            await self._end(exc_val)  # noqa: ASYNC102 - an orderly end may be cancelled; what follows is shielded
-        finally:
-            self._exit(exc_val)
-            if self.level == 0 and not self._conn.closed and self.pgconn.pipeline_status:
-                self._conn.abandon("a pipeline could not be ended")
-
-    async def _end(self, error: BaseException | None) -> None:
-        if self._conn.closed:
-            return
-        begun = False
-        gen = self._exit_gen()
-        try:
-            async with self._lock:
-                begun = True
-                await self._conn.wait(gen)
-        except psycopg.Error:
-            # The exception out of the block says more than what its end says because of it.
-            if error is None:
-                raise
-        except (trio.Cancelled, KeyboardInterrupt):
-            if not begun:
-                await self._cut_short(gen)  # noqa: ASYNC102 - shielded and bounded inside
-            elif not self._conn.closed and self.pgconn.pipeline_status:
-                # Broken off between two commands, when there was nothing to cancel on the server.
-                with suppress(psycopg.Error):
-                    await self._conn.clean_up(gen)  # noqa: ASYNC102 - likewise
-            raise
-
-    async def _cut_short(self, gen: PQGen[None]) -> None:
-        with trio.move_on_after(self._conn.clean_up_s, shield=True), suppress(psycopg.Error):
-            async with self._lock:
-                await self._conn.interrupt(gen)

@@ -11,16 +11,12 @@ import select
 import time
 from typing import TypeVar
 
-import attrs
 import psycopg
 import trio
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.waiting import Ready, Wait
 
 RV = TypeVar("RV")
-
-BUSY_S = 0.002
-"""How long a loop over a socket that never blocks (COPY, pipelines) may go on before others get their turn."""
 
 NEAR_S = 25e-6
 """How long a query gives way to other tasks again and again before it lies down to sleep. A server on the same
@@ -33,23 +29,7 @@ _READY_R = int(Ready.R)
 _READY_W = int(Ready.W)
 
 
-@attrs.define(eq=False)
-class Pace:
-    """Gives way to other tasks every :data:`BUSY_S`, however many operations in a row did not have to wait."""
-
-    ran_through: bool = False
-    """Whether the last operation never waited for anything: a row of them would never give way."""
-    _gave_way_at_s: float = 0.0
-
-    async def keep(self) -> None:
-        """A checkpoint if one is due, else nothing at all."""
-        now_s = time.monotonic()
-        if now_s - self._gave_way_at_s >= BUSY_S:
-            await trio.lowlevel.checkpoint()
-            self._gave_way_at_s = time.monotonic()
-
-
-async def drive(gen: PQGen[RV], fd: int, pace: Pace) -> RV:
+async def drive(gen: PQGen[RV], fd: int) -> RV:
     """Run ``gen`` to its end, waiting for ``fd`` whenever it asks; returns what it returns.
 
     A cancel leaves the generator where it waits: ``drive`` it again to go on, or drop it.
@@ -57,18 +37,14 @@ async def drive(gen: PQGen[RV], fd: int, pace: Pace) -> RV:
     Raises:
         psycopg.OperationalError: the socket was closed while waiting. Besides, whatever ``gen`` raises.
     """
-    if pace.ran_through:
-        await pace.keep()  # before it begins: a cancel here leaves nothing half done
-    pace.ran_through = True
     try:
         state = next(gen)
-        pace.ran_through = False
         while True:
             if state == _WAIT_R:  # nearly always: the answer to a query
                 await _until_readable(fd)
                 state = gen.send(_READY_R)
             else:
-                state = gen.send(await _ready(fd, state, pace))
+                state = gen.send(await _ready(fd, state))
     except StopIteration as end:
         result: RV = end.value
         return result
@@ -108,10 +84,10 @@ async def _until_readable(fd: int) -> None:
     await trio.lowlevel.wait_readable(fd)
 
 
-async def _ready(fd: int, state: int, pace: Pace) -> int:
+async def _ready(fd: int, state: int) -> int:
     """What of ``state`` is ready. A socket is nearly always writable, so it is asked before it is waited for."""
     if found := _ready_now(fd, state):
-        await pace.keep()
+        await trio.lowlevel.checkpoint()  # a long parameter must not keep the others waiting
         return found
     if state == _WAIT_W:
         await trio.lowlevel.wait_writable(fd)

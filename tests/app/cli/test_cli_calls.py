@@ -47,7 +47,7 @@ def calls(*arguments: str) -> tuple[int, str]:
 
 def with_database(postgres: str, work: Callable[[Connection[TupleRow]], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with open_connection(postgres, autocommit=True) as connection:
+        async with open_connection(postgres) as connection:
             await work(connection)
 
     trio.run(run)

@@ -42,7 +42,7 @@ async def found(conninfo: str, **more: Any) -> dict[str, Finding]:
 
 @asynccontextmanager
 async def connected(conninfo: str) -> AsyncIterator[Connection[TupleRow]]:
-    async with open_connection(conninfo, autocommit=True) as connection:
+    async with open_connection(conninfo) as connection:
         yield connection
 
 

@@ -42,7 +42,7 @@ RECORDING = RecordingSid("RE" + "1" * 32)
 
 @pytest.fixture
 async def connection(postgres: str) -> AsyncIterator[Connection[TupleRow]]:
-    async with open_connection(postgres, autocommit=True) as opened:
+    async with open_connection(postgres) as opened:
         yield opened
 
 
@@ -268,13 +268,12 @@ def test_pc_3_the_database_itself_has_no_work_due_while_a_call_goes_on(postgres:
 
 
 async def test_workers_are_told(connection: Connection[TupleRow], postgres: str) -> None:
-    async with open_connection(postgres, autocommit=True) as listener:
+    async with open_connection(postgres) as listener:
         await listener.execute("LISTEN postcall")
         await keep_record(connection, make_record())
         with trio.fail_after(5):
-            async for notify in listener.notifies():
-                assert (notify.channel, notify.payload) == ("postcall", "")
-                break
+            notify = await listener.notification()
+        assert (notify.channel, notify.payload) == ("postcall", "")
 
 
 # Calls whose server is gone

@@ -33,7 +33,7 @@ NINE = datetime(2030, 1, 2, 9, tzinfo=UTC)
 
 @pytest.fixture
 async def connection(postgres: str) -> AsyncIterator[Connection[TupleRow]]:
-    async with open_connection(postgres, autocommit=True) as opened:
+    async with open_connection(postgres) as opened:
         yield opened
 
 

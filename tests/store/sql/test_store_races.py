@@ -33,7 +33,7 @@ async def at_once(conninfo: str, *works: Work) -> list[Any]:
     ready, go = trio.Semaphore(0), trio.Event()
 
     async def run(place: int, work: Work) -> None:
-        async with open_connection(conninfo, autocommit=True) as connection:
+        async with open_connection(conninfo) as connection:
             ready.release()
             await go.wait()
             results[place] = await work(connection)
@@ -127,7 +127,7 @@ async def test_ten_learn_of_the_same_lead(postgres: str) -> None:
     updates = [learnt(status, **{field: field}) for field, status in zip(fields * 3, statuses * 4, strict=True)]
     ids = await at_once(postgres, *(partial(upsert_lead, update=update) for update in updates))
     assert len(set(ids)) == 1
-    async with open_connection(postgres, autocommit=True) as connection:
+    async with open_connection(postgres) as connection:
         lead = await find_lead(connection, "default", PHONE)
     assert lead is not None
     assert (lead.name, lead.city, lead.service, lead.note) == tuple(fields)

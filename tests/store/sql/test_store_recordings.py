@@ -26,7 +26,7 @@ SHA256 = "ab" * 32
 
 @pytest.fixture
 async def connection(postgres: str) -> AsyncIterator[Connection[TupleRow]]:
-    async with open_connection(postgres, autocommit=True) as opened:
+    async with open_connection(postgres) as opened:
         yield opened
 
 

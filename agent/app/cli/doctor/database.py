@@ -45,9 +45,7 @@ async def examine_database(settings: Settings) -> list[Finding]:
             else:
                 conninfo = settings.database_url.get_secret_value()
                 where = _where(conninfo)
-            connection = await stack.enter_async_context(
-                open_connection(conninfo, autocommit=True, connect_timeout=_CONNECT_S)
-            )
+            connection = await stack.enter_async_context(open_connection(conninfo, connect_timeout=_CONNECT_S))
             schema = await _check_schema(connection, where)
             if schema.state != "ok":
                 return [schema]
