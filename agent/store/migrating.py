@@ -64,13 +64,13 @@ async def migrate(connection: Connection, steps: tuple[Migration, ...] | None = 
     something else; psycopg.Error.
     """
     steps = migrations() if steps is None else steps
-    await connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+    await connection.execute("SELECT pg_advisory_lock(%(lock)s)", {"lock": LOCK})
     try:
         return await _migrate(connection, steps)
     finally:
         with trio.move_on_after(UNLOCK_S, shield=True):
             if not connection.closed:
-                await connection.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+                await connection.execute("SELECT pg_advisory_unlock(%(lock)s)", {"lock": LOCK})
 
 
 async def _migrate(connection: Connection, steps: tuple[Migration, ...]) -> list[int]:
@@ -104,8 +104,11 @@ async def _apply(connection: Connection, step: Migration) -> None:
             # Without parameters the whole file goes as one simple query; the text is ours.
             await connection.execute(step.sql)
             await connection.execute(
-                "INSERT INTO schema_migrations (version, name, sha256) VALUES (%s, %s, %s)",
-                [step.version, step.name, step.sha256],
+                """
+                INSERT INTO schema_migrations (version, name, sha256)
+                VALUES (%(version)s, %(name)s, %(sha256)s)
+                """,
+                {"version": step.version, "name": step.name, "sha256": step.sha256},
             )
     except psycopg.OperationalError:  # it went away, and may come back
         raise
@@ -116,11 +119,14 @@ async def _apply(connection: Connection, step: Migration) -> None:
 async def _has_books(connection: Connection) -> bool:
     """Whether our schema was begun here. A database with tables, none of which is ours, was meant for others."""
     cursor = await connection.execute(
-        "SELECT c.relname::text, array_agg(a.attname::text) FROM pg_class c "
-        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
-        "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = quote_ident(current_schema())::regnamespace "
-        "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') "  # of extensions
-        "GROUP BY c.relname ORDER BY c.relname"
+        """
+        SELECT c.relname::text, array_agg(a.attname::text)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relkind IN ('r', 'p') AND c.relnamespace = quote_ident(current_schema())::regnamespace
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')  -- of extensions
+        GROUP BY c.relname
+        ORDER BY c.relname
+        """
     )
     columns: dict[str, list[str]] = dict(await cursor.fetchall())
     # Many programs call theirs so, but not its columns.

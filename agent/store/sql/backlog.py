@@ -35,11 +35,15 @@ async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead
     due = await due_calls(connection, _MOST)
     async with connection.cursor(row_factory=class_row(Backlog)) as cursor:
         await cursor.execute(
-            "SELECT count(*) AS overdue, min(due_at) AS oldest_due_at, "
-            "(SELECT count(DISTINCT call_id) FROM postcall_steps WHERE state = 'dead' "
-            "AND coalesce(finished_at, started_at) > now() - %s * interval '1 day') AS dead "
-            "FROM calls WHERE id = ANY (%s) AND due_at < now() - %s * interval '1 s'",
-            [dead_days, due, overdue_s],
+            """
+            SELECT count(*) AS overdue, min(due_at) AS oldest_due_at,
+              (SELECT count(DISTINCT call_id) FROM postcall_steps
+                WHERE state = 'dead'
+                  AND coalesce(finished_at, started_at) > now() - %(dead_days)s * interval '1 day') AS dead
+            FROM calls
+            WHERE id = ANY (%(due)s) AND due_at < now() - %(overdue_s)s * interval '1 s'
+            """,
+            {"dead_days": dead_days, "due": due, "overdue_s": overdue_s},
         )
         found = await cursor.fetchone()
     return found or Backlog(0, None, 0)

@@ -38,11 +38,18 @@ class Claim:
 async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
     """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first."""
     cursor = await connection.execute(
-        "SELECT id FROM calls WHERE due_at <= now() AND status = 'ended' AND NOT EXISTS "
-        "(SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %s "
-        "AND objid = (calls.id & 4294967295)::oid AND database = "
-        "(SELECT oid FROM pg_database WHERE datname = current_database())) ORDER BY due_at LIMIT %s",
-        [LOCKS, limit],
+        """
+        SELECT id FROM calls
+        WHERE due_at <= now() AND status = 'ended'
+          AND NOT EXISTS (
+            SELECT FROM pg_locks
+            WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %(locks)s
+              AND objid = (calls.id & 4294967295)::oid
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+        ORDER BY due_at
+        LIMIT %(limit)s
+        """,
+        {"locks": LOCKS, "limit": limit},
     )
     return [call_id for (call_id,) in await cursor.fetchall()]
 
@@ -62,9 +69,12 @@ async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) ->
         return None
     token = uuid4()
     cursor = await claims.execute(
-        "UPDATE calls SET claim = %s, claimed_by = %s, claimed_at = now() "
-        "WHERE id = %s AND status = 'ended' AND due_at <= now() RETURNING call_sid",
-        [token, clean(worker), call_id],
+        """
+        UPDATE calls SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
+        WHERE id = %(call_id)s AND status = 'ended' AND due_at <= now()
+        RETURNING call_sid
+        """,
+        {"token": token, "worker": clean(worker), "call_id": call_id},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -76,8 +86,11 @@ async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) ->
 async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
     """Give a claim back: it ends, if ``settle_due`` could not end it, and the call is unlocked."""
     await claims.execute(
-        "UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s AND claim = %s",
-        [claim.call_id, claim.token],
+        """
+        UPDATE calls SET claim = NULL, claimed_by = NULL, claimed_at = NULL
+        WHERE id = %(call_id)s AND claim = %(token)s
+        """,
+        {"call_id": claim.call_id, "token": claim.token},
     )
     await _unlock(claims, claim.call_id)
 
@@ -90,30 +103,42 @@ async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
     async with connection.transaction():
         await check_claim(connection, claim)
         await connection.execute(
-            "UPDATE calls SET due_at = (SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s "
-            "WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead') "
-            "ORDER BY array_position(%s::text[], s.step) LIMIT 1), "
-            "claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
-            [list(STEPS), claim.call_id],
+            """
+            UPDATE calls
+            SET due_at = (
+                SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s
+                WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead')
+                ORDER BY array_position(%(steps)s::text[], s.step)
+                LIMIT 1),
+              claim = NULL, claimed_by = NULL, claimed_at = NULL
+            WHERE id = %(call_id)s
+            """,
+            {"steps": list(STEPS), "call_id": claim.call_id},
         )
 
 
 async def check_claim(connection: Connection[TupleRow], claim: Claim) -> None:
     """Hold the call's row, if the claim still stands. Raises ClaimLostError."""
-    cursor = await connection.execute("SELECT claim FROM calls WHERE id = %s FOR UPDATE", [claim.call_id])
+    cursor = await connection.execute(
+        "SELECT claim FROM calls WHERE id = %(call_id)s FOR UPDATE", {"call_id": claim.call_id}
+    )
     row = await cursor.fetchone()
     if row is None or row[0] != claim.token:
         raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
 
 
 async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:
-    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCKS, _half(call_id)])
+    cursor = await connection.execute(
+        "SELECT pg_try_advisory_lock(%(locks)s, %(call)s)", {"locks": LOCKS, "call": _half(call_id)}
+    )
     row = await cursor.fetchone()
     return bool(row and row[0])
 
 
 async def _unlock(connection: Connection[TupleRow], call_id: int) -> None:
-    await connection.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCKS, _half(call_id)])
+    await connection.execute(
+        "SELECT pg_advisory_unlock(%(locks)s, %(call)s)", {"locks": LOCKS, "call": _half(call_id)}
+    )
 
 
 def _half(call_id: int) -> int:

@@ -13,8 +13,6 @@ from agent.store.sql.values import AppointmentRow, LeadRow, LeadUpdate, NewAppoi
 
 STATUSES: Final = ("new", "contacted", "not_interested", "qualified", "appointment", "customer")
 """A lead's status only moves to the right: who has an appointment is not made new by a question about parking."""
-_LEAD: Final = ", ".join(field.name for field in attrs.fields(LeadRow))
-_APPOINTMENT: Final = ", ".join(field.name for field in attrs.fields(AppointmentRow))
 
 
 async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> int:
@@ -23,21 +21,30 @@ async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> i
     Raises psycopg.errors.CheckViolation for a phone that is not E.164, or a status that is none.
     """
     cursor = await connection.execute(
-        "INSERT INTO leads AS l (tenant_id, phone, name, city, service, status, note, last_call_id) VALUES "
-        "(%(tenant_id)s, %(phone)s, nullif(%(name)s, ''), nullif(%(city)s, ''), nullif(%(service)s, ''), "
-        "coalesce(nullif(%(status)s, ''), 'new'), nullif(%(note)s, ''), %(call_id)s) "
-        "ON CONFLICT (tenant_id, phone) DO UPDATE SET name = coalesce(excluded.name, l.name), "
-        "city = coalesce(excluded.city, l.city), service = coalesce(excluded.service, l.service), "
-        "note = coalesce(excluded.note, l.note), last_call_id = coalesce(excluded.last_call_id, l.last_call_id), "
-        "status = CASE WHEN array_position(%(order)s::text[], excluded.status) > "
-        "array_position(%(order)s::text[], l.status) THEN excluded.status ELSE l.status END, updated_at = now() "
-        "RETURNING id",
+        """
+        INSERT INTO leads AS l (tenant_id, phone, name, city, service, status, note, last_call_id)
+        VALUES (%(tenant_id)s, %(phone)s, nullif(%(name)s, ''), nullif(%(city)s, ''), nullif(%(service)s, ''),
+          coalesce(nullif(%(status)s, ''), 'new'), nullif(%(note)s, ''), %(call_id)s)
+        ON CONFLICT (tenant_id, phone) DO UPDATE
+        SET name = coalesce(excluded.name, l.name),
+          city = coalesce(excluded.city, l.city),
+          service = coalesce(excluded.service, l.service),
+          note = coalesce(excluded.note, l.note),
+          last_call_id = coalesce(excluded.last_call_id, l.last_call_id),
+          status = CASE
+            WHEN array_position(%(order)s::text[], excluded.status) > array_position(%(order)s::text[], l.status)
+            THEN excluded.status
+            ELSE l.status
+          END,
+          updated_at = now()
+        RETURNING id
+        """,
         {
+            "order": list(STATUSES),
             **{
                 name: clean(value) if isinstance(value, str) else value
                 for name, value in attrs.asdict(update).items()
             },
-            "order": list(STATUSES),
         },
     )
     row = await cursor.fetchone()
@@ -50,8 +57,12 @@ async def find_lead(connection: Connection[TupleRow], tenant_id: str, phone: str
     """What is known of a phone number."""
     async with connection.cursor(row_factory=class_row(LeadRow)) as cursor:
         await cursor.execute(
-            f"SELECT {_LEAD} FROM leads WHERE tenant_id = %s AND phone = %s",
-            [tenant_id, key(phone)],
+            """
+            SELECT id, tenant_id, phone, name, city, service, status, note, created_at, updated_at
+            FROM leads
+            WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
+            """,
+            {"tenant_id": tenant_id, "phone": key(phone)},
         )
         return await cursor.fetchone()
 
@@ -66,38 +77,39 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             connection,
             LeadUpdate(new.tenant_id, new.phone, name=new.name, service=new.service, status="appointment"),
         )
+        values = attrs.asdict(new) | {
+            "call_sid": key(new.call_sid),
+            "tool_call_id": key(new.tool_call_id),
+            "lead_id": lead_id,
+            "service": clean(new.service),
+            "name": clean(new.name),
+            "note": clean(new.note),
+        }
+        # The appointment, unless there is one like it.
         cursor = await connection.execute(
-            "INSERT INTO appointments (tenant_id, call_id, call_sid, tool_call_id, lead_id, starts_at, service, "
-            "name, phone, note) VALUES (%s, (SELECT id FROM calls WHERE call_sid = %s), "
-            "%s, %s, %s, %s, %s, %s, %s, %s) "
-            "ON CONFLICT DO NOTHING RETURNING id",
-            [
-                new.tenant_id,
-                key(new.call_sid),
-                key(new.call_sid),
-                key(new.tool_call_id),
-                lead_id,
-                new.starts_at,
-                clean(new.service),
-                clean(new.name),
-                new.phone,
-                clean(new.note),
-            ],
+            """
+            INSERT INTO appointments (tenant_id, call_id, call_sid, tool_call_id, lead_id, starts_at, service,
+              name, phone, note)
+            VALUES (%(tenant_id)s, (SELECT id FROM calls WHERE call_sid = %(call_sid)s), %(call_sid)s,
+              %(tool_call_id)s, %(lead_id)s, %(starts_at)s, %(service)s, %(name)s, %(phone)s, %(note)s)
+            ON CONFLICT DO NOTHING
+            RETURNING id
+            """,
+            values,
         )
         row = await cursor.fetchone()
         if row is not None:
             return int(row[0]), True
+        # The one like it.
         cursor = await connection.execute(
-            "SELECT id FROM appointments WHERE (call_sid, tool_call_id) = (%s, %s) "
-            "OR (tenant_id, phone, starts_at) = (%s, %s, %s) ORDER BY tool_call_id = %s DESC LIMIT 1",
-            [
-                key(new.call_sid),
-                key(new.tool_call_id),
-                new.tenant_id,
-                new.phone,
-                new.starts_at,
-                key(new.tool_call_id),
-            ],
+            """
+            SELECT id FROM appointments
+            WHERE (call_sid, tool_call_id) = (%(call_sid)s, %(tool_call_id)s)
+              OR (tenant_id, phone, starts_at) = (%(tenant_id)s, %(phone)s, %(starts_at)s)
+            ORDER BY tool_call_id = %(tool_call_id)s DESC
+            LIMIT 1
+            """,
+            values,
         )
         row = await cursor.fetchone()
         if row is None:
@@ -111,9 +123,13 @@ async def appointments_of(
     """The appointments of a phone number, the latest first."""
     async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
         await cursor.execute(
-            f"SELECT {_APPOINTMENT} FROM appointments "
-            "WHERE tenant_id = %s AND phone = %s ORDER BY starts_at DESC LIMIT %s",
-            [tenant_id, key(phone), limit],
+            """
+            SELECT id, starts_at, service, name, phone, note FROM appointments
+            WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
+            ORDER BY starts_at DESC
+            LIMIT %(limit)s
+            """,
+            {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
         )
         return await cursor.fetchall()
 
@@ -122,7 +138,11 @@ async def appointments_in(connection: Connection[TupleRow], call_id: int) -> lis
     """The appointments made in a call."""
     async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
         await cursor.execute(
-            f"SELECT {_APPOINTMENT} FROM appointments WHERE call_id = %s ORDER BY starts_at",
-            [call_id],
+            """
+            SELECT id, starts_at, service, name, phone, note FROM appointments
+            WHERE call_id = %(call_id)s
+            ORDER BY starts_at
+            """,
+            {"call_id": call_id},
         )
         return await cursor.fetchall()

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow, class_row, dict_row
 
 from agent.core.steps import STEPS, steps_from
 from agent.store.pg import Connection
-from agent.store.sql.calls import CHANNEL
+from agent.store.sql.calls import tell_workers
 from agent.store.sql.claims import Claim, ClaimLostError, check_claim
 from agent.store.sql.text import clean, clean_json
 
@@ -55,10 +55,13 @@ async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCa
     """The call as it ended."""
     async with connection.cursor(row_factory=class_row(ClaimedCall)) as cursor:
         await cursor.execute(
-            "SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason, "
-            "dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics "
-            "FROM calls WHERE id = %s AND status = 'ended'",
-            [call_id],
+            """
+            SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason,
+              dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics
+            FROM calls
+            WHERE id = %(call_id)s AND status = 'ended'
+            """,
+            {"call_id": call_id},
         )
         call = await cursor.fetchone()
     if call is None:
@@ -74,12 +77,16 @@ async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, 
     async with connection.transaction():
         await check_claim(connection, claim)
         cursor = await connection.execute(
-            "UPDATE postcall_steps SET state = 'running', started_at = now(), "
-            "attempts = attempts + (state <> 'running')::int, "
-            "interruptions = interruptions + (state = 'running' AND claimed_by <> %(worker)s)::int, "
-            "next_try_at = NULL, result = NULL, finished_at = NULL, claimed_by = %(worker)s "
-            "WHERE call_id = %(call)s AND step = %(step)s RETURNING attempts, interruptions",
-            {"worker": clean(worker), "call": claim.call_id, "step": step},
+            """
+            UPDATE postcall_steps
+            SET state = 'running', started_at = now(), claimed_by = %(worker)s,
+              attempts = attempts + (state <> 'running')::int,
+              interruptions = interruptions + (state = 'running' AND claimed_by <> %(worker)s)::int,
+              next_try_at = NULL, result = NULL, finished_at = NULL
+            WHERE call_id = %(call_id)s AND step = %(step)s
+            RETURNING attempts, interruptions
+            """,
+            {"worker": clean(worker), "call_id": claim.call_id, "step": step},
         )
         row = await cursor.fetchone()
     if row is None:
@@ -96,9 +103,12 @@ async def finish_step(
     async with connection.transaction():
         await check_claim(connection, claim)
         await connection.execute(
-            "UPDATE postcall_steps SET state = 'done', result = %s, error = NULL, finished_at = now() "
-            "WHERE call_id = %s AND step = %s",
-            [written, claim.call_id, step],
+            """
+            UPDATE postcall_steps
+            SET state = 'done', result = %(result)s, error = NULL, finished_at = now()
+            WHERE call_id = %(call_id)s AND step = %(step)s
+            """,
+            {"result": written, "call_id": claim.call_id, "step": step},
         )
 
 
@@ -109,10 +119,21 @@ async def fail_step(
     async with connection.transaction():
         await check_claim(connection, claim)
         await connection.execute(
-            "UPDATE postcall_steps SET state = %s, error = %s, result = NULL, "
-            "next_try_at = now() + %s * interval '1 s', finished_at = CASE WHEN %s THEN now() END "
-            "WHERE call_id = %s AND step = %s",
-            ["dead" if rest_s is None else "failed", clean(error), rest_s, rest_s is None, claim.call_id, step],
+            """
+            UPDATE postcall_steps
+            SET state = %(state)s, error = %(error)s, result = NULL,
+              next_try_at = now() + %(rest_s)s * interval '1 s',
+              finished_at = CASE WHEN %(dead)s THEN now() END
+            WHERE call_id = %(call_id)s AND step = %(step)s
+            """,
+            {
+                "state": "dead" if rest_s is None else "failed",
+                "dead": rest_s is None,
+                "error": clean(error),
+                "rest_s": rest_s,
+                "call_id": claim.call_id,
+                "step": step,
+            },
         )
 
 
@@ -123,10 +144,13 @@ async def postpone_step(
     async with connection.transaction():
         await check_claim(connection, claim)
         await connection.execute(
-            "UPDATE postcall_steps SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %s, "
-            "next_try_at = now() + %s * interval '1 s' "
-            "WHERE call_id = %s AND step = %s AND state = 'running'",
-            [clean(why), rest_s, claim.call_id, step],
+            """
+            UPDATE postcall_steps
+            SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %(why)s,
+              next_try_at = now() + %(rest_s)s * interval '1 s'
+            WHERE call_id = %(call_id)s AND step = %(step)s AND state = 'running'
+            """,
+            {"why": clean(why), "rest_s": rest_s, "call_id": claim.call_id, "step": step},
         )
 
 
@@ -142,18 +166,21 @@ async def add_delivery(
 ) -> None:
     """A try to deliver the webhook."""
     await connection.execute(
-        "INSERT INTO webhook_deliveries "
-        "(call_id, idempotency_key, attempt, url, http_status, error, duration_ms) "
-        "SELECT %s, %s, coalesce(max(attempt), 0) + 1, %s, %s, %s, %s FROM webhook_deliveries WHERE call_id = %s",
-        [
-            claim.call_id,
-            clean(key),
-            clean(url),
-            http_status,
-            clean(error) if error else None,
-            max(duration_ms, 0),
-            claim.call_id,
-        ],
+        """
+        INSERT INTO webhook_deliveries (call_id, idempotency_key, attempt, url, http_status, error, duration_ms)
+        SELECT %(call_id)s, %(key)s, coalesce(max(attempt), 0) + 1, %(url)s, %(http_status)s, %(error)s,
+          %(duration_ms)s
+        FROM webhook_deliveries
+        WHERE call_id = %(call_id)s
+        """,
+        {
+            "call_id": claim.call_id,
+            "key": clean(key),
+            "url": clean(url),
+            "http_status": http_status,
+            "error": clean(error) if error else None,
+            "duration_ms": max(duration_ms, 0),
+        },
     )
 
 
@@ -161,9 +188,12 @@ async def states_of(connection: Connection[TupleRow], call_id: int) -> dict[str,
     """State, attempts, error and next try of each step."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
-            "SELECT step, state, attempts, error, next_try_at, next_try_at > now() AS rests "
-            "FROM postcall_steps WHERE call_id = %s",
-            [call_id],
+            """
+            SELECT step, state, attempts, error, next_try_at, next_try_at > now() AS rests
+            FROM postcall_steps
+            WHERE call_id = %(call_id)s
+            """,
+            {"call_id": call_id},
         )
         return {row["step"]: row for row in await cursor.fetchall()}
 
@@ -171,7 +201,8 @@ async def states_of(connection: Connection[TupleRow], call_id: int) -> dict[str,
 async def results_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
     """What the steps that are done have found."""
     cursor = await connection.execute(
-        "SELECT step, result::text FROM postcall_steps WHERE call_id = %s AND state = 'done'", [call_id]
+        "SELECT step, result::text FROM postcall_steps WHERE call_id = %(call_id)s AND state = 'done'",
+        {"call_id": call_id},
     )
     return await trio.to_thread.run_sync(_read, await cursor.fetchall(), limiter=_threads)
 
@@ -183,7 +214,10 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
     empty list: there was nothing to do again. Raises psycopg.errors.CheckViolation for a call that goes on.
     """
     async with connection.transaction():
-        cursor = await connection.execute("SELECT id FROM calls WHERE call_sid = %s FOR UPDATE", [call_sid])
+        # The call, which nobody changes meanwhile.
+        cursor = await connection.execute(
+            "SELECT id FROM calls WHERE call_sid = %(call_sid)s FOR UPDATE", {"call_sid": call_sid}
+        )
         row = await cursor.fetchone()
         if row is None:
             return []
@@ -194,19 +228,27 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
             if not broken:
                 return []
             step = broken[0]
+        # The step and what stands on it, as not begun.
         cursor = await connection.execute(
-            "UPDATE postcall_steps SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, "
-            "error = NULL, next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL "
-            "WHERE call_id = %s AND step = ANY (%s) RETURNING step",
-            [call_id, list(steps_from(step))],
+            """
+            UPDATE postcall_steps
+            SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL,
+              next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL
+            WHERE call_id = %(call_id)s AND step = ANY (%(steps)s)
+            RETURNING step
+            """,
+            {"call_id": call_id, "steps": list(steps_from(step))},
         )
         opened = {name for (name,) in await cursor.fetchall()}
         # Whoever works on the call has read its states: a new token stops them, and the call is taken up again.
         await connection.execute(
-            "UPDATE calls SET due_at = now(), claim = NULL, claimed_by = NULL, claimed_at = NULL WHERE id = %s",
-            [call_id],
+            """
+            UPDATE calls SET due_at = now(), claim = NULL, claimed_by = NULL, claimed_at = NULL
+            WHERE id = %(call_id)s
+            """,
+            {"call_id": call_id},
         )
-        await connection.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+        await tell_workers(connection)
     return [name for name in STEPS if name in opened]
 
 

@@ -12,30 +12,31 @@ from agent.core.errors import TenantError
 from agent.core.tenant import Tenant
 from agent.store.pg import Connection
 
-_FIELDS = tuple(field.name for field in attrs.fields(Tenant) if field.name != "numbers")
-_SELECT = f"""
-SELECT {", ".join(f"t.{name}" for name in _FIELDS if name != "transfer_numbers")},
-  t.transfer_numbers::text[] AS transfer_numbers,
-  coalesce(array_agg(n.number::text ORDER BY n.number) FILTER (WHERE n.number IS NOT NULL), '{{}}') AS numbers
-FROM tenants t LEFT JOIN tenant_numbers n ON n.tenant_id = t.id
-"""
-
 
 async def list_tenants(
-    connection: Connection[TupleRow], *, after: str = "", limit: int | None = None
+    connection: Connection[TupleRow], *, only: str | None = None, after: str = "", limit: int | None = None
 ) -> list[Tenant]:
-    """All of them, by id; or ``limit`` of them, those behind the id ``after``."""
+    """All of them, by id; or ``limit`` of them, those after the id ``after``; or the one with the id ``only``."""
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(f"{_SELECT} WHERE t.id > %s GROUP BY t.id ORDER BY t.id LIMIT %s", [after, limit])
+        await cursor.execute(
+            """
+            SELECT t.id, t.name, t.language, t.time_zone, t.greeting, t.instructions, t.voice, t.tools,
+              t.services, t.webhook_url, t.webhook_secret, t.delete_recordings,
+              t.transfer_numbers::text[] AS transfer_numbers,
+              array(SELECT n.number::text FROM tenant_numbers n WHERE n.tenant_id = t.id ORDER BY 1) AS numbers
+            FROM tenants t
+            WHERE (%(only)s::text IS NULL OR t.id = %(only)s) AND t.id > %(after)s
+            ORDER BY t.id
+            LIMIT %(limit)s
+            """,
+            {"only": only, "after": after, "limit": limit},
+        )
         return [_tenant(row) for row in await cursor.fetchall()]
 
 
 async def get_tenant(connection: Connection[TupleRow], tenant_id: str) -> Tenant | None:
     """The tenant of that id."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(f"{_SELECT} WHERE t.id = %s GROUP BY t.id", [tenant_id])
-        row = await cursor.fetchone()
-        return _tenant(row) if row else None
+    return next(iter(await list_tenants(connection, only=tenant_id)), None)
 
 
 async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
@@ -43,28 +44,43 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
 
     Raises TenantError if a number belongs to another tenant; then nothing is changed.
     """
-    values = {name: _plain(getattr(tenant, name)) for name in _FIELDS}
-    columns = ", ".join(_FIELDS)
-    places = ", ".join(f"%({name})s" for name in _FIELDS)
-    changes = ", ".join(f"{name} = excluded.{name}" for name in _FIELDS if name != "id")
+    values = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in attrs.asdict(tenant).items()
+    }
     async with connection.transaction():
+        # The tenant, as it is now; xmax is 0 in a row that was not there before.
         cursor = await connection.execute(
-            f"INSERT INTO tenants ({columns}) VALUES ({places}) "
-            f"ON CONFLICT (id) DO UPDATE SET {changes}, updated_at = now() RETURNING xmax = 0",
+            """
+            INSERT INTO tenants (id, name, language, time_zone, greeting, instructions, voice, tools,
+              transfer_numbers, services, webhook_url, webhook_secret, delete_recordings)
+            VALUES (%(id)s, %(name)s, %(language)s, %(time_zone)s, %(greeting)s, %(instructions)s, %(voice)s,
+              %(tools)s, %(transfer_numbers)s, %(services)s, %(webhook_url)s, %(webhook_secret)s,
+              %(delete_recordings)s)
+            ON CONFLICT (id) DO UPDATE
+            SET name = excluded.name, language = excluded.language, time_zone = excluded.time_zone,
+              greeting = excluded.greeting, instructions = excluded.instructions, voice = excluded.voice,
+              tools = excluded.tools, transfer_numbers = excluded.transfer_numbers, services = excluded.services,
+              webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret,
+              delete_recordings = excluded.delete_recordings, updated_at = now()
+            RETURNING xmax = 0
+            """,
             values,
         )
         row = await cursor.fetchone()
+        # Numbers that are not the tenant's any more.
         await connection.execute(
-            "DELETE FROM tenant_numbers WHERE tenant_id = %s AND number <> ALL (%s::text[])",
-            [tenant.id, list(tenant.numbers)],
+            "DELETE FROM tenant_numbers WHERE tenant_id = %(id)s AND number <> ALL (%(numbers)s::text[])", values
         )
         try:
             async with connection.transaction():
+                # Numbers that are new to the tenant.
                 await connection.execute(
-                    "INSERT INTO tenant_numbers (number, tenant_id) "
-                    "SELECT number, %s FROM unnest(%s::text[]) number "
-                    "WHERE number NOT IN (SELECT number FROM tenant_numbers WHERE tenant_id = %s)",
-                    [tenant.id, list(tenant.numbers), tenant.id],
+                    """
+                    INSERT INTO tenant_numbers (number, tenant_id)
+                    SELECT number, %(id)s FROM unnest(%(numbers)s::text[]) number
+                    WHERE number NOT IN (SELECT number FROM tenant_numbers WHERE tenant_id = %(id)s)
+                    """,
+                    values,
                 )
         except psycopg.errors.UniqueViolation:
             raise TenantError("the tenant cannot be used", [await _taken(connection, tenant)]) from None
@@ -73,15 +89,14 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
 
 async def _taken(connection: Connection[TupleRow], tenant: Tenant) -> str:
     cursor = await connection.execute(
-        "SELECT number, tenant_id FROM tenant_numbers WHERE number = ANY (%s::text[]) AND tenant_id <> %s",
-        [list(tenant.numbers), tenant.id],
+        """
+        SELECT number, tenant_id FROM tenant_numbers
+        WHERE number = ANY (%(numbers)s::text[]) AND tenant_id <> %(id)s
+        """,
+        {"numbers": list(tenant.numbers), "id": tenant.id},
     )
     owners = ", ".join(f"{number} to {owner}" for number, owner in await cursor.fetchall())
     return f"numbers: a number can belong to one tenant only, but these have one already: {owners}"
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _tenant(row: dict[str, Any]) -> Tenant:

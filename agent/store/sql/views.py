@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
-import attrs
 import msgspec
 from psycopg.rows import TupleRow, class_row
 
@@ -17,19 +15,6 @@ from agent.store.sql.leads import appointments_in, find_lead
 from agent.store.sql.recordings import recording_of
 from agent.store.sql.text import key
 from agent.store.sql.values import CallLine, CallView, DeliveryRow, EarlierCall, StepRow
-
-_POSTCALL: Final = (
-    "CASE WHEN c.status = 'active' THEN 'active' WHEN c.due_at IS NOT NULL THEN 'open' "
-    "WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead') THEN 'dead' "
-    "ELSE 'done' END"
-)
-_LINE: Final = (
-    "SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at, "
-    f"c.outcome, {_POSTCALL} AS postcall FROM calls c"
-)
-_STEP: Final = ", ".join(field.name for field in attrs.fields(StepRow))
-_DELIVERY: Final = ", ".join(field.name for field in attrs.fields(DeliveryRow))
-_TURN: Final = ", ".join(field.name for field in attrs.fields(Turn))
 
 
 async def list_calls(
@@ -44,12 +29,25 @@ async def list_calls(
     """The latest calls first; ``postcall`` keeps those in one of its states."""
     async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
         await cursor.execute(
-            f"SELECT * FROM ({_LINE}) line "
-            "WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) "
-            "AND (%(since)s::timestamptz IS NULL OR answered_at >= %(since)s) "
-            "AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s) "
-            "AND (cardinality(%(postcall)s::text[]) = 0 OR postcall = ANY (%(postcall)s::text[])) "
-            "ORDER BY answered_at DESC, id DESC LIMIT %(limit)s",
+            """
+            SELECT * FROM (
+              SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
+                c.outcome, CASE
+                  WHEN c.status = 'active' THEN 'active'
+                  WHEN c.due_at IS NOT NULL THEN 'open'
+                  WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
+                    THEN 'dead'
+                  ELSE 'done'
+                END AS postcall
+              FROM calls c
+            ) line
+            WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+              AND (%(since)s::timestamptz IS NULL OR answered_at >= %(since)s)
+              AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+              AND (cardinality(%(postcall)s::text[]) = 0 OR postcall = ANY (%(postcall)s::text[]))
+            ORDER BY answered_at DESC, id DESC
+            LIMIT %(limit)s
+            """,
             {"tenant": tenant_id, "since": since, "outcome": outcome, "postcall": list(postcall), "limit": limit},
         )
         return await cursor.fetchall()
@@ -60,9 +58,21 @@ async def find_calls(connection: Connection[TupleRow], call: str, limit: int = 1
     number = int(call) if call.isascii() and call.isdigit() and len(call) < 18 else None  # noqa: PLR2004  (bigint)
     async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
         await cursor.execute(
-            f"{_LINE} WHERE c.id = %s OR starts_with(c.call_sid, %s) "
-            "ORDER BY c.call_sid = %s DESC, c.answered_at DESC LIMIT %s",
-            [number, key(call), key(call), limit],
+            """
+            SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
+              c.outcome, CASE
+                WHEN c.status = 'active' THEN 'active'
+                WHEN c.due_at IS NOT NULL THEN 'open'
+                WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
+                  THEN 'dead'
+                ELSE 'done'
+              END AS postcall
+            FROM calls c
+            WHERE c.id = %(number)s OR starts_with(c.call_sid, %(call)s)
+            ORDER BY c.call_sid = %(call)s DESC, c.answered_at DESC
+            LIMIT %(limit)s
+            """,
+            {"number": number, "call": key(call), "limit": limit},
         )
         found = await cursor.fetchall()
     exact = [line for line in found if line.call_sid == call or line.id == number]
@@ -75,11 +85,14 @@ async def earlier_calls(
     """The last calls from that number that are over, the latest first."""
     async with connection.cursor(row_factory=class_row(EarlierCall)) as cursor:
         await cursor.execute(
-            "SELECT c.answered_at, coalesce(s.result->>'summary', '') AS summary FROM calls c "
-            "LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary' "
-            "WHERE c.tenant_id = %s AND c.caller = %s AND c.status = 'ended' "
-            "ORDER BY c.answered_at DESC LIMIT %s",
-            [tenant_id, key(phone), limit],
+            """
+            SELECT c.answered_at, coalesce(s.result->>'summary', '') AS summary
+            FROM calls c LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary'
+            WHERE c.tenant_id = %(tenant_id)s AND c.caller = %(phone)s AND c.status = 'ended'
+            ORDER BY c.answered_at DESC
+            LIMIT %(limit)s
+            """,
+            {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
         )
         return await cursor.fetchall()
 
@@ -87,16 +100,36 @@ async def earlier_calls(
 async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView | None:
     """Everything of one call, as of one moment."""
     async with connection.transaction():
+        # All of it as of this moment.
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
-            await cursor.execute(f"{_LINE} WHERE c.id = %s", [call_id])
+            # The call as it is in a list.
+            await cursor.execute(
+                """
+                SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
+                  c.outcome, CASE
+                    WHEN c.status = 'active' THEN 'active'
+                    WHEN c.due_at IS NOT NULL THEN 'open'
+                    WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
+                      THEN 'dead'
+                    ELSE 'done'
+                  END AS postcall
+                FROM calls c
+                WHERE c.id = %(call_id)s
+                """,
+                {"call_id": call_id},
+            )
             line = await cursor.fetchone()
         if line is None:
             return None
+        # What of the call is in no list.
         found = await connection.execute(
-            "SELECT t.name, t.time_zone, c.reason, c.dtmf, c.record->'metrics' FROM calls c "
-            "JOIN tenants t ON t.id = c.tenant_id WHERE c.id = %s",
-            [call_id],
+            """
+            SELECT t.name, t.time_zone, c.reason, c.dtmf, c.record->'metrics'
+            FROM calls c JOIN tenants t ON t.id = c.tenant_id
+            WHERE c.id = %(call_id)s
+            """,
+            {"call_id": call_id},
         )
         name, time_zone, reason, dtmf, metrics = await found.fetchone() or ("", "UTC", "", "", None)
         phone = line.caller if line.direction == "inbound" else line.called
@@ -118,7 +151,9 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
 
 async def record_of(connection: Connection[TupleRow], call_id: int) -> CallRecord | None:
     """All that a call left when it ended; None of one that goes on or crashed. Takes a while for a long one."""
-    cursor = await connection.execute("SELECT record::text FROM calls WHERE id = %s", [call_id])
+    cursor = await connection.execute(
+        "SELECT record::text FROM calls WHERE id = %(call_id)s", {"call_id": call_id}
+    )
     row = await cursor.fetchone()
     return msgspec.json.decode(row[0], type=CallRecord) if row and row[0] else None
 
@@ -127,8 +162,13 @@ async def turns_of(connection: Connection[TupleRow], call_id: int) -> list[Turn]
     """The turns of a call in the order they began."""
     async with connection.cursor(row_factory=class_row(Turn)) as cursor:
         await cursor.execute(
-            f"SELECT {_TURN} FROM turns WHERE call_id = %s ORDER BY started_ms, turn_key",
-            [call_id],
+            """
+            SELECT role, item_id, text, heard_text, started_ms, audio_ms, heard_ms, interrupted, complete
+            FROM turns
+            WHERE call_id = %(call_id)s
+            ORDER BY started_ms, turn_key
+            """,
+            {"call_id": call_id},
         )
         return await cursor.fetchall()
 
@@ -137,8 +177,13 @@ async def steps_of(connection: Connection[TupleRow], call_id: int) -> list[StepR
     """The post-call steps of a call in their order."""
     async with connection.cursor(row_factory=class_row(StepRow)) as cursor:
         await cursor.execute(
-            f"SELECT {_STEP} FROM postcall_steps WHERE call_id = %s ORDER BY array_position(%s::text[], step)",
-            [call_id, list(STEPS)],
+            """
+            SELECT step, state, attempts, result, error, started_at, next_try_at, claimed_by, finished_at
+            FROM postcall_steps
+            WHERE call_id = %(call_id)s
+            ORDER BY array_position(%(steps)s::text[], step)
+            """,
+            {"call_id": call_id, "steps": list(STEPS)},
         )
         return await cursor.fetchall()
 
@@ -147,7 +192,12 @@ async def deliveries_of(connection: Connection[TupleRow], call_id: int) -> list[
     """The tries to deliver the webhook of a call, in order."""
     async with connection.cursor(row_factory=class_row(DeliveryRow)) as cursor:
         await cursor.execute(
-            f"SELECT {_DELIVERY} FROM webhook_deliveries WHERE call_id = %s ORDER BY attempt",
-            [call_id],
+            """
+            SELECT attempt, idempotency_key, url, at, http_status, error, duration_ms
+            FROM webhook_deliveries
+            WHERE call_id = %(call_id)s
+            ORDER BY attempt
+            """,
+            {"call_id": call_id},
         )
         return await cursor.fetchall()
