@@ -1,8 +1,9 @@
-"""After the call: records arrive over a memory channel, already durable, and go on to Postgres (ST-4, PC-1).
+"""After the call: its record, durable by then, goes on to Postgres (ST-4, PC-1).
 
-The consumer lives in an outer nursery, not in any call, so a call that ends, however it ends, only hands over. It
-moves each record from the spool into Postgres, whose ledger the workers work by (``agent.pipeline.worker``);
-while Postgres is away, records wait on disk.
+What comes over the memory channel is the SID of a call whose record is in the spool. The consumer lives in an
+outer nursery, not in any call, so a call that ends, however it ends, only hands over. It moves each record from
+the spool into Postgres, whose ledger the workers work by (``agent.pipeline.worker``); while Postgres is away,
+records wait on disk.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import trio
 
 from agent.core.event_log import EventLog
 from agent.core.records import CallRecord
+from agent.core.units import CallSid
 from agent.store import AWAY, Database
 from agent.store.spool import Spool
 from agent.store.sql.calls import call_answered, heartbeat, keep_record
@@ -37,13 +39,13 @@ MOVE_S: Final = 20.0
 class PostCallChannel:
     """Both ends of the hand-over: calls hold clones of ``calls_end``, one service reads ``service_end``."""
 
-    calls_end: trio.MemorySendChannel[CallRecord]
-    service_end: trio.MemoryReceiveChannel[CallRecord]
+    calls_end: trio.MemorySendChannel[CallSid]
+    service_end: trio.MemoryReceiveChannel[CallSid]
 
     @classmethod
     def open(cls) -> PostCallChannel:
         """A new channel, closed by whoever opened it."""
-        send, receive = trio.open_memory_channel[CallRecord](QUEUED_CALLS)
+        send, receive = trio.open_memory_channel[CallSid](QUEUED_CALLS)
         return cls(send, receive)
 
 
@@ -147,35 +149,16 @@ class RecordMover:
         self.events.count("RECORD_MOVED")
 
 
-async def run_postcall(
-    service_end: trio.MemoryReceiveChannel[CallRecord], events: EventLog, mover: RecordMover | None = None
-) -> None:
-    """Log each finished call and have its record moved, until every sender is closed and all is moved.
+async def run_postcall(service_end: trio.MemoryReceiveChannel[CallSid], mover: RecordMover) -> None:
+    """Have the record of each finished call moved, until every sender is closed and all is moved.
 
     A cancel loses nothing: the records are durable, and the next process moves them.
     """
     with service_end:
         async with trio.open_nursery() as nursery:
-            if mover is not None:
-                nursery.start_soon(mover.run)
-            async for record in service_end:
-                _tell(record, events)
-                if mover is not None:
-                    mover.look()
-            if mover is not None:
+            nursery.start_soon(mover.run)
+            async for _ in service_end:
                 mover.look()
-                await mover.wait_idle()
+            mover.look()
+            await mover.wait_idle()
             nursery.cancel_scope.cancel(reason="the last record is moved")
-
-
-def _tell(record: CallRecord, events: EventLog) -> None:
-    metrics = record.metrics
-    events.emit(
-        "CALL_ENDED",
-        call=record.call_sid,
-        outcome=record.outcome.value,
-        reason=record.reason,
-        duration_ms=metrics.duration_ms,
-        turns=len(record.turns),
-        barge_in_events=metrics.barge_in_events,
-    )

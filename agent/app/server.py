@@ -182,7 +182,7 @@ class _Server:
             async with trio.open_nursery() as nursery:
                 if self.worker is not None:
                     nursery.start_soon(self.worker.run)
-                await run_postcall(self.channel.service_end, self.events, mover)
+                await run_postcall(self.channel.service_end, mover)
                 if self.worker is not None:
                     self.worker.stop()
                 if not self.database.ready.is_set():

@@ -28,7 +28,7 @@ from agent.bench.players import (
 )
 from agent.bench.processes import Child, cores, moved_to
 from agent.core.records import Outcome
-from agent.store.record_store import decode_record
+from agent.store.spool import decode_record
 
 REST_S: Final = 1.0
 """What the agent is given to come to rest before its idle memory is read."""

@@ -29,7 +29,7 @@ from agent.bench.players import (
 )
 from agent.bench.processes import cores, moved_to
 from agent.bench.reading import count_rows, read_ledger
-from agent.store.record_store import decode_record
+from agent.store.spool import decode_record
 
 AWAY_S: Final = 0.5
 """How long the server is away each time, besides what its stopping and starting take."""

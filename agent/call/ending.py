@@ -153,8 +153,16 @@ class CallEnding:
         except Exception as error:  # noqa: BLE001
             self.state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
             return
+        self.state.events.emit(
+            "CALL_ENDED",
+            outcome=record.outcome.value,
+            reason=record.reason,
+            duration_ms=record.metrics.duration_ms,
+            turns=len(record.turns),
+            barge_in_events=record.metrics.barge_in_events,
+        )
         try:
-            self.state.services.hand_over.send_nowait(record)
+            self.state.services.hand_over.send_nowait(record.call_sid)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # It is durable: whoever looks through the records later finds it.
             self.state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))

@@ -16,14 +16,13 @@ from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
 from agent.carrier.rest import CarrierRest
 from agent.core.event_log import EventLog
-from agent.core.records import CallRecord
 from agent.core.settings import Settings
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid
 from agent.model.requests import make_session
 from agent.model.session import Connector
 from agent.store.call_writer import CallWriter
-from agent.store.record_store import RecordStore
+from agent.store.spool import RecordStore
 from agent.store.tenant_directory import TenantDirectory, default_tenant
 
 
@@ -40,7 +39,7 @@ class CallServices:
     rest: CarrierRest | None
     connect_model: Connector
     records: RecordStore
-    hand_over: trio.MemorySendChannel[CallRecord]
+    hand_over: trio.MemorySendChannel[CallSid]
     tools: tuple[Tool, ...] = ()
     """What the model may use besides what a call does itself; each tenant allows some of them."""
     keeper: CallWriter | None = None

@@ -9,18 +9,20 @@ once.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 import msgspec
 import trio
+from typing_extensions import override
 
+from agent.core.durable import sync_directory, write_durably
 from agent.core.records import CallRecord
 from agent.core.units import CallSid
-from agent.store.record_store import FileRecordStore, decode_record, sync_directory, write_durably
 from agent.store.sql.values import AnsweredCall
 
 CORRUPT: Final = ".corrupt"
@@ -32,24 +34,33 @@ _THREADS: Final = 4
 _T = TypeVar("_T")
 
 
+class RecordStore(Protocol):
+    """Where call records become durable before anyone is told of them (ST-4)."""
+
+    async def save(self, record: CallRecord) -> Path | None:
+        """Make the record durable; when this returns it survives the machine. Raises OSError.
+
+        A cancel does not stop a write under way.
+        """
+
+
 @attrs.define(eq=False)
-class Spool:
-    """``RecordStore``, and what waits in it. All methods work in threads; a cancel does not stop a write."""
+class Spool(RecordStore):
+    """``RecordStore`` on disk, and what waits in it for the database.
+
+    What is awaited works in threads; a cancel does not stop a write.
+    """
 
     directory: Path
-    _records: FileRecordStore = attrs.field(init=False)
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS))
 
-    @_records.default
-    def _make_records(self) -> FileRecordStore:
-        return FileRecordStore(self.directory)
-
     def path_of(self, call_sid: CallSid) -> Path:
-        """The file of a call's record."""
-        return self._records.path_of(call_sid)
+        """The file of a call's record; the SID comes from outside, so only its letters and digits name it."""
+        name = "".join(letter for letter in call_sid if letter.isalnum() or letter in "-_")
+        return self._file(name or "unnamed")
 
+    @override
     async def save(self, record: CallRecord) -> Path:
-        """See RecordStore: durable, and waiting for the database, when this returns. Raises OSError."""
         return await self._run(self._save, record)
 
     async def save_answered(self, call: AnsweredCall) -> None:
@@ -81,9 +92,11 @@ class Spool:
 
     def _save(self, record: CallRecord) -> Path:
         self._spool.mkdir(parents=True, exist_ok=True)
-        (self._spool / self.path_of(record.call_sid).stem).touch()
+        path = self.path_of(record.call_sid)
+        (self._spool / path.stem).touch()
         sync_directory(self._spool)
-        return self._records.write(record)
+        write_durably(path, encode_record(record))
+        return path
 
     def _save_answered(self, call: AnsweredCall) -> None:
         name = self.path_of(CallSid(call.call_sid)).stem + _ANSWERED
@@ -126,3 +139,17 @@ def _age(entry: Path) -> float:
         return entry.stat().st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def encode_record(record: CallRecord) -> bytes:
+    """The record as indented UTF-8 JSON; halves of surrogate pairs, which UTF-8 has not, as question marks."""
+    try:
+        raw = msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        raw = json.dumps(msgspec.to_builtins(record), ensure_ascii=False).encode(errors="replace")
+    return msgspec.json.format(raw, indent=2) + b"\n"
+
+
+def decode_record(raw: bytes) -> CallRecord:
+    """The inverse of ``encode_record``. Raises msgspec.ValidationError or DecodeError."""
+    return msgspec.json.decode(raw, type=CallRecord)

@@ -23,7 +23,7 @@ from agent.sim.carrier.dialling import CallNotTakenError
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
-from agent.store.record_store import decode_record
+from agent.store.spool import decode_record
 from agent.wire.websocket import open_client
 
 pytestmark = pytest.mark.sockets

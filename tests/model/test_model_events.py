@@ -29,9 +29,8 @@ from agent.call.services import CallServices
 from agent.call.tools.declare import END_CALL
 from agent.core.errors import MalformedMessageError
 from agent.core.event_log import EventLog
-from agent.core.records import CallRecord
 from agent.core.telemetry import Telemetry
-from agent.core.units import ItemId, ResponseId
+from agent.core.units import CallSid, ItemId, ResponseId
 from agent.model import events as codec
 from agent.model import requests
 from agent.model.session import Connector
@@ -51,7 +50,7 @@ def checked(model: type[Model], encoded: str) -> Model:
 
 def session_of(**settings: Any) -> dict[str, Any]:
     """The session a call with these settings asks for."""
-    send, _receive = trio.open_memory_channel[CallRecord](1)
+    send, _receive = trio.open_memory_channel[CallSid](1)
     services = CallServices(
         settings=make_settings(**settings),
         events=EventLog(Telemetry()),

@@ -12,23 +12,85 @@ import attrs
 import msgspec
 import pytest
 import trio
-from ended_calls import make_record, sid
+from ended_calls import make_record
 
-from agent.core.records import CallRecord
-from agent.core.units import CallSid
-from agent.store.spool import CORRUPT, STALE_S, Spool
+from agent.core.records import CallMetrics, CallRecord, Outcome, TimelineEvent, Turn
+from agent.core.units import CallSid, RecordingSid, StreamSid
+from agent.store.spool import CORRUPT, STALE_S, Spool, decode_record, encode_record
 from agent.store.sql.values import AnsweredCall
 
 pytestmark = pytest.mark.sockets
-RECORD = make_record()
+RECORD = CallRecord(
+    call_sid=CallSid("CA" + "1" * 32),
+    stream_sid=StreamSid("MZ" + "1" * 32),
+    direction="inbound",
+    caller="+97235550001",
+    called="+15551230002",
+    answered_at=datetime(2025, 3, 30, 0, 59, 59, 123456, UTC),
+    ended_at=datetime(2025, 3, 30, 1, 2, 3, tzinfo=UTC),
+    outcome=Outcome.CALLER_HUNG_UP,
+    reason="המתקשר ניתק",
+    turns=(
+        Turn("agent", "item_1", "שלום, במה אפשר לעזור?", "שלום", 120, 2400, 800, interrupted=True),
+        Turn(
+            "caller", "item_2", 'אני צריך "אינסטלטור"', 'אני צריך "אינסטלטור"', 900, 1500, 1500, interrupted=False
+        ),
+    ),
+    metrics=CallMetrics(
+        duration_ms=124_000,
+        barge_in_events=1,
+        fps=50.0,
+        max_gap_ms=None,
+        first_audio_ms=310,
+        turn_latencies_ms=(480, 520),
+        frames_in=6200,
+        frames_out=3000,
+        frames_dropped=0,
+        reconnects=0,
+        stalls=0,
+        events={"BARGE_IN": 1},
+    ),
+    recording_sid=RecordingSid("RE" + "1" * 32),
+    dtmf="12#",
+    timeline=(TimelineEvent(1020, "BARGE_IN", {"heard_ms": 800, "text": "שלום"}),),
+)
 NAME = str(RECORD.call_sid)
 ANSWERED = AnsweredCall(
-    sid(1), "default", "inbound", "+15551234567", "+15550000000", datetime(2026, 3, 1, tzinfo=UTC), uuid4()
+    NAME, "default", "inbound", "+15551234567", "+15550000000", datetime(2026, 3, 1, tzinfo=UTC), uuid4()
 )
 
 
 def files_in(directory: Path, pattern: str) -> list[Path]:
     return [path for path in directory.rglob(pattern) if path.is_file()]
+
+
+def test_a_record_survives_the_disk_and_stays_readable() -> None:
+    encoded = encode_record(RECORD)
+    assert decode_record(encoded) == RECORD
+    assert "שלום" in encoded.decode()
+    assert encoded.count(b"\n") > 20, "indented, for people"
+
+
+def test_an_empty_record_survives_too() -> None:
+    record = attrs.evolve(RECORD, turns=(), recording_sid=None, timeline=(), dtmf="")
+    assert decode_record(encode_record(record)) == record
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"[]", encode_record(RECORD).replace(b"caller_hung_up", b"vanished")]
+)
+def test_what_is_no_record_is_refused(raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_record(raw)
+
+
+@pytest.mark.parametrize("nasty", ["a\0b", "a\ud800b"])
+def test_no_text_loses_a_record(tmp_path: Path, nasty: str) -> None:
+    """UTF-8 has no halves of surrogate pairs, but a model, or a tool of somebody's, may."""
+    record = attrs.evolve(RECORD, reason=nasty, timeline=(TimelineEvent(1, "TOOL", {nasty: nasty}),))
+    kept = decode_record(Spool(tmp_path)._save(record).read_bytes())
+    text = nasty.replace("\ud800", "?")
+    assert kept == attrs.evolve(RECORD, reason=text, timeline=(TimelineEvent(1, "TOOL", {text: text}),))
 
 
 async def test_st_4_a_saved_record_waits_until_the_database_has_it(tmp_path: Path) -> None:
@@ -194,3 +256,61 @@ async def test_odd_call_sids_stay_inside_and_are_found_again(tmp_path: Path, cal
     [name] = await spool.waiting()
     assert await spool.load(name) == record
     assert {path.parent.name for path in files_in(tmp_path, "*")} == {"calls", "spool"}
+
+
+async def test_st_4_the_file_is_synced_before_it_has_its_name_and_the_directory_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader sees a whole record or none, and so does the machine after a power cut."""
+    spool = Spool(tmp_path)
+    path = spool.path_of(RECORD.call_sid)
+    synced: list[tuple[bool, bool]] = []
+    fsync = os.fsync
+
+    def observed(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").resolve().is_dir(), path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    with trio.fail_after(10):
+        await spool.save(RECORD)
+    assert synced == [(True, False), (False, False), (True, True)], "the mark, the record, its name"
+
+
+async def test_saving_again_replaces_the_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with trio.fail_after(10):
+        await spool.save(RECORD)
+        path = await spool.save(attrs.evolve(RECORD, reason="later"))
+    assert decode_record(path.read_bytes()).reason == "later"
+
+
+async def test_a_disk_that_fails_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "calls").write_text("a file where the directory should be")
+    with pytest.raises(OSError, match="exists"):
+        await Spool(tmp_path).save(RECORD)
+
+
+@pytest.mark.parametrize(
+    "call_sid",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "a/b",
+        "a\\b",
+        "nul\x00l",
+        "CA 1\n",
+        "שלום",
+        "x.json",
+        "-_-",
+    ],
+)
+def test_odd_call_sids_name_a_file_inside_the_directory(tmp_path: Path, call_sid: str) -> None:
+    path = Spool(tmp_path).path_of(CallSid(call_sid))
+    assert path.parent == tmp_path / "calls"
+    assert path.resolve().parent == (tmp_path / "calls").resolve()
+    assert path.suffix == ".json"
+    assert path.stem

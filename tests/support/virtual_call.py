@@ -22,6 +22,7 @@ from agent.core.records import CallRecord
 from agent.core.settings import Settings, load_settings
 from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
+from agent.core.units import CallSid
 from agent.model.session import Connector
 from agent.postcall import PostCallChannel
 from agent.sim.carrier.rest.memory import MemoryRest
@@ -67,7 +68,7 @@ class FakeServices:
         [record] = self.records.saved
         return record
 
-    def handed_over(self) -> list[CallRecord]:
+    def handed_over(self) -> list[CallSid]:
         """What arrived in the post-call channel."""
         arrived = []
         while self.channel.service_end.statistics().current_buffer_used:

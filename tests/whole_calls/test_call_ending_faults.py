@@ -105,6 +105,7 @@ async def test_a_record_that_cannot_be_kept_is_in_the_log_whole(
     assert lost["record"]["outcome"] is Outcome.CALLER_HUNG_UP
     assert lost["record"]["metrics"]["frames_out"] == 150
     assert services.handed_over() == []
+    assert not [entry for entry in logged if entry["event"] == "CALL_ENDED"]
     assert services.calls.active == {}
 
 
@@ -113,7 +114,7 @@ async def test_a_hand_over_that_fails_is_said_and_the_record_is_durable(
     autojump_clock: MockClock, logged: Any, *, full: bool
 ) -> None:
     """Nobody takes the record: RECORD_NOT_HANDED_OVER names the call; the record itself is on disk."""
-    send, receive = trio.open_memory_channel[CallRecord](0)
+    send, receive = trio.open_memory_channel[CallSid](0)
     async with open_one_call(ScriptedRealtime([SHORT])) as (services, stream, leg):
         services.calls.hand_over = send
         if not full:
@@ -127,6 +128,26 @@ async def test_a_hand_over_that_fails_is_said_and_the_record_is_durable(
     assert services.calls.active == {}
     send.close()
     receive.close()
+
+
+async def test_a_call_whose_record_is_durable_is_logged_as_ended(autojump_clock: MockClock, logged: Any) -> None:
+    """CALL_ENDED, once: how, why, how long, and what was said."""
+    async with open_one_call(ScriptedRealtime([SHORT])) as (services, stream, leg):
+        await stream.until_heard_ms(800)
+        await stream.hang_up()
+        await leg.over.wait()
+    [ended] = [entry for entry in logged if entry["event"] == "CALL_ENDED"]
+    record = record_of(services)
+    assert ended == {
+        "event": "CALL_ENDED",
+        "log_level": "info",
+        "call": CALL_SID,
+        "outcome": "caller_hung_up",
+        "reason": record.reason,
+        "duration_ms": record.metrics.duration_ms,
+        "turns": 1,
+        "barge_in_events": 0,
+    }
 
 
 async def test_a_server_that_stops_ends_its_calls_in_order(autojump_clock: MockClock) -> None:
@@ -318,7 +339,7 @@ def test_st_1_a_connection_cancelled_from_outside_ends_whole() -> None:
         assert over_s - instrument.struck_s <= 8.0, where
         record = record_of(services)
         assert record.outcome in (Outcome.SERVER_STOPPED, Outcome.AGENT_HUNG_UP, Outcome.CARRIER_LOST), where
-        assert [kept.call_sid for kept in services.handed_over()] == [CALL_SID], where
+        assert services.handed_over() == [CALL_SID], where
         assert services.rest.hung_up == [CALL_SID], where
         assert stream.protocol_errors == [], where
         assert stream.close_code in (1000, 1006), where

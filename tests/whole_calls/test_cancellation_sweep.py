@@ -143,7 +143,7 @@ def test_st_1_a_call_cancelled_at_any_checkpoint_ends_whole(shard: int) -> None:
         record = services.record
         assert instrument.cancelled_at_s is not None, where
         assert over_s - instrument.cancelled_at_s <= GRACE_S, where
-        assert [entry.call_sid for entry in services.handed_over()] == [CALL_SID], where
+        assert services.handed_over() == [CALL_SID], where
         assert record.outcome in (Outcome.SERVER_STOPPED, Outcome.AGENT_HUNG_UP), where
         assert services.rest.hung_up == [CALL_SID], where
         assert not [entry for entry in stream.wire if entry.kind == "malformed"], where

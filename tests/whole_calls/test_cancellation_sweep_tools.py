@@ -23,7 +23,7 @@ def is_whole(services: FakeServices, where: str) -> None:
     record = services.record
     desk = DESKS[-1]
     assert [new.tool_call_id for new, _ in desk.made] == desk.begun, where
-    assert [entry.call_sid for entry in services.handed_over()] == [CALL_SID], where
+    assert services.handed_over() == [CALL_SID], where
     transferred = record.outcome is Outcome.TRANSFERRED
     assert transferred or record.outcome is Outcome.SERVER_STOPPED, where
     assert services.rest.hung_up == ([] if transferred else [CALL_SID]), where

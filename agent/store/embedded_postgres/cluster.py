@@ -18,6 +18,7 @@ import attrs
 import psutil
 from psycopg.pq import PGconn, Ping
 
+from agent.core.durable import sync_directory
 from agent.core.errors import DatabaseError
 from agent.store.embedded_postgres.programs import Programs, find_programs
 from agent.store.embedded_postgres.sharing import (
@@ -30,7 +31,6 @@ from agent.store.embedded_postgres.sharing import (
 )
 from agent.store.embedded_postgres.socket_place import find_socket_dir, make_socket_dir, remove_socket_dir
 from agent.store.embedded_postgres.system_user import let_through, runner_for
-from agent.store.record_store import sync_directory
 
 START_S: Final = 60
 """How long a start may take; 0.1 to 0.3 s are usual, the recovery after a crash of the machine is longer."""
