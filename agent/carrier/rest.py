@@ -18,6 +18,7 @@ from twilio.base.exceptions import TwilioException, TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
+from typing_extensions import override
 
 from agent.carrier import twiml
 from agent.core.errors import CarrierError
@@ -71,7 +72,7 @@ class _RebasedHttpClient:
 
 
 @attrs.define(eq=False)
-class TwilioRest:
+class TwilioRest(CarrierRest):
     """``CarrierRest`` on Twilio, and what the command line asks besides.
 
     ``number`` is the one our outbound calls come from; ``recording_callback`` the URL that is told how recordings
@@ -83,9 +84,8 @@ class TwilioRest:
     recording_callback: str = ""
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(REST_THREADS))
 
+    @override
     async def hang_up(self, call_sid: CallSid) -> None:
-        """See CarrierRest."""
-
         def complete() -> None:
             try:
                 self._client.calls(call_sid).update(status="completed")
@@ -95,17 +95,17 @@ class TwilioRest:
 
         await self._write(f"hanging up {call_sid}", complete)
 
+    @override
     async def transfer(self, call_sid: CallSid, number: str) -> None:
-        """See CarrierRest. By new TwiML for the call: ``<Dial>``."""
+        """By new TwiML for the call: ``<Dial>``."""
 
         def dial() -> None:
             self._client.calls(call_sid).update(twiml=twiml.dial(number))
 
         await self._write(f"transferring {call_sid} to {number}", dial)
 
+    @override
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
-        """See CarrierRest."""
-
         def record() -> str:
             told = {
                 "recording_status_callback": self.recording_callback,

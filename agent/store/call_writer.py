@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import attrs
 import psycopg
 import trio
+from typing_extensions import override
 
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
@@ -45,23 +46,23 @@ class Journal(Protocol):
 
 
 @attrs.frozen
-class StoreJournal:
+class StoreJournal(Journal):
     """``Journal`` on the database."""
 
     database: Database
 
+    @override
     async def call_answered(self, call: AnsweredCall) -> None:
-        """See Journal."""
         async with self.database.connection() as connection:
             await call_answered(connection, call)
 
+    @override
     async def save_turn(self, call_sid: str, turn: Turn) -> None:
-        """See Journal."""
         async with self.database.connection() as connection:
             await save_turn(connection, call_sid, turn)
 
+    @override
     async def heartbeat(self, server_id: UUID) -> None:
-        """See Journal."""
         async with self.database.connection() as connection:
             await heartbeat(connection, server_id)
 

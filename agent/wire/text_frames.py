@@ -12,6 +12,7 @@ import os
 from collections.abc import Generator
 from typing import Final
 
+from typing_extensions import override
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import Event, Message, TextMessage
@@ -44,8 +45,8 @@ class ShortcutConnection(WSConnection):
         """Whether the peer is within a fragmented message."""
         self._sending_fragments = False
 
+    @override
     def send(self, event: Event) -> bytes:
-        """See WSConnection.send."""
         if isinstance(event, Message):
             whole = event.message_finished and not self._sending_fragments
             if whole and type(event) is TextMessage and self.state is ConnectionState.OPEN:
@@ -53,8 +54,9 @@ class ShortcutConnection(WSConnection):
             self._sending_fragments = not event.message_finished
         return super().send(event)
 
+    @override
     def receive_data(self, data: bytes | bytearray | None) -> None:
-        """See WSConnection.receive_data; frames are looked at in ``events``."""
+        """Frames are looked at in ``events``."""
         if data is None:
             super().receive_data(None)
         elif self._head is None:
@@ -62,8 +64,8 @@ class ShortcutConnection(WSConnection):
         else:
             self._receive_head(data)
 
+    @override
     def events(self) -> Generator[Event, None, None]:
-        """See WSConnection.events."""
         yield from super().events()
         while self._waiting and self.state is not ConnectionState.CONNECTING:
             text = self._take_text()

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 import trio_websocket as tws
+from typing_extensions import override
 from wsproto import ConnectionType
 
 from agent.core.errors import SocketClosedError
@@ -68,7 +69,7 @@ class MessageSocket(Protocol):
 
 
 @attrs.define(eq=False)
-class TrioWebSocket:
+class TrioWebSocket(MessageSocket):
     """``MessageSocket`` on trio-websocket."""
 
     _connection: tws.WebSocketConnection
@@ -79,16 +80,16 @@ class TrioWebSocket:
         """The request target, as the peer asked for it."""
         return str(self._connection.path)
 
+    @override
     async def receive(self) -> str | bytes:
-        """See MessageSocket."""
         try:
             message: str | bytes = await self._connection.get_message()
         except tws.ConnectionClosed as closed:
             raise closed_error(closed) from None
         return message
 
+    @override
     async def send(self, message: str, may_send: SendCheck | None = None) -> bool:
-        """See MessageSocket."""
         stream = self._stream
         stream.may_send, stream.refused = may_send, False
         try:
@@ -99,15 +100,15 @@ class TrioWebSocket:
             stream.may_send = None
         return not stream.refused
 
+    @override
     async def ping(self) -> None:
-        """See MessageSocket."""
         try:
             await self._connection.ping()
         except tws.ConnectionClosed as closed:
             raise closed_error(closed) from None
 
+    @override
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
-        """See MessageSocket."""
         cancelled = trio.current_effective_deadline() == float("-inf")
         with trio.move_on_after(CANCELLED_CLOSE_GRACE_S if cancelled else CLOSE_GRACE_S, shield=True):
             await self._connection.aclose(code, reason or None)

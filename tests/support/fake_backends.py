@@ -17,7 +17,7 @@ from agent.core.records import Turn
 from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.analysis.extraction import Extraction, Line, RuleAnalyst
+from agent.pipeline.analysis.extraction import Extraction, Line, extract_by_rules, summarise_by_rules
 from agent.pipeline.backends import Backends
 from agent.pipeline.recording.download import Media, RecordingState
 from agent.pipeline.recording.wav_format import write_head
@@ -117,12 +117,12 @@ class MemoryAnalyst:
     async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
         """See Analyst."""
         await self.summary.strike()
-        return await RuleAnalyst().summarise(conversation, tenant)
+        return summarise_by_rules(conversation, tenant)
 
     async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
         """See Analyst."""
         await self.extraction.strike()
-        return await RuleAnalyst().extract(conversation, tenant)
+        return extract_by_rules(conversation, tenant)
 
 
 @attrs.define(eq=False)

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import attrs
 import phonenumbers
 from msgspec import Meta
+from typing_extensions import override
 
 from agent.call.tools.declare import Tool, ToolCall, make_tool
 from agent.core.errors import ToolError
@@ -46,33 +47,33 @@ class ToolDesk(Protocol):
 
 
 @attrs.frozen
-class StoreDesk:
+class StoreDesk(ToolDesk):
     """``ToolDesk`` on the database."""
 
     database: Database
 
+    @override
     async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
-        """See ToolDesk."""
         async with self.database.connection() as connection:
             return await add_appointment(connection, new)
 
+    @override
     async def update_lead(self, update: LeadUpdate) -> int:
-        """See ToolDesk."""
         async with self.database.connection() as connection:
             return await upsert_lead(connection, update)
 
+    @override
     async def find_lead(self, tenant_id: str, phone: str) -> LeadRow | None:
-        """See ToolDesk."""
         async with self.database.connection() as connection:
             return await find_lead(connection, tenant_id, phone)
 
+    @override
     async def appointments(self, tenant_id: str, phone: str) -> list[AppointmentRow]:
-        """See ToolDesk."""
         async with self.database.connection() as connection:
             return await appointments_of(connection, tenant_id, phone)
 
+    @override
     async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
-        """See ToolDesk."""
         async with self.database.connection() as connection:
             return await earlier_calls(connection, tenant_id, phone)
 

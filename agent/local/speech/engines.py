@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import trio
+from typing_extensions import override
 
 from agent.local.speech.listening import Vad
 
@@ -36,7 +37,7 @@ class Engines(Protocol):
 
 
 @attrs.define(eq=False)
-class LoadedEngines:
+class LoadedEngines(Engines):
     """The real networks of the ``[local]`` extra."""
 
     _stt: WhisperStt
@@ -54,24 +55,24 @@ class LoadedEngines:
         SileroVad()
         return cls(WhisperStt.load(), HibariTts.load())
 
+    @override
     def make_vad(self) -> Vad:
-        """See Engines."""
         from agent.local.speech.vad import SileroVad  # noqa: PLC0415  (loaded by ``load``)
 
         return SileroVad()
 
+    @override
     async def transcribe(self, ulaw: bytes) -> str:
-        """See Engines."""
         return await trio.to_thread.run_sync(
             self._stt.transcribe, ulaw, abandon_on_cancel=True, limiter=self._stt_limiter
         )
 
+    @override
     def sentences(self, text: str) -> list[str]:
-        """See Engines."""
         return self._tts.sentences(text)
 
+    @override
     async def speak(self, sentence: str, voice: str) -> bytes:
-        """See Engines."""
         return await trio.to_thread.run_sync(
             self._tts.speak, sentence, voice, abandon_on_cancel=True, limiter=self._tts_limiter
         )

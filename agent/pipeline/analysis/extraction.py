@@ -75,22 +75,6 @@ class Analyst(Protocol):
         """The particulars of the call. Raises and is cancelled as ``summarise``."""
 
 
-@attrs.frozen
-class RuleAnalyst:
-    """``Analyst`` by rules alone: needs no key and no network, and never fails.
-
-    It takes 5 ms over a hundred lines, all in one go; beside calls use the one of ``openai_rest.open_analyst``.
-    """
-
-    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
-        """See Analyst."""
-        return summarise_by_rules(conversation, tenant)
-
-    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
-        """See Analyst."""
-        return extract_by_rules(conversation, tenant)
-
-
 def conversation_of(turns: Iterable[Turn]) -> tuple[Line, ...]:
     """The lines of a call's transcript: what the caller said and what was heard of the agent."""
     return tuple(

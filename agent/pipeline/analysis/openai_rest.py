@@ -14,6 +14,7 @@ import attrs
 import openai
 import stamina
 import trio
+from typing_extensions import override
 
 from agent.core.errors import ProviderError
 from agent.core.settings import Settings
@@ -43,21 +44,23 @@ _OTHERWISE: Final = "check OPENAI_BASE_URL and AGENT_SUMMARY_MODEL"
 
 
 @attrs.define(eq=False)
-class OpenAiAnalyst:
+class OpenAiAnalyst(Analyst):
     """``Analyst`` by the Responses API with ``model``; ``client`` is closed by whoever opened it."""
 
     client: openai.AsyncOpenAI
     model: str
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
+    @override
     async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
-        """See Analyst. Takes ANALYSIS_S at most."""
+        """Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return ""
         return read_summary(await self._ask(summary_request, conversation, tenant))
 
+    @override
     async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
-        """See Analyst. Takes ANALYSIS_S at most."""
+        """Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return Extraction()
         return read_extraction(await self._ask(extraction_request, conversation, tenant), tenant)
@@ -94,19 +97,19 @@ class OpenAiAnalyst:
 
 
 @attrs.define(eq=False)
-class ThreadedRules:
+class ThreadedRules(Analyst):
     """``Analyst`` by rules in a thread: a long call takes them 50 ms, which calls must not wait for (ST-3)."""
 
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
+    @override
     async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
-        """See Analyst."""
         return await trio.to_thread.run_sync(
             summarise_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
         )
 
+    @override
     async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
-        """See Analyst."""
         return await trio.to_thread.run_sync(
             extract_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
         )

@@ -18,11 +18,12 @@ import attrs
 import httpx
 import msgspec
 import trio
+from typing_extensions import override
 
 from agent.core.errors import CarrierError, StepDeadError
 from agent.core.settings import Settings
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.recording.download import Media, RecordingState
+from agent.pipeline.recording.download import Media, RecordingSource, RecordingState
 
 TWILIO_DOMAINS: Final = ("twilio.com", "twiliocdn.com")
 CONNECT_S: Final = 10.0
@@ -59,7 +60,7 @@ class _Recordings(msgspec.Struct):
 
 
 @attrs.define(eq=False)
-class TwilioRecordings:
+class TwilioRecordings(RecordingSource):
     """``RecordingSource`` on Twilio. Made by ``open_twilio_recordings``."""
 
     _client: httpx.AsyncClient = attrs.field(repr=False)
@@ -67,29 +68,31 @@ class TwilioRecordings:
     _account: str
     _auth: httpx.BasicAuth = attrs.field(repr=False)
 
+    @override
     async def recording_of(self, call_sid: CallSid) -> RecordingState | None:
-        """See RecordingSource."""
         body = await self._get_json(f"Calls/{quote(call_sid, safe='')}/Recordings.json")
         if body is None:
             return None
         found = _decode(body, _Recordings).recordings
         return RecordingState(RecordingSid(found[0].sid), found[0].status) if found else None
 
+    @override
     async def recording_state(self, recording_sid: RecordingSid) -> RecordingState | None:
-        """See RecordingSource."""
         body = await self._get_json(f"{self._resource(recording_sid)}.json")
         return RecordingState(recording_sid, _decode(body, _Recording).status) if body is not None else None
 
+    @override
     async def delete_recording(self, recording_sid: RecordingSid) -> None:
-        """See RecordingSource. A cancel may come before or after the deletion: repeat it."""
+        """A cancel may come before or after the deletion: repeat it."""
         path = f"{self._resource(recording_sid)}.json"
         async with self._answer("DELETE", self._url(path), {}) as response:
             if response.status_code not in _GONE:
                 _check(response, f"deleting {recording_sid}")
 
     @asynccontextmanager
+    @override
     async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[Media]:
-        """See RecordingSource. Both channels are asked for; a recording that has one comes with one."""
+        """Both channels are asked for; a recording that has one comes with one."""
         path = f"{self._resource(recording_sid)}.wav"
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
         for channels in (2, 1):

@@ -17,10 +17,11 @@ from typing import Final
 import attrs
 import msgspec
 import trio
+from typing_extensions import override
 
 from agent.core.errors import ProviderError, StepDeadError
 from agent.core.records import Turn
-from agent.pipeline.transcription.transcription import Transcription, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import Transcriber, Transcription, Utterance, make_transcription
 
 MODULE: Final = "agent.local.speech.transcribing"
 """What the process runs."""
@@ -47,13 +48,14 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 @attrs.define(eq=False)
-class LocalTranscriber:
+class LocalTranscriber(Transcriber):
     """``Transcriber`` by Silero VAD and Whisper; recordings wait for each other."""
 
     _turnstile: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
+    @override
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
-        """See Transcriber; ``language`` is of no use here. A cancel kills the process."""
+        """``language`` is of no use here. A cancel kills the process."""
         del language
         said: dict[int, list[Utterance]] = {}
         async with self._turnstile, _open_process(path) as process, aclosing(_lines(process)) as lines:

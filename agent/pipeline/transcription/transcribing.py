@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
 import openai
 import stamina
 import trio
+from typing_extensions import override
 
 from agent.core.errors import ProviderError
 from agent.core.records import Turn
@@ -21,7 +22,7 @@ from agent.core.settings import Settings
 from agent.pipeline.openai_client import judged, open_openai_client, retry_soon
 from agent.pipeline.transcription.local_transcribing import LocalTranscriber
 from agent.pipeline.transcription.talk_spans import Piece, has_sound, plan_pieces
-from agent.pipeline.transcription.transcription import Transcription, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import Transcriber, Transcription, Utterance, make_transcription
 from agent.pipeline.transcription.wav_reading import WavFile, open_wav
 
 __all__ = ["LocalTranscriber", "OpenAiTranscriber", "Transcriber", "open_transcriber"]
@@ -50,18 +51,6 @@ _OTHERWISE: Final = "the recording or AGENT_RECORDING_MODEL is not accepted"
 _T = TypeVar("_T")
 
 
-class Transcriber(Protocol):
-    """Writes down recordings."""
-
-    async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
-        """What was said in a WAV file of one or two channels.
-
-        ``language`` (ISO 639-1, empty: detect) is what is spoken; ``turns``, what the call itself knows, tell
-        whose channel is whose. Raises ProviderError or OSError when another attempt may do better, StepDeadError
-        when none can. A cancel leaves no request, process or file behind.
-        """
-
-
 class _Segment(msgspec.Struct):
     start: float
     end: float
@@ -79,15 +68,15 @@ class _Text(msgspec.Struct):
 
 
 @attrs.define(eq=False)
-class OpenAiTranscriber:
+class OpenAiTranscriber(Transcriber):
     """``Transcriber`` on OpenAI's audio API, one request after the other; silence is not sent."""
 
     client: openai.AsyncOpenAI
     model: str
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
 
+    @override
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
-        """See Transcriber."""
         wav = await self._run(open_wav, path)
         levels = await self._run(wav.levels)
         limits = _WITH_TIMES if self.model == _SEGMENTING else _WITHOUT_TIMES

@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 
@@ -63,6 +64,18 @@ class Transcription:
     def as_json(self) -> dict[str, Any]:
         """For the ledger: plain lists and dictionaries."""
         return {**attrs.asdict(self), "segments": [attrs.asdict(segment) for segment in self.segments]}
+
+
+class Transcriber(Protocol):
+    """Writes down recordings."""
+
+    async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
+        """What was said in a WAV file of one or two channels.
+
+        ``language`` (ISO 639-1, empty: detect) is what is spoken; ``turns``, what the call itself knows, tell
+        whose channel is whose. Raises ProviderError or OSError when another attempt may do better, StepDeadError
+        when none can. A cancel leaves no request, process or file behind.
+        """
 
 
 def make_transcription(

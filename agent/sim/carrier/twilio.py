@@ -20,10 +20,11 @@ import httpx
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from typing_extensions import override
 
 from agent.core.errors import AgentError
 from agent.sim.carrier.dialling import Caller, parse_twiml
-from agent.sim.carrier.rest.api import ENDED, RestApi
+from agent.sim.carrier.rest.api import ENDED, CallDesk, RestApi
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
@@ -75,7 +76,7 @@ class SimulatedCall:
 
 
 @attrs.define(eq=False, kw_only=True)
-class SimulatedTwilio:
+class SimulatedTwilio(CallDesk):
     """One account. Made by ``open_simulated_twilio``."""
 
     account_sid: str
@@ -130,21 +131,21 @@ class SimulatedTwilio:
 
     # What the REST API asks.
 
+    @override
     def status_of(self, call_sid: str) -> str | None:
-        """See CallDesk."""
         call = self.calls.get(call_sid)
         return call.status if call else None
 
+    @override
     async def complete(self, call_sid: str) -> None:
-        """See CallDesk."""
         call = self.calls[call_sid]
         call.hang_up_at_birth = True
         if call.stream is not None:
             self._tasks.start_soon(call.stream.hang_up)
         await trio.lowlevel.checkpoint()
 
+    @override
     def dial(self, form: dict[str, str]) -> str:
-        """See CallDesk."""
         events = form.get("StatusCallbackEvent", "completed")
         call = SimulatedCall(
             sid=f"CA{secrets.token_hex(16)}",
@@ -161,8 +162,8 @@ class SimulatedTwilio:
         self._tasks.start_soon(self._ring, call)
         return call.sid
 
+    @override
     def describe(self, call_sid: str) -> dict[str, Any]:
-        """See CallDesk."""
         call = self.calls[call_sid]
         return {
             "sid": call.sid,
@@ -173,8 +174,8 @@ class SimulatedTwilio:
             "to": call.to,
         }
 
+    @override
     def record(self, call_sid: str, form: dict[str, str]) -> SimulatedRecording:
-        """See CallDesk."""
         recording = self.recordings.start(
             call_sid,
             2 if form.get("RecordingChannels") == "dual" else 1,

@@ -20,7 +20,6 @@ from agent.pipeline.analysis.extraction import (
     LONGEST_SUMMARY,
     Extraction,
     Line,
-    RuleAnalyst,
     clean,
     conversation_of,
     cut,
@@ -225,12 +224,6 @@ def test_the_conversation_is_what_was_heard() -> None:
         Turn("caller", "c", "", "", 2500, 100, 100, interrupted=False),
     ]
     assert conversation_of(turns) == (Line("agent", "Hello,", 0.0), Line("caller", "Wait", 1.5))
-
-
-async def test_the_analyst_needs_nobody() -> None:
-    analyst = RuleAnalyst()
-    assert (await analyst.extract(call("Hi", "I live in York"), TENANT)).city == "York"
-    assert "I live in York" in await analyst.summarise(call("Hi", "I live in York"), TENANT)
 
 
 # Whoever found it

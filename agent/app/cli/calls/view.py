@@ -71,15 +71,6 @@ def tell_call(view: CallView, now: datetime, zone: tzinfo | None = None) -> Rend
     return Group(*[part for whole in parts for part in (whole, "")][:-1])
 
 
-def postcall_words(view: CallView) -> str:
-    """What is to be said of the post-call work in one line."""
-    by_state: dict[str, list[str]] = {}
-    for row in view.steps:
-        by_state.setdefault(row.state, []).append(row.step)
-    parts = [f"{state}: {', '.join(steps)}" for state, steps in by_state.items() if state != "done"]
-    return "; ".join(parts) or ("every step is done" if view.steps else "nothing yet: the call goes on")
-
-
 def other_party(call: CallLine) -> str:
     """The number at the other end: who called, or who was called."""
     return (call.caller if call.direction == "inbound" else call.called) or "(withheld)"

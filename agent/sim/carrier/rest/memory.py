@@ -21,10 +21,12 @@ from typing import Literal
 import attrs
 import httpx
 import trio
+from typing_extensions import override
 
+from agent.carrier.rest import CarrierRest
 from agent.core.errors import CarrierError, StepDeadError
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.recording.download import Media, RecordingState
+from agent.pipeline.recording.download import Media, RecordingSource, RecordingState
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
@@ -52,7 +54,7 @@ class MemoryRequest:
 
 
 @attrs.define(eq=False, kw_only=True)
-class MemoryRest:
+class MemoryRest(CarrierRest, RecordingSource):
     """``CarrierRest`` that takes ``delay_s`` for each request, remembers it, and fails on demand.
 
     A cancel does not take a request back: it was made, as it is with the real one.
@@ -71,6 +73,7 @@ class MemoryRest:
     """Where calls were taken."""
     kept: Recordings = attrs.field(factory=Recordings)
 
+    @override
     async def hang_up(self, call_sid: CallSid) -> None:
         """End the call, and its stream if it is known here. Raises CarrierError on demand."""
         await self._request("hang_up", call_sid)
@@ -79,6 +82,7 @@ class MemoryRest:
         if stream is not None:
             await stream.hang_up()
 
+    @override
     async def transfer(self, call_sid: CallSid, number: str) -> None:
         """Take the call from us, which ends its stream. Raises CarrierError on demand.
 
@@ -91,6 +95,7 @@ class MemoryRest:
             if stream is not None:
                 await stream.hang_up()
 
+    @override
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
         """Start a recording. Raises CarrierError on demand."""
         await self._request("start_recording", call_sid)
@@ -110,21 +115,22 @@ class MemoryRest:
 
     # RecordingSource
 
+    @override
     async def recording_of(self, call_sid: CallSid) -> RecordingState | None:
-        """See RecordingSource."""
         await self._request("recording_of", call_sid)
         found = self.kept.of_call(call_sid)
         return self._state(found[0]) if found else None
 
+    @override
     async def recording_state(self, recording_sid: RecordingSid) -> RecordingState | None:
-        """See RecordingSource."""
         await self._request("recording_state", recording_sid)
         found = self.kept.by_sid.get(recording_sid)
         return self._state(found) if found else None
 
     @asynccontextmanager
+    @override
     async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[Media]:
-        """See RecordingSource. Of the faults those of the file itself are obeyed, not those of HTTP."""
+        """Of the faults those of the file itself are obeyed, not those of HTTP."""
         await self._request("open_media", recording_sid)
         recording = self.kept.by_sid.get(recording_sid)
         if recording is None or self._state(recording).status != "completed":
@@ -143,8 +149,8 @@ class MemoryRest:
 
         yield Media(begin, recording.size, recording.etag, chunks)
 
+    @override
     async def delete_recording(self, recording_sid: RecordingSid) -> None:
-        """See RecordingSource."""
         await self._request("delete_recording", recording_sid)
         self.kept.delete(recording_sid)
 

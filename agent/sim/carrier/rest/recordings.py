@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, Protocol
 
 import attrs
 import trio
+from typing_extensions import override
 
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.core.units import SAMPLE_RATE_HZ, ULAW_SILENCE
@@ -43,42 +44,42 @@ class Sound(Protocol):
 
 
 @attrs.frozen
-class UlawSound:
+class UlawSound(Sound):
     """Sound kept as mu-law, a channel each; the shorter is filled up with silence."""
 
     ulaw: tuple[bytes, ...] = attrs.field(repr=False)
 
     @property
+    @override
     def channels(self) -> int:
-        """See Sound."""
         return len(self.ulaw)
 
     @property
+    @override
     def frames(self) -> int:
-        """See Sound."""
         return max(map(len, self.ulaw), default=0)
 
+    @override
     def read(self, start: int, end: int) -> bytes:
-        """See Sound."""
         silence = bytes([ULAW_SILENCE])
         sides = [ulaw_to_pcm16(side[start:end].ljust(end - start, silence)).tobytes() for side in self.ulaw]
         return _interleave(sides)
 
 
 @attrs.frozen
-class GeneratedSound:
+class GeneratedSound(Sound):
     """A tone of 200 ms each second on each channel in turn, for as long as wanted."""
 
     seconds: float
     channels: int = 2
 
     @property
+    @override
     def frames(self) -> int:
-        """See Sound."""
         return round(self.seconds * SAMPLE_RATE_HZ)
 
+    @override
     def read(self, start: int, end: int) -> bytes:
-        """See Sound."""
         beep = (b"\x00\x20" * 8 + b"\x00\xe0" * 8) * (SAMPLE_RATE_HZ // 80)
         silence = bytes(SAMPLE_RATE_HZ * SAMPLE_BYTES - len(beep))
         first = start // SAMPLE_RATE_HZ
