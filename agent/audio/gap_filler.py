@@ -22,7 +22,6 @@ FILL_AT_MOST_MS: Final = 1000
 class GapFiller:
     """How much silence is owed to the model."""
 
-    filled_ms: int = 0
     _expected_ms: int | None = None
     _last_s: float | None = None
     _ahead_ms: int = 0
@@ -37,7 +36,7 @@ class GapFiller:
         hole = timestamp_ms - expected - ahead
         if hole <= JUMP_MS:
             return 0
-        return self._fill(min(hole, FILL_AT_MOST_MS))
+        return min(hole, FILL_AT_MOST_MS)
 
     def silence_due(self, now: float) -> int:
         """No audio came: the milliseconds of silence to send now. Ask while the caller is held to be speaking."""
@@ -48,8 +47,4 @@ class GapFiller:
             return 0
         missing = min(missing, FILL_AT_MOST_MS - self._ahead_ms)
         self._ahead_ms += missing
-        return self._fill(missing)
-
-    def _fill(self, silence_ms: int) -> int:
-        self.filled_ms += silence_ms
-        return silence_ms
+        return missing

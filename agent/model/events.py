@@ -22,8 +22,6 @@ from agent.core.units import ItemId, ResponseId
 class SessionCreated:
     """The session is open, with the provider's defaults."""
 
-    session_id: str
-
 
 @attrs.frozen
 class SessionUpdated:
@@ -206,10 +204,6 @@ class _Item(msgspec.Struct):
     type: str = ""
 
 
-class _Session(msgspec.Struct):
-    id: str = ""
-
-
 class _Event(msgspec.Struct):
     type: str
     response_id: str = ""
@@ -224,7 +218,6 @@ class _Event(msgspec.Struct):
     arguments: str = ""
     response: _Response | None = None
     item: _Item | None = None
-    session: _Session | None = None
     error: _ErrorBody | None = None
 
 
@@ -318,7 +311,7 @@ _BUILDERS: Final[Mapping[str, Callable[[_Event], ModelEvent]]] = {
         _item_id(event), event.error.message if event.error else ""
     ),
     "conversation.item.truncated": lambda event: ItemTruncated(_item_id(event), event.audio_end_ms),
-    "session.created": lambda event: SessionCreated(event.session.id if event.session else ""),
+    "session.created": lambda _: SessionCreated(),
     "session.updated": lambda _: SessionUpdated(),
     "error": _error,
 }

@@ -288,7 +288,7 @@ def test_text_of_an_unknown_answer_is_nobodys() -> None:
 
 def test_events_that_mean_nothing_here_change_nothing() -> None:
     talk = Talk()
-    for event in (model.OtherEvent("rate_limits.updated"), model.SessionUpdated(), model.SessionCreated("s")):
+    for event in (model.OtherEvent("rate_limits.updated"), model.SessionUpdated(), model.SessionCreated()):
         talk.event(event)
     assert not any(attrs.asdict(talk.effects, recurse=False).values()), "nothing was done about them"
     assert talk.conversation.idle

@@ -152,7 +152,7 @@ def test_any_text_survives_encoding(text: str, name: str, index: int, end_ms: in
 IDS = {"response_id": "resp_1", "item_id": "item_1"}
 AUDIO = b"\x00\x7f\xff" * 50
 DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
-    ({"type": "session.created", "session": {"id": "sess_1"}}, codec.SessionCreated("sess_1")),
+    ({"type": "session.created", "session": {"id": "sess_1"}}, codec.SessionCreated()),
     ({"type": "session.updated", "session": {"id": "sess_1"}}, codec.SessionUpdated()),
     (
         {"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 960},

@@ -55,7 +55,6 @@ _LEADS: Final = {
     Subject.PAYMENT: "About payment: {}",
 }
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+|\n+")
-_LIST: Final = re.compile(r",|;| and ")
 _LABEL_LINE: Final = re.compile(r"^[\s*-]*([A-Za-z ]{3,30}?)\s*:\s*(\S.*?)\s*$", re.MULTILINE)
 _BUSINESS: Final = re.compile(
     r"\b(?i:receptionist|assistant|front desk) (?:of|for|at) ((?:the |an? )?[A-Z]\w*(?: (?:and |& )?[A-Z]\w*)*)"
