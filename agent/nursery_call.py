@@ -87,7 +87,7 @@ class Call:
             playout=state.playout,
             events=events,
             policy=BargeInPolicy(settings.greeting_protect_ms),
-            transcript=Transcript(state.answered_s),
+            transcript=Transcript(state.answered_s, settings.transcribes_calls),
             meter=state.meter,
             max_answer_ms=int(settings.max_answer_s * 1000),
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
@@ -327,10 +327,7 @@ class Call:
                 state.answered_at,
             )
         )
-        for turn in transcript.turns():
-            if turn.role == "agent" or turn.complete:
-                keeper.turn(ticket.call_sid, turn)
-        transcript.listener = partial(keeper.turn, ticket.call_sid)
+        transcript.listen(partial(keeper.turn, ticket.call_sid))
 
     def _start_guest(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self.nursery.start_soon(run_guest, self.state.events, name, run, name=name)

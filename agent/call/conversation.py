@@ -30,6 +30,8 @@ from agent.playout import PlayoutClock
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
 """Stands for a caller's turn that was not transcribed when its session ended."""
+WORDS_UNKNOWN: Final = "(The caller said something here that was not transcribed.)"
+"""Stands for any of the caller's turns where nobody writes down what they say."""
 
 
 class Effects(Addressee, Protocol):
@@ -204,7 +206,7 @@ class Conversation:
 
     def _committed(self, event: model.InputCommitted, now: float) -> None:
         self.policy.speech_stopped()
-        self.transcript.caller_stopped(event.item_id, self.caller_quiet_since or now)
+        self.transcript.caller_committed(event.item_id, self.caller_quiet_since or now)
         self.turns.committed(now)
 
     def _transcribed(self, event: model.InputTranscribed, now: float) -> None:
@@ -332,7 +334,8 @@ class Conversation:
 
     def replay(self) -> list[str]:
         """What tells a new session all that was said and heard so far, and what is still to be heard."""
-        spoken = [(turn.started_ms, *_retold(turn)) for turn in self.transcript.turns()] + self._told
+        wordless = WORDS_LOST if self.transcript.live else WORDS_UNKNOWN
+        spoken = [(turn.started_ms, *_retold(turn, wordless)) for turn in self.transcript.turns()] + self._told
         for generation in self._live:
             began_s = generation.first_frame_s or generation.created_s
             spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
@@ -355,11 +358,11 @@ class Conversation:
         self.truncation.cleared(now)
 
 
-def _retold(turn: Turn) -> tuple[str, str]:
-    """Who said a turn, and the words of it that were heard."""
+def _retold(turn: Turn, wordless: str) -> tuple[str, str]:
+    """Who said a turn, and the words of it that were heard; ``wordless`` stands for those that nobody knows."""
     if turn.role == "agent":
         return "assistant", turn.heard_text
-    return "user", turn.text or ("" if turn.complete else WORDS_LOST)
+    return "user", turn.text or ("" if turn.complete else wordless)
 
 
 _HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {

@@ -16,6 +16,7 @@ from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
 from agent.carrier.rest import CarrierRest
 from agent.core.event_log import EventLog
+from agent.core.provider_models import language_hint
 from agent.core.settings import Settings
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid
@@ -66,9 +67,10 @@ class CallServices:
         detection: dict[str, Any] = {"type": settings.turn_detection}
         if settings.turn_detection == "server_vad":
             detection |= {"threshold": settings.vad_threshold, "silence_duration_ms": settings.vad_silence_ms}
-        transcription = {"model": settings.transcription_model}
-        if tenant.language:
-            transcription["language"] = tenant.language.partition("-")[0]
+        transcription = None
+        if settings.transcribes_calls:
+            model = settings.transcription_model
+            transcription = {"model": model, **language_hint(model, tenant.language)}
         noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
         return make_session(
             instructions=_instructions(settings.instructions, tenant, now, timely=len(tools) > 1),

@@ -32,8 +32,10 @@ class Transcript:
     """Turns in the order they began; times are seconds since ``answered_s`` on the monotonic clock."""
 
     answered_s: float
+    live: bool = True
+    """Whether the session writes down the caller's words. If not, a turn is over when it was committed."""
     listener: Callable[[Turn], None] | None = None
-    """Told of each turn when it is over and its words are known."""
+    """Told of each turn when it is over and its words, if they will be, are known."""
     _caller: dict[ItemId, _CallerTurn] = attrs.field(factory=dict)
     _agent: list[_AgentTurn] = attrs.field(factory=list)
 
@@ -45,12 +47,17 @@ class Transcript:
         """The caller ended; also makes the turn if its start was missed."""
         self._caller.setdefault(item_id, _CallerTurn(item_id, now)).ended_s = now
 
+    def caller_committed(self, item_id: ItemId, now: float) -> None:
+        """The caller's turn is over."""
+        self.caller_stopped(item_id, now)
+        if not self.live:
+            self._tell(self._caller_turn(self._caller[item_id]))
+
     def caller_said(self, item_id: ItemId, text: str, now: float) -> None:
         """The text of a caller's turn, whenever it comes."""
         turn = self._caller.setdefault(item_id, _CallerTurn(item_id, now))
         turn.text, turn.transcribed = text.strip(), True
-        if self.listener is not None:
-            self.listener(self._caller_turn(turn))
+        self._tell(self._caller_turn(turn))
 
     def agent_spoke(self, generation: Generation, heard_ms: int, *, complete: bool) -> None:
         """A generation ended, heard to ``heard_ms``; kept if it had any audio or text."""
@@ -59,8 +66,14 @@ class Transcript:
         heard = [heard_text(part, part.heard_of(heard_ms), complete=complete) for part in generation.parts]
         turn = _AgentTurn(generation, heard_ms, heard)
         self._agent.append(turn)
-        if self.listener is not None:
-            self.listener(self._agent_turn(turn, generation.first_frame_s or generation.created_s))
+        self._tell(self._agent_turn(turn, generation.first_frame_s or generation.created_s))
+
+    def listen(self, listener: Callable[[Turn], None]) -> None:
+        """Tell ``listener`` of the turns that are over, and from now on of each that will be."""
+        self.listener = listener
+        for turn in self.turns():
+            if turn.role == "agent" or turn.complete or (turn.audio_ms and not self.live):
+                listener(turn)
 
     def turns(self) -> tuple[Turn, ...]:
         """The transcript so far; a caller's turn without words (noise, not transcribed yet) has empty text."""
@@ -68,6 +81,10 @@ class Transcript:
         agent = [(turn.generation.first_frame_s or turn.generation.created_s, turn) for turn in self._agent]
         every = caller + [(started, self._agent_turn(turn, started)) for started, turn in agent]
         return tuple(turn for _, turn in sorted(every, key=lambda entry: entry[0]))
+
+    def _tell(self, turn: Turn) -> None:
+        if self.listener is not None:
+            self.listener(turn)
 
     def _caller_turn(self, turn: _CallerTurn) -> Turn:
         length_ms = self._ms(turn.ended_s) - self._ms(turn.started_s) if turn.ended_s is not None else 0

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from agent.core import provider_models
 from agent.core.errors import SettingsError
 
 DEFAULT_REALTIME_URL: Final = "wss://api.openai.com/v1/realtime"
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     realtime_url: str = _named(
         "", "OPENAI_REALTIME_URL", description=f"Realtime WebSocket (default {DEFAULT_REALTIME_URL})"
     )
-    model: str = _named("gpt-realtime-2.1", "AGENT_MODEL", description="Realtime model")
+    model: str = _named(provider_models.REALTIME, "AGENT_MODEL", description="Realtime model")
     voice: str = _named("marin", "AGENT_VOICE", description="Voice of the model")
     instructions: str = _named(DEFAULT_INSTRUCTIONS, "AGENT_INSTRUCTIONS", description="What the agent is told")
     greeting: str = _named(
@@ -85,9 +86,9 @@ class Settings(BaseSettings):
         "near_field", "AGENT_NOISE_REDUCTION", description="Noise reduction of the model's input"
     )
     transcription_model: str = _named(
-        "gpt-4o-mini-transcribe",
+        provider_models.TRANSCRIPTION,
         "AGENT_TRANSCRIPTION_MODEL",
-        description="Model that writes down the caller's words",
+        description="Model that writes down the caller's words during the call; empty: the recording's are taken",
     )
 
     # The call
@@ -156,10 +157,12 @@ class Settings(BaseSettings):
         8, "AGENT_WORKER_CALLS", description="Calls a worker works on at the same time", ge=1, le=100
     )
     summary_model: str = _named(
-        "gpt-5-mini", "AGENT_SUMMARY_MODEL", description="Model that summarises calls and extracts particulars"
+        provider_models.SUMMARY,
+        "AGENT_SUMMARY_MODEL",
+        description="Model that summarises calls and extracts particulars",
     )
     recording_model: str = _named(
-        "whisper-1", "AGENT_RECORDING_MODEL", description="Model that writes down recordings, with times"
+        provider_models.RECORDING, "AGENT_RECORDING_MODEL", description="Model that transcribes recordings"
     )
     allow_inward_webhooks: bool = _named(
         False,
@@ -207,6 +210,11 @@ class Settings(BaseSettings):
     def uses_embedded_model(self) -> bool:
         """Whether the model on this machine answers: exactly when there is no key."""
         return self.openai_api_key is None
+
+    @property
+    def transcribes_calls(self) -> bool:
+        """Whether the caller's words are written down during the call, as the embedded model always does."""
+        return self.uses_embedded_model or bool(self.transcription_model)
 
 
 def load_settings(**overrides: Any) -> Settings:

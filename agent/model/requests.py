@@ -89,14 +89,15 @@ def make_session(
 ) -> dict[str, Any]:
     """The GA session object for a phone call: mu-law both ways, interruption ours (DESIGN D2, D3).
 
-    ``turn_detection`` is the provider's object without the two flags that D3 fixes.
+    ``turn_detection`` is the provider's object without the two flags that D3 fixes. Without ``transcription``
+    there is no such field, for the provider's types know no null there: a session begins with none.
     """
     ulaw = {"type": "audio/pcmu"}
     audio_in: dict[str, Any] = {
         "format": ulaw,
         "turn_detection": {**turn_detection, "create_response": True, "interrupt_response": False},
-        "transcription": transcription,
         "noise_reduction": {"type": noise_reduction} if noise_reduction else None,
+        **({"transcription": transcription} if transcription else {}),
     }
     return {
         "type": "realtime",

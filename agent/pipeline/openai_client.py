@@ -57,7 +57,7 @@ async def _rehearse() -> None:
     http = openai.DefaultAsyncHttpxClient(transport=transport)
     async with openai.AsyncOpenAI(api_key="rehearsal", http_client=http, max_retries=0) as client:
         await client.post("/responses", body={}, cast_to=object)
-        await client.audio.transcriptions.with_raw_response.create(file=("rehearsal.wav", b""), model="whisper-1")
+        await client.audio.transcriptions.with_raw_response.create(file=("rehearsal.wav", b""), model="")
 
 
 def retry_soon(error: Exception) -> bool | float:

@@ -238,6 +238,20 @@ async def test_a_spoken_question_is_answered(autojump_clock: MockClock) -> None:
     assert (done["status"], done["output"][0]["content"][0]["transcript"]) == ("completed", client.spoken()[0])
 
 
+async def test_nobody_is_told_of_words_that_he_did_not_ask_for(autojump_clock: MockClock) -> None:
+    """Heard they are all the same: the answer is to them."""
+    async with talking() as (client, _):
+        await client.configure()
+        asked_for_nothing = {"type": "realtime", "audio": {"input": {"transcription": None}}}
+        await client.send("session.update", session=asked_for_nothing)
+        await client.audio(400)
+        await client.audio(SECOND_MS, HOURS)
+        await client.audio(SECOND_MS)
+        await client.until("response.done")
+    assert client.of("conversation.item.input_audio_transcription.completed") == []
+    assert "nine to five" in client.spoken()[0]
+
+
 async def test_the_turn_is_transcribed_while_its_end_is_awaited(autojump_clock: MockClock) -> None:
     """First audio comes one synthesis after the end-point: recognition was done in the silence before it."""
     async with talking() as (client, engines):

@@ -77,8 +77,9 @@ class FakeServices:
 
 
 def make_settings(**changes: Any) -> Settings:
-    """Settings for tests: no environment, no waiting for idle prompts."""
-    return load_settings(**{"openai_api_key": "test", "idle_prompt_s": 0.0, "greeting": "Hello.", **changes})
+    """Settings for tests: no environment, no waiting for idle prompts, the caller's words in text."""
+    given = {"openai_api_key": "test", "idle_prompt_s": 0.0, "greeting": "Hello.", "transcription_model": "test"}
+    return load_settings(**{**given, **changes})
 
 
 @asynccontextmanager

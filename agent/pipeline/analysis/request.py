@@ -15,6 +15,7 @@ import attrs
 import msgspec
 
 from agent.core.errors import ProviderError
+from agent.core.provider_models import reasons
 from agent.core.tenant import Tenant
 from agent.pipeline.analysis.extraction import (
     INTENTS,
@@ -30,8 +31,6 @@ from agent.pipeline.analysis.extraction import (
 MOST_TRANSCRIPT: Final = 60_000
 """Characters of a transcript: an hour of talk. Of a longer one the middle is left out."""
 MOST_LINE: Final = 4000
-_REASONING: Final = ("gpt-5", "o1", "o3", "o4")
-"""Names of models that think before they answer, and take a measure for it."""
 _MOST_OUTPUT_TOKENS: Final = 4000
 """Reasoning is counted in; the answers themselves take a few hundred."""
 
@@ -103,7 +102,7 @@ def _request(model: str, task: str, conversation: Sequence[Line], tenant: Tenant
         "max_output_tokens": _MOST_OUTPUT_TOKENS,
         "store": False,
     }
-    if model.startswith(_REASONING):
+    if reasons(model):
         body["reasoning"] = {"effort": "low"}
     return body
 

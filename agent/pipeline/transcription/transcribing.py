@@ -17,6 +17,7 @@ import trio
 from typing_extensions import override
 
 from agent.core.errors import ProviderError
+from agent.core.provider_models import language_hint, tells_times
 from agent.core.records import Turn
 from agent.core.settings import Settings
 from agent.pipeline.openai_client import judged, open_openai_client, retry_soon
@@ -32,9 +33,6 @@ REQUEST_S: Final = 180.0
 ATTEMPTS: Final = 4
 """Quick ones, within one attempt of the ledger's."""
 THREADS: Final = 2
-_SEGMENTING: Final = "whisper-1"
-"""The only model that answers with times (verbose_json); all others return text alone.
-https://platform.openai.com/docs/api-reference/audio/createTranscription"""
 _WITH_TIMES: Final = {"join_ms": 10_000, "most_ms": 300_000}
 """Five minutes of one channel are 4.8 MB; the API takes 25 MB."""
 _WITHOUT_TIMES: Final = {"join_ms": 1_000, "most_ms": 60_000}
@@ -79,7 +77,7 @@ class OpenAiTranscriber(Transcriber):
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
         wav = await self._run(open_wav, path)
         levels = await self._run(wav.levels)
-        limits = _WITH_TIMES if self.model == _SEGMENTING else _WITHOUT_TIMES
+        limits = _WITH_TIMES if tells_times(self.model) else _WITHOUT_TIMES
         heard: list[list[Utterance]] = []
         for channel in range(wav.channels):
             heard.append([])
@@ -92,13 +90,13 @@ class OpenAiTranscriber(Transcriber):
     ) -> list[Utterance]:
         audio = await self._run(wav.cut, channel, piece)
         try:
-            body = await self._ask(audio, language.partition("-")[0].lower())
+            body = await self._ask(audio, language)
         except openai.APIError as error:
             raise judged(error, self.model, _ADVICE, _OTHERWISE) from None
         except trio.TooSlowError:
             raise ProviderError(f"the transcription API did not answer within {REQUEST_S:.0f} s") from None
         try:
-            return _utterances(body, piece, levels, times=self.model == _SEGMENTING)
+            return _utterances(body, piece, levels, times=tells_times(self.model))
         except msgspec.DecodeError as error:
             raise ProviderError(f"the transcription API's answer makes no sense: {error}") from None
 
@@ -111,11 +109,12 @@ class OpenAiTranscriber(Transcriber):
                 answer = await self.client.audio.transcriptions.with_raw_response.create(
                     file=("recording.wav", file, "audio/wav"),
                     model=self.model,
-                    response_format="verbose_json" if self.model == _SEGMENTING else "json",
-                    language=language or openai.omit,
+                    response_format="verbose_json" if tells_times(self.model) else "json",
                     timeout=REQUEST_S,
+                    **language_hint(self.model, language),
                 )
-                return answer.content
+                content: bytes = answer.content
+                return content
         raise AssertionError("stamina raises when its attempts are used up")
 
     async def _run(self, call: Callable[..., _T], *arguments: Any) -> _T:

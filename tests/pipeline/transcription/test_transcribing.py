@@ -94,11 +94,12 @@ async def test_each_channel_is_written_down_and_put_in_order(tmp_path: Path) -> 
 
 
 async def test_a_model_without_times_is_asked_utterance_by_utterance(tmp_path: Path) -> None:
-    async with open_api("gpt-4o-mini-transcribe") as (api, transcriber):
+    async with open_api("gpt-transcribe") as (api, transcriber):
         api.transcripts += ["I need a plumber.", "Hello there.", "Goodbye."]
-        got = await transcriber.transcribe(call(tmp_path))
+        got = await transcriber.transcribe(call(tmp_path), language="en-GB")
         assert all(request.body["response_format"] == "json" for request in api.requests)
-        assert all("language" not in request.body for request in api.requests)
+        assert all("language" not in request.body for request in api.requests), "it is refused"
+        assert all(request.body["languages[]"] == "en" for request in api.requests)
     assert [(segment.channel, segment.text) for segment in got.segments] == [
         ("agent", "Hello there."),
         ("caller", "I need a plumber."),
