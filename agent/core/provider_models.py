@@ -1,6 +1,6 @@
-"""The provider's models: which are used unless a setting names others, and what a model's name tells of it. Pure.
+"""The provider's models: which are used unless a setting names others, and what a name tells of a model. Pure.
 
-No other module names a model (``tests/core/test_provider_models.py``): providers retire them, and then they change here.
+No other module names one (``tests/core/test_provider_models.py``): providers retire models, and then they change here.
 Sources: https://developers.openai.com/api/docs/deprecations, .../api/docs/guides/speech-to-text.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 REALTIME: Final = "gpt-realtime-2.1"
 """Answers calls."""
 TRANSCRIPTION: Final = ""
-"""Writes down the caller's words within a Realtime session. Empty: nobody does, until the recording is transcribed."""
+"""Writes down the caller's words within a Realtime session. Empty: only the recording is transcribed, later."""
 RECORDING: Final = "gpt-transcribe"
 """Transcribes recordings."""
 SUMMARY: Final = "gpt-6.1-terra"

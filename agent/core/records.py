@@ -37,7 +37,8 @@ class Turn:
     """One turn of the conversation.
 
     Of an agent's turn, ``text`` is what the model generated and ``heard_text`` what the caller heard of it;
-    they differ when the turn was interrupted. A caller's turn was heard as a whole.
+    they differ when the turn was interrupted. A caller's turn was heard as a whole; it is ``complete`` if its
+    words were written down during the call, else they are the recording's, or nobody knows them.
     """
 
     role: Literal["caller", "agent"]

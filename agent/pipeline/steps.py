@@ -19,10 +19,12 @@ from agent.pipeline.analysis.request import is_worth_reading
 from agent.pipeline.backends import Backends
 from agent.pipeline.call_context import CallContext
 from agent.pipeline.recording.download import fetch_recording
+from agent.pipeline.transcription.transcription import fill_turns
 from agent.pipeline.webhook import call_completed as event
 from agent.pipeline.webhook.payload import make_payload
 from agent.store import Database
 from agent.store.pg import Connection
+from agent.store.sql.calls import replace_words
 from agent.store.sql.leads import find_lead, upsert_lead
 from agent.store.sql.ledger import add_delivery
 from agent.store.sql.recordings import mark_downloaded
@@ -79,7 +81,7 @@ async def _recording(facts: CallContext, backends: Backends, _: Database) -> Fou
 
 
 async def _transcription(facts: CallContext, backends: Backends, _: Database) -> Found:
-    """Write down what is said in the recording."""
+    """Write down what is said in the recording, and give the caller's turns words that have none."""
     if facts.found("recording") is None:
         return skipped("there is no recording")
     if backends.carrier is None:
@@ -91,7 +93,12 @@ async def _transcription(facts: CallContext, backends: Backends, _: Database) ->
     transcription = await backends.transcriber.transcribe(
         downloaded.path, language=facts.tenant.language, turns=facts.turns
     )
-    return Found(transcription.as_json())
+    turns = await _run(fill_turns, facts.turns, transcription.segments, facts.call.recorded_from_ms)
+
+    async def fill(connection: Connection[TupleRow]) -> None:
+        await replace_words(connection, facts.claim.call_id, turns)
+
+    return Found(transcription.as_json(), fill)
 
 
 async def _summary(facts: CallContext, backends: Backends, _: Database) -> Found:

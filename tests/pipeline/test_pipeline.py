@@ -15,14 +15,15 @@ import psycopg
 import pytest
 import trio
 from ended_calls import TURNS, change, make_record, rows, sid
-from fake_backends import HANGS, Neighbours, open_ready_database, open_working, until
+from fake_backends import HANGS, HEARD, Neighbours, open_ready_database, open_working, until
 
 from agent.core.errors import CarrierError, ProviderError, StepDeadError
 from agent.core.event_log import EventLog
-from agent.core.records import CallRecord, RecordingCallback, Turn
+from agent.core.records import CallRecord, RecordingCallback, TimelineEvent, Turn
 from agent.core.steps import MOST_INTERRUPTIONS, RETRY_POLICIES, STEPS
 from agent.core.telemetry import Telemetry
 from agent.core.units import RecordingSid
+from agent.pipeline.transcription.transcription import Utterance
 from agent.pipeline.worker import Worker
 from agent.store.pg import open_connection
 from agent.store.sql.calls import call_answered, keep_record
@@ -30,6 +31,7 @@ from agent.store.sql.leads import add_appointment
 from agent.store.sql.ledger import retry
 from agent.store.sql.recordings import note_callback
 from agent.store.sql.values import AnsweredCall, NewAppointment
+from agent.store.sql.views import show_call
 
 pytestmark = pytest.mark.sockets
 
@@ -136,6 +138,34 @@ async def test_pc_2_everything_is_done_in_order_and_the_webhook_tells_it(
     ]
     [(path,)] = rows(postgres, "SELECT path FROM recordings")
     assert (await trio.Path(path).stat()).st_size > 32_000
+
+
+@pytest.mark.usefixtures("tenant")
+async def test_a_call_that_nobody_wrote_down_has_the_words_of_its_recording(
+    postgres: str, tmp_path: Path, neighbours: Neighbours
+) -> None:
+    """What the caller said is in the turns, as `calls show` has them, in the webhook and in the summary."""
+    agent, caller, answer = TURNS
+    silent = attrs.evolve(caller, text="", heard_text="", complete=False)
+    began = TimelineEvent(600, "RECORDING_STARTED", {})
+    await tell_ready(postgres, 1)
+    [call_id] = await keep(postgres, attrs.evolve(recorded(1), turns=(agent, silent, answer), timeline=(began,)))
+    async with working(postgres, tmp_path, neighbours):
+        await until_settled(postgres, call_id)
+        async with open_connection(postgres) as connection:
+            shown = await show_call(connection, call_id)
+        assert shown is not None
+        assert [turn.text for turn in shown.turns] == [turn.text for turn in TURNS]
+        assert [turn.complete for turn in shown.turns] == [True, False, True]
+        [body] = neighbours.receiver.bodies.values()
+        assert body["transcript"][1]["heard_text"] == caller.text
+        assert "Dana Levi" in body["summary"]
+        neighbours.transcriber.heard = ([Utterance(1500, 6000, "My name is Dan.")], HEARD[1])
+        async with open_connection(postgres) as connection:
+            await retry(connection, sid(1), "transcription")
+        await until(lambda: neighbours.receiver.taken.total() == 2)
+    [body] = neighbours.receiver.bodies.values()
+    assert body["transcript"][1]["text"] == "My name is Dan.", "transcribed once more, it has the new words"
 
 
 @pytest.mark.usefixtures("tenant")

@@ -100,11 +100,12 @@ class MemoryTranscriber:
     """``Transcriber`` that always hears the same."""
 
     faults: Faults = attrs.field(factory=Faults)
+    heard: tuple[list[Utterance], ...] = HEARD
 
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
         """See Transcriber."""
         await self.faults.strike()
-        return make_transcription(HEARD, "memory", turns)
+        return make_transcription(self.heard, "memory", turns)
 
 
 @attrs.define(eq=False)

@@ -108,7 +108,7 @@ async def test_a_turn_committed_while_an_answer_is_active_is_answered_all_the_sa
 
 
 async def test_a_new_session_is_told_that_there_were_words_nobody_knows(autojump_clock: MockClock) -> None:
-    """The socket is lost in an answer: the agent's words are replayed and, between them, that the caller spoke."""
+    """The socket is lost in an answer: the agent's words are replayed and, between them, that somebody spoke."""
     answers = [GREETING, LONG, Answer("A long second answer, cut by the network.", 4000, speed=1.2), SHORT]
     async with open_scripted_call(answers, settings=NOBODY_WRITES) as (services, stream, model):
         await stream.until_heard_ms(3000)

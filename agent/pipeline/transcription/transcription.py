@@ -15,7 +15,7 @@ So a recording whose words plainly contradict that order is read the other way r
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -92,6 +92,29 @@ def make_transcription(
     ]
     segments.sort(key=lambda segment: (segment.start_ms, segment.end_ms))
     return Transcription(tuple(segments), len(heard), model, is_reversed)
+
+
+def fill_turns(turns: Iterable[Turn], segments: Iterable[Segment], began_ms: int) -> tuple[Turn, ...]:
+    """The caller's turns whose words nobody wrote down during the call, with the words of the recording.
+
+    Each of the caller's segments belongs to the turn that it overlaps most, or else is nearest to; the recording
+    begins ``began_ms`` after the answer. The turns stay marked as not ``complete``, so that filling them again, from
+    another transcription, replaces the words.
+    """
+    spoken = [turn for turn in turns if turn.role == "caller"]
+    words: defaultdict[int, list[str]] = defaultdict(list)
+    for segment in segments:
+        if segment.channel == "caller" and spoken:
+            start_ms, end_ms = segment.start_ms + began_ms, segment.end_ms + began_ms
+            gaps_ms = [
+                max(turn.started_ms, start_ms) - min(turn.started_ms + turn.audio_ms, end_ms) for turn in spoken
+            ]
+            words[gaps_ms.index(min(gaps_ms))].append(segment.text)
+    return tuple(
+        attrs.evolve(turn, text=" ".join(words[place]), heard_text=" ".join(words[place]))
+        for place, turn in enumerate(spoken)
+        if not turn.complete
+    )
 
 
 def _names(channels: int, *, is_reversed: bool) -> tuple[Channel, ...]:

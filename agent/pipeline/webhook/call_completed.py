@@ -73,7 +73,10 @@ class TurnShown(msgspec.Struct, frozen=True, kw_only=True):
     audio_ms: int
     heard_ms: int
     interrupted: bool
-    complete: bool
+    complete: Annotated[
+        bool,
+        Meta(description="Of the agent: generated whole. Of the caller: false: words of the recording, or none"),
+    ]
 
 
 class RecordingShown(msgspec.Struct, frozen=True, kw_only=True):

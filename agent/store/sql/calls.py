@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
@@ -226,6 +227,18 @@ async def _replace_turns(connection: Connection[TupleRow], call_id: int, turns: 
         """,
         {"call_id": call_id, "turns": turns},
     )
+
+
+async def replace_words(connection: Connection[TupleRow], call_id: int, turns: Iterable[Turn]) -> None:
+    """Give turns that are kept already the text that they have now."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            """
+            UPDATE turns SET text = %(text)s, heard_text = %(heard_text)s
+            WHERE call_id = %(call_id)s AND turn_key = %(turn_key)s
+            """,
+            [_turn_row(turn) | {"call_id": call_id} for turn in turns],
+        )
 
 
 def _write(record: CallRecord) -> tuple[str, str]:

@@ -49,6 +49,8 @@ class ClaimedCall:
     has_record: bool
     """False: it crashed, and nobody knows more than what was saved meanwhile."""
     metrics: dict[str, Any] | None
+    recorded_from_ms: int
+    """When the recording began, in milliseconds after the answer; 0: nobody knows."""
 
 
 async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCall:
@@ -57,7 +59,9 @@ async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCa
         await cursor.execute(
             """
             SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason,
-              dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics
+              dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics,
+              coalesce(jsonb_path_query_first(record,
+                '$.timeline[*] ? (@.kind == "RECORDING_STARTED").t_ms')::integer, 0) AS recorded_from_ms
             FROM calls
             WHERE id = %(call_id)s AND status = 'ended'
             """,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from agent.core.records import Turn
-from agent.pipeline.transcription.transcription import Segment, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import Segment, Utterance, fill_turns, make_transcription
 
 CALLER = [Utterance(2000, 4000, "My name is Dana and I live in Haifa, the boiler is leaking badly.")]
 AGENT = [
@@ -85,3 +85,35 @@ def test_empty_words_are_dropped_and_all_is_ready_for_json() -> None:
         "model": "whisper-1",
         "reversed_channels": False,
     }
+
+
+def caller_turn(started_ms: int, audio_ms: int, text: str = "") -> Turn:
+    return Turn("caller", f"item_{started_ms}", text, text, started_ms, audio_ms, audio_ms, False, bool(text))
+
+
+def test_turns_without_words_get_those_of_the_recording() -> None:
+    """Each segment goes to the turn it overlaps most, or else to the nearest; what was written down stays."""
+    turns = (
+        Turn("agent", "item_a", "Hello.", "Hello.", 0, 900, 900, interrupted=False),
+        caller_turn(2000, 1000),
+        caller_turn(5000, 2000, "As it was heard."),
+        caller_turn(9000, 3000),
+        caller_turn(20_000, 200),
+    )
+    heard = (
+        Segment("agent", 0, 800, "Hello."),
+        Segment("caller", 1300, 1900, "I am Dana."),
+        Segment("caller", 4600, 6000, "As it was transcribed."),
+        Segment("caller", 6700, 9000, "Book me"),
+        Segment("caller", 11_500, 12_000, "a cleaning."),
+        Segment("unknown", 18_900, 19_500, "Nobody's."),
+    )
+    filled = fill_turns(turns, heard, 700)
+    assert [(turn.started_ms, turn.text) for turn in filled] == [
+        (2000, "I am Dana."),
+        (9000, "Book me a cleaning."),
+        (20_000, ""),
+    ]
+    assert all(turn.heard_text == turn.text and not turn.complete for turn in filled)
+    assert fill_turns(filled, (), 700)[0].text == "", "another transcription replaces them"
+    assert fill_turns((), heard, 700) == ()
