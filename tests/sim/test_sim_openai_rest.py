@@ -45,6 +45,18 @@ async def test_a_recording_is_transcribed_with_times(autojump_clock: trio.testin
     assert [request.body["seconds"] for request in api.requests] == [1.5, 0.5]
 
 
+async def test_models_are_listed_with_the_day_they_end_and_one_that_ended_is_not_found() -> None:
+    api = OpenAiRest(models={"a": None, "b": "2027-02-26", "c": "2026-01-01"}, gone={"c"})
+    async with client_of(api) as client:
+        assert (await client.get("/models")).status_code == 401
+        listed = (await client.get("/models", headers=KEY)).json()["data"]
+        refused = await client.post("/responses", json={"model": "c", "input": []}, headers=KEY)
+        taken = await client.post("/responses", json={"model": "b", "input": []}, headers=KEY)
+    assert [(model["id"], model["shutdown_date"]) for model in listed] == [("a", None), ("b", "2027-02-26")]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+    assert taken.status_code == 200
+
+
 async def test_a_model_without_times_gives_text_alone() -> None:
     async with client_of(OpenAiRest()) as client:
         files = {"file": ("a.wav", b"no WAV at all")}

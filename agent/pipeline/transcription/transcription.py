@@ -98,8 +98,8 @@ def fill_turns(turns: Iterable[Turn], segments: Iterable[Segment], began_ms: int
     """The caller's turns whose words nobody wrote down during the call, with the words of the recording.
 
     Each of the caller's segments belongs to the turn that it overlaps most, or else is nearest to; the recording
-    begins ``began_ms`` after the answer. The turns stay marked as not ``complete``, so that filling them again, from
-    another transcription, replaces the words.
+    begins ``began_ms`` after the answer. The turns stay marked as not ``complete``, so that filling them again,
+    from another transcription, replaces the words.
     """
     spoken = [turn for turn in turns if turn.role == "caller"]
     words: defaultdict[int, list[str]] = defaultdict(list)

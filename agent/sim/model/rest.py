@@ -1,4 +1,4 @@
-"""OpenAI's REST API as far as it is used after a call, as an ASGI application: /responses, /audio/transcriptions.
+"""OpenAI's REST API as far as it is used, as an ASGI application: /models, /responses, /audio/transcriptions.
 
 ::
 
@@ -7,7 +7,7 @@
     ...
     assert api.counts == {"responses": 2}
 
-Sources: https://platform.openai.com/docs/api-reference/responses, .../audio/createTranscription.
+Sources: https://platform.openai.com/docs/api-reference/responses, .../audio/createTranscription, .../models/list.
 """
 
 import io
@@ -22,6 +22,9 @@ import trio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from agent.core import provider_models
+
+_MODELS: Final = (provider_models.REALTIME, provider_models.RECORDING, provider_models.SUMMARY)
 Endpoint = Literal["responses", "transcriptions"]
 SUMMARY: Final = "The caller asked for an appointment. It was agreed."
 EXTRACTION: Final = {
@@ -53,6 +56,7 @@ class ApiFault:
 TOO_MANY_REQUESTS: Final = ApiFault(429, "rate_limit_exceeded", retry_after="1")
 SERVER_FAILS: Final = ApiFault(500, "server_error")
 WRONG_KEY: Final = ApiFault(401, "invalid_api_key")
+MODEL_GONE: Final = ApiFault(404, "model_not_found")
 NONSENSE_BODY: Final = ApiFault(body=b"<html>not JSON")
 WRONG_SHAPE: Final = ApiFault(body=b'{"output": {"surprise": [1, 2]}}')
 NONSENSE_TEXT: Final = ApiFault(text="{this is no JSON")
@@ -86,6 +90,10 @@ class OpenAiRest:
     response_faults: deque[ApiFault] = attrs.field(factory=deque)
     transcription_faults: deque[ApiFault] = attrs.field(factory=deque)
     """One for each of the next requests."""
+    models: dict[str, str | None] = attrs.field(factory=lambda: dict.fromkeys(_MODELS))
+    """What is listed: each model and the date (YYYY-MM-DD) it ends, if that is announced. Others work as well."""
+    gone: set[str] = attrs.field(factory=set)
+    """Models that ended: neither listed nor to be used."""
     requests: list[ApiRequest] = attrs.field(factory=list)
     record: bool = True
     """Keep the requests; a benchmark needs only their ``counts``."""
@@ -95,6 +103,11 @@ class OpenAiRest:
     def make_app(self) -> FastAPI:
         """The ASGI application; the base URL is its root or ``/v1``."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+        @app.get("/models")
+        @app.get("/v1/models")
+        async def models(request: Request) -> Response:
+            return self._list_models(request)
 
         @app.post("/responses")
         @app.post("/v1/responses")
@@ -127,13 +140,12 @@ class OpenAiRest:
         if fault.never:
             await trio.sleep_forever()
         await trio.sleep(self.delay_s)
-        given = request.headers.get("authorization", "")
-        if not given.startswith("Bearer ") or self.api_key not in (None, given.removeprefix("Bearer ")):
+        if not self._admits(request):
             fault = WRONG_KEY
+        elif body.get("model") in self.gone:
+            fault = MODEL_GONE
         if fault.status >= 400:  # noqa: PLR2004  (HTTP's errors begin here)
-            error = {"message": "as asked for", "type": "error", "param": None, "code": fault.code}
-            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-            answer: Response = JSONResponse({"error": error}, fault.status, headers)
+            answer = _refusal(fault)
         elif fault.body is not None:
             answer = Response(fault.body, media_type="application/json")
         elif endpoint == "responses":
@@ -143,6 +155,19 @@ class OpenAiRest:
         if self.record:
             self.requests.append(ApiRequest(came_s, endpoint, body, answer.status_code))
         return answer
+
+    def _admits(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "")
+        return given.startswith("Bearer ") and self.api_key in (None, given.removeprefix("Bearer "))
+
+    def _list_models(self, request: Request) -> Response:
+        if not self._admits(request):
+            return _refusal(WRONG_KEY)
+        model = {"object": "model", "created": 0, "owned_by": "system"}
+        listed = [(name, end) for name, end in self.models.items() if name not in self.gone]
+        return JSONResponse(
+            {"object": "list", "data": [{**model, "id": name, "shutdown_date": end} for name, end in listed]}
+        )
 
     def _response(self, body: dict[str, Any], text: str | None) -> dict[str, Any]:
         if text is None:
@@ -178,6 +203,12 @@ class OpenAiRest:
             "text": text,
             "segments": [{**segment, **likely}] if text else [],
         }
+
+
+def _refusal(fault: ApiFault) -> Response:
+    error = {"message": "as asked for", "type": "error", "param": None, "code": fault.code}
+    headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+    return JSONResponse({"error": error}, fault.status, headers)
 
 
 def _seconds(audio: bytes) -> float:

@@ -7,12 +7,13 @@ import sys
 import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import trio
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_http
@@ -20,13 +21,14 @@ from typer.testing import CliRunner
 
 from agent.app.cli.app import app as cli
 from agent.app.cli.dial import ServerUnreachableError, dial
-from agent.app.cli.doctor.checks import examine
+from agent.app.cli.doctor.checks import examine, judge_models
 from agent.app.cli.doctor.findings import Finding, is_healthy
 from agent.app.server import serve
 from agent.carrier.http_app import SERVICE
 from agent.core.errors import CarrierError, SettingsError
 from agent.core.settings import Settings, load_settings
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
+from agent.sim.model.rest import OpenAiRest
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
 
@@ -154,14 +156,7 @@ async def open_asgi(app: FastAPI) -> AsyncIterator[str]:
 
 def neighbours(*, ready: bool = True) -> FastAPI:
     """OpenAI's list of models and our own health routes, on one port."""
-    app = FastAPI()
-
-    @app.get("/v1/models")
-    async def models(authorization: Annotated[str, Header()] = "") -> dict[str, Any]:
-        if authorization != f"Bearer {KEY}":
-            raise HTTPException(401, {"error": {"message": "wrong key"}})
-        known = [{"id": "gpt-realtime-2.1", "object": "model", "created": 0, "owned_by": "x"}]
-        return {"object": "list", "data": known}
+    app = OpenAiRest(api_key=KEY).make_app()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -225,6 +220,9 @@ async def test_the_doctor_finds_nothing_wrong_where_nothing_is(tmp_path: Path) -
         ({"openai_api_key": "sk-wrong"}, "model", "OPENAI_API_KEY"),
         ({"openai_base_url": "http://127.0.0.1:1/v1"}, "model", "OPENAI_BASE_URL"),
         ({"model": "gpt-of-tomorrow"}, "model", "AGENT_MODEL"),
+        ({"transcription_model": "scribe"}, "transcription model", "AGENT_TRANSCRIPTION_MODEL"),
+        ({"summary_model": "gpt-of-old"}, "summary model", "AGENT_SUMMARY_MODEL"),
+        ({"recording_model": "scribe"}, "recording model", "AGENT_RECORDING_MODEL"),
         ({"public_url": "http://127.0.0.1:1"}, "public URL", "call-agent serve"),
         ({"twilio_auth_token": "wrong"}, "Twilio account", "TWILIO_AUTH_TOKEN"),
         ({"twilio_api_url": "http://127.0.0.1:1"}, "Twilio account", "TWILIO_ACCOUNT_SID"),
@@ -241,6 +239,36 @@ async def test_the_doctor_names_what_is_wrong_and_what_to_do(
         assert findings[subject].state == "problem"
         assert words in findings[subject].advice
         assert not is_healthy(list(findings.values()))
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "words"),
+    [
+        (None, "ok", "no end"),
+        ("", "ok", "no end"),
+        ("2027-02-26", "ok", "in 61 days"),
+        ("2027-02-25", "todo", "in 60 days"),
+        ("2026-12-27", "todo", "in 0 days"),
+        ("2026-12-26", "problem", "ended on"),
+        ("next spring", "todo", "not a date"),
+    ],
+)
+def test_the_doctor_counts_the_days_that_a_model_has_left(end: str | None, state: str, words: str) -> None:
+    settings = load_settings(openai_api_key=KEY, model="a", summary_model="b", recording_model="c")
+    listed = {"a": None, "b": end, "c": None}
+    realtime, summary, recording = judge_models(settings, listed, date(2026, 12, 27))
+    assert {realtime.state, recording.state} == {"ok"}
+    assert (summary.subject, summary.state) == ("summary model", state)
+    assert words in summary.detail
+    assert ("AGENT_SUMMARY_MODEL" in summary.advice) == (state != "ok")
+
+
+def test_the_doctor_says_when_nobody_writes_down_what_callers_say() -> None:
+    settings = load_settings(openai_api_key=KEY, record_calls=False)
+    *others, words = judge_models(settings, {}, date(2026, 12, 27))
+    assert {finding.state for finding in others} == {"ok"}, "a server that lists nothing is believed"
+    assert (words.subject, words.state) == ("transcription model", "todo")
+    assert "AGENT_RECORD=1" in words.advice
 
 
 @pytest.mark.sockets

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, date, datetime
 from typing import Final
 
 import httpx
@@ -23,13 +24,17 @@ from agent.core.settings import Settings
 from agent.local.process import check_installed
 
 CHECK_S: Final = 10.0
+SHORT_DAYS: Final = 60
+"""A model that ends so soon is worth a word."""
+_MODELS: Final = ("model", "transcription_model", "summary_model", "recording_model")
+"""The settings that name a model of the provider."""
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Run all checks at once; the findings come in a fixed order. Takes at most CHECK_S; raises nothing."""
     with open_twilio_rest(settings) as rest:
         checks: list[tuple[str, Callable[[], Awaitable[Finding | list[Finding]]]]] = [
-            ("model", lambda: check_model(settings)),
+            ("model", lambda: check_models(settings)),
             ("embedded model", lambda: check_local_extra(settings)),
             ("port", lambda: check_port(settings)),
             ("data directory", lambda: check_data_dir(settings)),
@@ -54,12 +59,12 @@ async def examine(settings: Settings) -> list[Finding]:
         return [finding for subject, _ in checks for finding in findings[subject]]
 
 
-async def check_model(settings: Settings) -> Finding:
-    """Is the key good? By the lightest request there is: the list of models."""
+async def check_models(settings: Settings) -> list[Finding]:
+    """Is the key good, and is every model in use there to stay? By the lightest request there is: their list."""
     subject = "model"
     key = settings.openai_api_key
     if key is None:
-        return Finding(subject, "ok", "no OPENAI_API_KEY: the embedded model answers")
+        return [Finding(subject, "ok", "no OPENAI_API_KEY: the embedded model answers")]
     client = openai.AsyncOpenAI(
         api_key=key.get_secret_value(),
         base_url=settings.openai_base_url,
@@ -71,18 +76,49 @@ async def check_model(settings: Settings) -> Finding:
             models = await client.models.list()
         except openai.AuthenticationError:
             advice = "set OPENAI_API_KEY to a valid key of the project"
-            return Finding(subject, "problem", f"{settings.openai_base_url} refuses the key", advice)
+            return [Finding(subject, "problem", f"{settings.openai_base_url} refuses the key", advice)]
         except openai.APIStatusError as error:
             detail = f"{settings.openai_base_url} answers HTTP {error.status_code}"
-            return Finding(subject, "problem", detail, "check OPENAI_BASE_URL and the account's limits")
+            return [Finding(subject, "problem", detail, "check OPENAI_BASE_URL and the account's limits")]
         except openai.APIError as error:
             detail = f"{settings.openai_base_url} cannot be reached: {error.message}"
-            return Finding(subject, "problem", detail, "check the network and OPENAI_BASE_URL")
-    names = {model.id for model in models.data}
-    if names and settings.model not in names:
-        detail = f"the key works, but its project has no {settings.model}"
-        return Finding(subject, "problem", detail, "set AGENT_MODEL to a Realtime model of the project")
-    return Finding(subject, "ok", f"the key works; {settings.model} answers calls")
+            return [Finding(subject, "problem", detail, "check the network and OPENAI_BASE_URL")]
+    # Older versions of the package know no such field, and servers like OpenAI's need not send it.
+    listed = {model.id: getattr(model, "shutdown_date", None) for model in models.data}
+    return judge_models(settings, listed, datetime.now(UTC).date())
+
+
+def judge_models(settings: Settings, listed: Mapping[str, str | None], today: date) -> list[Finding]:
+    """How long each model in use will be there; ``listed`` has the date each one ends, if one was announced.
+
+    A server that lists nothing is believed to have them all.
+    """
+    in_use = [(name, model) for name in _MODELS if (model := getattr(settings, name))]
+    found = [_judge_model(name, model, listed or {model: None}, today) for name, model in in_use]
+    if not (settings.transcription_model or settings.record_calls):
+        detail = "none, and calls are not recorded: nobody writes down what callers say"
+        advice = "set AGENT_TRANSCRIPTION_MODEL, or AGENT_RECORD=1"
+        found.append(Finding("transcription model", "todo", detail, advice))
+    return found
+
+
+def _judge_model(name: str, model: str, listed: Mapping[str, str | None], today: date) -> Finding:
+    subject, setting = name.replace("_", " "), f"AGENT_{name.upper()}"
+    if model not in listed:
+        advice = f"set {setting} to a model of the key's project"
+        return Finding(subject, "problem", f"the key works, but its project has no {model}", advice)
+    end = listed[model]
+    if not end:
+        return Finding(subject, "ok", f"{model}; no end of it is announced")
+    advice = f"set {setting} to what https://developers.openai.com/api/docs/deprecations recommends instead"
+    try:
+        days = (date.fromisoformat(end) - today).days
+    except ValueError:
+        return Finding(subject, "todo", f"{model} ends on {end}, which is not a date", advice)
+    if days < 0:
+        return Finding(subject, "problem", f"{model} ended on {end}", advice)
+    state: State = "ok" if days > SHORT_DAYS else "todo"
+    return Finding(subject, state, f"{model} ends on {end}, in {days} days", advice if state == "todo" else "")
 
 
 async def check_local_extra(settings: Settings) -> Finding:
