@@ -93,6 +93,14 @@ class StepDeadError(AgentError):
     """A post-call step that no further attempt can help; the message is the reason kept in the ledger."""
 
 
+class ModelGoneError(AgentError):
+    """A post-call step's ``model`` is not there (any more); the message names the setting to mend."""
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 class DeliveryError(AgentError):
     """A webhook was not taken by its receiver; a later try may do better. The message says how it failed."""
 

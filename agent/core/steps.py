@@ -2,7 +2,7 @@
 
 Seven steps in a fixed order. A step is settled when it is done or dead; the next begins when all before it are. A
 step that was given up does not stop the later ones: they make do with what there is, and the webhook, always the
-last, says what is missing.
+last, says what is missing. One that waits, for the operator to name a model that is there, is not settled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import attrs
 
-State = Literal["pending", "running", "done", "failed", "dead"]
+State = Literal["pending", "running", "waiting", "done", "failed", "dead"]
 
 STEPS: Final = ("recording", "transcription", "summary", "extraction", "lead", "status", "webhook")
 SETTLED: Final = ("done", "dead")

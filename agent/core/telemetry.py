@@ -33,6 +33,7 @@ class Telemetry:
     loop_gap: Histogram = attrs.field(init=False)
 
     postcall_open: Gauge = attrs.field(init=False)
+    postcall_waiting: Gauge = attrs.field(init=False)
     postcall_steps: Counter = attrs.field(init=False)
     postcall_seconds: Histogram = attrs.field(init=False)
 
@@ -84,9 +85,14 @@ class Telemetry:
         text = "Ended calls with post-call work left, in the whole database"
         return Gauge("agent_postcall_open_calls", text, registry=self.registry)
 
+    @postcall_waiting.default
+    def _postcall_waiting(self) -> Gauge:
+        text = "Ended calls that wait for the operator to name another model, in the whole database"
+        return Gauge("agent_postcall_waiting_calls", text, registry=self.registry)
+
     @postcall_steps.default
     def _postcall_steps(self) -> Counter:
-        text = "Post-call steps tried, by step and outcome: done, failed, dead, postponed"
+        text = "Post-call steps tried, by step and outcome: done, failed, dead, postponed, waiting"
         return Counter("agent_postcall_steps", text, ["step", "outcome"], registry=self.registry)
 
     @postcall_seconds.default

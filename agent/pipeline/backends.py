@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -27,6 +27,8 @@ class Backends:
     analyst: Analyst
     recordings: Path
     """The folder that recordings are fetched into."""
+    models: Mapping[str, str] = attrs.field(factory=dict)
+    """The provider's model that a step uses, by step."""
     allow_inward: bool = False
     deliver: Callable[..., Awaitable[Delivery]] = deliver
 
@@ -34,11 +36,14 @@ class Backends:
 @asynccontextmanager
 async def open_instruments(settings: Settings) -> AsyncIterator[Backends]:
     """The instruments that the settings ask for: with a key OpenAI's, else those of this machine."""
+    summary, recording = settings.summary_model, settings.recording_model
+    models = {"transcription": recording, "summary": summary, "extraction": summary}
     async with AsyncExitStack() as stack:
         yield Backends(
             carrier=await stack.enter_async_context(open_twilio_recordings(settings)),
             transcriber=await stack.enter_async_context(open_transcriber(settings)),
             analyst=await stack.enter_async_context(open_analyst(settings)),
             recordings=settings.data_dir.absolute() / "recordings",
+            models=models if settings.openai_api_key else {},
             allow_inward=settings.allow_inward_webhooks,
         )

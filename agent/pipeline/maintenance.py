@@ -1,6 +1,7 @@
-"""What a worker does besides the calls' steps: ends the calls of dead servers, tidies up at the carrier, counts.
+"""What a worker does besides the calls' steps.
 
-Neither belongs to a step: a carrier that does not delete must not hold up anybody's webhook.
+It ends the calls of dead servers, resumes what waited for a model that it has, tidies up at the carrier, counts.
+None of it belongs to a step: a carrier that does not delete must not hold up anybody's webhook.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import trio
 from agent.core.errors import CarrierError, StepDeadError
 from agent.core.event_log import EventLog
 from agent.core.units import RecordingSid
+from agent.pipeline.backends import Backends
 from agent.pipeline.recording.download import RecordingSource, delete_at_carrier
 from agent.store import AWAY, Database
-from agent.store.sql.backlog import count_open
+from agent.store.sql.backlog import count_left
 from agent.store.sql.calls import end_crashed
+from agent.store.sql.claims import resume_waiting
 from agent.store.sql.recordings import mark_deleted, to_be_deleted
 
 EVERY_S: Final = 15.0
@@ -26,16 +29,21 @@ LONGEST_REST_S: Final = 3600.0
 """Between two tries to delete a recording; the first rest is EVERY_S, each further one twice as long."""
 
 
-async def run_chores(database: Database, carrier: RecordingSource | None, events: EventLog) -> None:
+async def run_chores(database: Database, backends: Backends, events: EventLog) -> None:
     """Every EVERY_S, until cancelled. Several workers may do the same: each chore may be done twice."""
     rests: dict[str, tuple[float, float]] = {}
     while True:
         try:
             await _end_crashed(database, events)
             async with database.connection() as connection:
-                events.telemetry.postcall_open.set(await count_open(connection))
-            if carrier is not None:
-                await _delete_recordings(database, carrier, events, rests)
+                resumed = await resume_waiting(connection, backends.models)
+                left, waiting = await count_left(connection)
+            events.telemetry.postcall_open.set(left)
+            events.telemetry.postcall_waiting.set(waiting)
+            for call_sid in resumed:
+                events.emit("POSTCALL_RESUMED", call=call_sid)
+            if backends.carrier is not None:
+                await _delete_recordings(database, backends.carrier, events, rests)
         except AWAY as error:
             events.emit("CHORES_WAIT", "warning", error=" ".join(str(error).split()))
         await trio.sleep(EVERY_S)

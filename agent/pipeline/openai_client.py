@@ -14,7 +14,7 @@ import httpx2
 import openai
 import trio
 
-from agent.core.errors import ProviderError, StepDeadError
+from agent.core.errors import ModelGoneError, ProviderError, StepDeadError
 from agent.core.settings import Settings
 from agent.pipeline.analysis.extraction import clean, cut
 
@@ -22,6 +22,8 @@ CONNECT_S: Final = 5.0
 RETRY_AFTER_S: Final = 20.0
 """The longest Retry-After that is waited for within a step; a longer one is left to the ledger."""
 _LONGEST_DETAIL: Final = 300
+_NO_MODEL: Final = "model_not_found"
+"""Comes with a 404, or with a 403 when the key's project may not use the model."""
 _NO_QUOTA: Final = "insufficient_quota"
 """A 429 that no waiting of seconds helps."""
 _PASSING: Final = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS)
@@ -74,8 +76,8 @@ def retry_soon(error: Exception) -> bool | float:
 
 def judged(
     error: openai.APIError, model: str, advice: Mapping[int, str], otherwise: str
-) -> ProviderError | StepDeadError:
-    """What the ledger understands: to be tried again later, or never, with what to do about it.
+) -> ProviderError | ModelGoneError | StepDeadError:
+    """What the ledger understands: to be tried later, with another model, or never, and what to do about it.
 
     ``advice`` is by HTTP status. The text of a 401 repeats part of the key, so it is left out.
     """
@@ -94,6 +96,8 @@ def judged(
     if _is_passing(error):
         quota = "; the account's quota is used up, check its billing" if error.code == _NO_QUOTA else ""
         return ProviderError(said + quota)
+    if status == httpx.codes.NOT_FOUND or error.code == _NO_MODEL or error.param == "model":
+        return ModelGoneError(f"{said}; {advice[httpx.codes.NOT_FOUND]}", model)
     return StepDeadError(f"{said}; {advice.get(status, otherwise)}")
 
 

@@ -20,7 +20,7 @@ import psycopg
 import trio
 from psycopg.rows import TupleRow
 
-from agent.core.errors import NotReadyError, StepDeadError
+from agent.core.errors import ModelGoneError, NotReadyError, StepDeadError
 from agent.core.event_log import EventLog
 from agent.core.steps import MOST_INTERRUPTIONS, RETRY_POLICIES, look_again_s, next_step
 from agent.pipeline.backends import Backends
@@ -39,7 +39,7 @@ from agent.store.sql.claims import (
     release_call,
     settle_due,
 )
-from agent.store.sql.ledger import Begun, fail_step, finish_step, postpone_step, start_step, states_of
+from agent.store.sql.ledger import Begun, fail_step, finish_step, hold_step, postpone_step, start_step, states_of
 
 POLL_S: Final = 5.0
 """How often is looked for work that nobody told of."""
@@ -101,7 +101,7 @@ class Worker:
             self.events.emit("WORKER_READY", worker=self.name)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, listener)
-                nursery.start_soon(run_chores, self.database, self.backends.carrier, self.events)
+                nursery.start_soon(run_chores, self.database, self.backends, self.events)
                 async with trio.open_nursery() as calls:
                     await self._dispatch(claims, calls)
                 nursery.cancel_scope.cancel(reason="the worker stops")
@@ -128,7 +128,7 @@ class Worker:
         Asked also if there is no room: it shows that the claims' connection lives.
         """
         room = self.max_calls - len(self._working)
-        found = await due_calls(claims, self.max_calls * 2)
+        found = await due_calls(claims, self.max_calls * 2, self.backends.models)
         for call_id in [call_id for call_id in found if call_id not in self._working][:room]:
             claim = await claim_call(claims, call_id, self.name)
             if claim is not None:
@@ -212,7 +212,7 @@ class Worker:
         telemetry.postcall_seconds.labels(step=step).observe(took_s)
         self.events.emit(
             "POSTCALL_STEP",
-            "warning" if outcome in ("failed", "dead") else "info",
+            "warning" if outcome in ("failed", "waiting", "dead") else "info",
             call=claim.call_sid,
             step=step,
             outcome=outcome,
@@ -237,6 +237,10 @@ class Worker:
             raise
         except NotReadyError as error:
             return await self._postponed(claim, step, str(error), time.time() - ended_at_s)
+        except ModelGoneError as error:
+            async with self.database.connection() as connection:
+                await hold_step(connection, claim, step, _told(error), error.model)
+            return "waiting"
         # The boundary of a step: whatever it raises is a failed attempt, with its reason in the ledger.
         except Exception as error:  # noqa: BLE001
             return await self._failed(claim, step, begun.attempt, error)

@@ -68,7 +68,8 @@ class Analyst(Protocol):
     async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
         """What the call was about, in a few sentences; empty if nothing was said.
 
-        Raises ProviderError (a later try may do better) and StepDeadError (none will). A cancel stops it.
+        Raises ProviderError (a later try may do better), ModelGoneError (another model may) and StepDeadError
+        (none will). A cancel stops it.
         """
 
     async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:

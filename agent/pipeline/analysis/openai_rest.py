@@ -38,7 +38,7 @@ _ADVICE: Final = {
     400: "check AGENT_SUMMARY_MODEL: the model must take structured outputs",
     401: "set OPENAI_API_KEY to a valid key, then call-agent calls retry",
     403: "the key's project may not use this model or region; change it, then call-agent calls retry",
-    404: "set AGENT_SUMMARY_MODEL to a model of the key's project, then call-agent calls retry",
+    404: "set AGENT_SUMMARY_MODEL to a model of the key's project, and the worker goes on",
 }
 _OTHERWISE: Final = "check OPENAI_BASE_URL and AGENT_SUMMARY_MODEL"
 
@@ -82,7 +82,7 @@ class OpenAiAnalyst(Analyst):
             raise ProviderError(f"{self.model} gave no answer within {ANALYSIS_S:g} s") from None
 
     async def _post(self, body: dict[str, Any]) -> object:
-        """The answer's JSON, after quick retries. Raises ProviderError and StepDeadError."""
+        """The answer's JSON, after quick retries. Raises as ``judged`` says."""
         try:
             async for attempt in stamina.retry_context(
                 on=retry_soon, attempts=ATTEMPTS, timeout=ANALYSIS_S, wait_initial=0.5, wait_max=8.0

@@ -43,7 +43,7 @@ _UNLIKELY: Final = -1.0
 _ADVICE: Final = {
     401: "check OPENAI_API_KEY, then retry the call",
     403: "allow the key's project to use this model, then retry the call",
-    404: "check that AGENT_RECORDING_MODEL exists, then retry the call",
+    404: "set AGENT_RECORDING_MODEL to a model of the key's project, and the worker goes on",
 }
 _OTHERWISE: Final = "the recording or AGENT_RECORDING_MODEL is not accepted"
 _T = TypeVar("_T")

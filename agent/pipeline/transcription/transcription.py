@@ -73,8 +73,8 @@ class Transcriber(Protocol):
         """What was said in a WAV file of one or two channels.
 
         ``language`` (ISO 639-1, empty: detect) is what is spoken; ``turns``, what the call itself knows, tell
-        whose channel is whose. Raises ProviderError or OSError when another attempt may do better, StepDeadError
-        when none can. A cancel leaves no request, process or file behind.
+        whose channel is whose. Raises ProviderError or OSError when another attempt may do better, ModelGoneError
+        when another model may, StepDeadError when none can. A cancel leaves no request, process or file behind.
         """
 
 

@@ -16,18 +16,26 @@ _MOST: Final = 100_000
 
 @attrs.frozen
 class Backlog:
-    """Calls whose work is due but that nobody works on, since when, and calls with a step given up lately."""
+    """Calls whose work is due but that nobody works on, since when, and calls with a step given up lately.
+
+    ``waiting`` calls wait for the operator; ``waits_for`` says what one of them needs.
+    """
 
     overdue: int
     oldest_due_at: datetime | None
     dead: int
+    waiting: int
+    waits_for: str | None
 
 
-async def count_open(connection: Connection[TupleRow]) -> int:
-    """How many calls have work left, due or not."""
-    cursor = await connection.execute("SELECT count(*) FROM calls WHERE due_at IS NOT NULL")
-    row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+async def count_left(connection: Connection[TupleRow]) -> tuple[int, int]:
+    """How many calls have work left, due or not, and how many wait for the operator."""
+    cursor = await connection.execute(
+        "SELECT (SELECT count(*) FROM calls WHERE due_at IS NOT NULL), "
+        "(SELECT count(*) FROM postcall_steps WHERE state = 'waiting')"
+    )
+    [row] = await cursor.fetchall()
+    return row[0], row[1]
 
 
 async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead_days: int) -> Backlog:
@@ -39,11 +47,13 @@ async def find_backlog(connection: Connection[TupleRow], *, overdue_s: int, dead
             SELECT count(*) AS overdue, min(due_at) AS oldest_due_at,
               (SELECT count(DISTINCT call_id) FROM postcall_steps
                 WHERE state = 'dead'
-                  AND coalesce(finished_at, started_at) > now() - %(dead_days)s * interval '1 day') AS dead
+                  AND coalesce(finished_at, started_at) > now() - %(dead_days)s * interval '1 day') AS dead,
+              (SELECT count(*) FROM postcall_steps WHERE state = 'waiting') AS waiting,
+              (SELECT max(error) FROM postcall_steps WHERE state = 'waiting') AS waits_for
             FROM calls
             WHERE id = ANY (%(due)s) AND due_at < now() - %(overdue_s)s * interval '1 s'
             """,
             {"dead_days": dead_days, "due": due, "overdue_s": overdue_s},
         )
         found = await cursor.fetchone()
-    return found or Backlog(0, None, 0)
+    return found or Backlog(0, None, 0, 0, None)

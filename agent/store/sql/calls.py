@@ -158,8 +158,8 @@ async def open_steps(connection: Connection[TupleRow], call_id: int) -> None:
         INSERT INTO postcall_steps (call_id, step)
         SELECT %(call_id)s, unnest(%(steps)s::text[])
         ON CONFLICT (call_id, step) DO UPDATE
-        SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL, started_at = NULL,
-          next_try_at = NULL, claimed_by = NULL, finished_at = NULL
+        SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL,
+          models_gone = DEFAULT, started_at = NULL, next_try_at = NULL, claimed_by = NULL, finished_at = NULL
         """,
         {"call_id": call_id, "steps": list(STEPS)},
     )

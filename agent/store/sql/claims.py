@@ -7,15 +7,18 @@ one who lost a claim and does not know it yet writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 from uuid import UUID, uuid4
 
 import attrs
+import msgspec
 from psycopg.rows import TupleRow
 
 from agent.core.errors import AgentError
 from agent.core.steps import STEPS
 from agent.store.pg import Connection
+from agent.store.sql.calls import tell_workers
 from agent.store.sql.text import clean
 
 LOCKS: Final = 0x43414C4C
@@ -35,8 +38,13 @@ class Claim:
     call_sid: str = ""
 
 
-async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
-    """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first."""
+async def due_calls(
+    connection: Connection[TupleRow], limit: int, models: Mapping[str, str] | None = None
+) -> list[int]:
+    """Calls with work that is due and that nobody works on, as far as the rows tell; the longest due first.
+
+    Without those that wait for another model than ``models``, by step, has for them.
+    """
     cursor = await connection.execute(
         """
         SELECT id FROM calls
@@ -46,12 +54,37 @@ async def due_calls(connection: Connection[TupleRow], limit: int) -> list[int]:
             WHERE locktype = 'advisory' AND objsubid = 2 AND classid = %(locks)s
               AND objid = (calls.id & 4294967295)::oid
               AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+          AND NOT EXISTS (
+            SELECT FROM postcall_steps s
+            WHERE s.call_id = calls.id AND s.state = 'waiting'
+              AND %(models)s::jsonb->>s.step = ANY (s.models_gone))
         ORDER BY due_at
         LIMIT %(limit)s
         """,
-        {"locks": LOCKS, "limit": limit},
+        {"locks": LOCKS, "models": as_jsonb(models), "limit": limit},
     )
     return [call_id for (call_id,) in await cursor.fetchall()]
+
+
+async def resume_waiting(connection: Connection[TupleRow], models: Mapping[str, str]) -> list[str]:
+    """Make the calls due that wait for a model, and ``models``, by step, has one not tried yet; their SIDs."""
+    async with connection.transaction():
+        cursor = await connection.execute(
+            """
+            UPDATE calls SET due_at = now()
+            WHERE id IN (
+                SELECT c.id FROM postcall_steps s JOIN calls c ON c.id = s.call_id
+                WHERE s.state = 'waiting' AND c.due_at IS NULL
+                  AND coalesce(%(models)s::jsonb->>s.step, '') <> ALL (s.models_gone)
+                FOR UPDATE OF c SKIP LOCKED)
+            RETURNING call_sid
+            """,
+            {"models": as_jsonb(models)},
+        )
+        resumed = [str(call_sid) for (call_sid,) in await cursor.fetchall()]
+        if resumed:
+            await tell_workers(connection)
+    return resumed
 
 
 async def next_due_s(connection: Connection[TupleRow]) -> float | None:
@@ -96,7 +129,7 @@ async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
 
 
 async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
-    """End the claim, and set when the call is due again: when its next step is, or never if all are settled.
+    """End the claim, and set when the call is due: when its next step is; never if that waits or there is none.
 
     The lock is left: ``release_call`` frees it, or the end of the worker's connection.
     """
@@ -106,7 +139,8 @@ async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
             """
             UPDATE calls
             SET due_at = (
-                SELECT coalesce(s.next_try_at, now()) FROM postcall_steps s
+                SELECT CASE WHEN s.state <> 'waiting' THEN coalesce(s.next_try_at, now()) END
+                FROM postcall_steps s
                 WHERE s.call_id = calls.id AND s.state NOT IN ('done', 'dead')
                 ORDER BY array_position(%(steps)s::text[], s.step)
                 LIMIT 1),
@@ -125,6 +159,11 @@ async def check_claim(connection: Connection[TupleRow], claim: Claim) -> None:
     row = await cursor.fetchone()
     if row is None or row[0] != claim.token:
         raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
+
+
+def as_jsonb(models: Mapping[str, str] | None) -> str:
+    """``models`` as a parameter of a statement."""
+    return msgspec.json.encode(dict(models or {})).decode()
 
 
 async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:

@@ -20,6 +20,7 @@ from agent.store.sql.calls import tell_workers
 from agent.store.sql.claims import Claim, ClaimLostError, check_claim
 from agent.store.sql.text import clean, clean_json
 
+_BROKEN: Final = ("failed", "waiting", "dead")
 _threads: Final = trio.CapacityLimiter(2)
 
 
@@ -141,6 +142,24 @@ async def fail_step(
         )
 
 
+async def hold_step(connection: Connection[TupleRow], claim: Claim, step: str, why: str, model: str) -> None:
+    """A step waits for another model than ``model``: until then the call is not due. No attempt is counted."""
+    async with connection.transaction():
+        await check_claim(connection, claim)
+        await connection.execute(
+            """
+            UPDATE postcall_steps
+            SET state = 'waiting', attempts = greatest(attempts - 1, 0), error = %(why)s, next_try_at = NULL,
+              models_gone = array_append(array_remove(models_gone, %(model)s), %(model)s)
+            WHERE call_id = %(call_id)s AND step = %(step)s
+            """,
+            {"why": clean(why), "model": clean(model), "call_id": claim.call_id, "step": step},
+        )
+        await connection.execute(
+            "UPDATE calls SET due_at = NULL WHERE id = %(call_id)s", {"call_id": claim.call_id}
+        )
+
+
 async def postpone_step(
     connection: Connection[TupleRow], claim: Claim, step: str, why: str, rest_s: float
 ) -> None:
@@ -212,7 +231,7 @@ async def results_of(connection: Connection[TupleRow], call_id: int) -> dict[str
 
 
 async def retry(connection: Connection[TupleRow], call_sid: str, step: str | None = None) -> list[str]:
-    """Have work done again: all that failed or was given up, or a step whatever its state; what is re-opened.
+    """Have work done again: what failed, waits or was given up, or a step whatever its state; what is re-opened.
 
     What comes after a step is re-opened with it, for it stands on it; the webhook keeps its Idempotency-Key. An
     empty list: there was nothing to do again. Raises psycopg.errors.CheckViolation for a call that goes on.
@@ -228,7 +247,7 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
         call_id = int(row[0])
         if step is None:
             states = await states_of(connection, call_id)
-            broken = [name for name in STEPS if name in states and states[name]["state"] in ("failed", "dead")]
+            broken = [name for name in STEPS if name in states and states[name]["state"] in _BROKEN]
             if not broken:
                 return []
             step = broken[0]
@@ -237,7 +256,7 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
             """
             UPDATE postcall_steps
             SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL,
-              next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL
+              models_gone = DEFAULT, next_try_at = NULL, started_at = NULL, finished_at = NULL, claimed_by = NULL
             WHERE call_id = %(call_id)s AND step = ANY (%(steps)s)
             RETURNING step
             """,

@@ -10,9 +10,10 @@ import attrs
 
 from agent.core.records import Turn
 
-StepState = Literal["pending", "running", "done", "failed", "dead"]
-PostcallState = Literal["active", "open", "done", "dead"]
-"""Of a call: it is going on; work is left; all is done; all is settled, but a step was given up."""
+StepState = Literal["pending", "running", "waiting", "done", "failed", "dead"]
+PostcallState = Literal["active", "open", "waiting", "done", "dead"]
+"""Of a call: it is going on; work is left; a step waits for the operator; all is done; all is settled, but a step
+was given up."""
 
 
 @attrs.frozen

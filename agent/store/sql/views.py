@@ -35,6 +35,8 @@ async def list_calls(
                 c.outcome, CASE
                   WHEN c.status = 'active' THEN 'active'
                   WHEN c.due_at IS NOT NULL THEN 'open'
+                  WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
+                    THEN 'waiting'
                   WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
                     THEN 'dead'
                   ELSE 'done'
@@ -63,6 +65,8 @@ async def find_calls(connection: Connection[TupleRow], call: str, limit: int = 1
               c.outcome, CASE
                 WHEN c.status = 'active' THEN 'active'
                 WHEN c.due_at IS NOT NULL THEN 'open'
+                WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
+                  THEN 'waiting'
                 WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
                   THEN 'dead'
                 ELSE 'done'
@@ -110,6 +114,8 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
                   c.outcome, CASE
                     WHEN c.status = 'active' THEN 'active'
                     WHEN c.due_at IS NOT NULL THEN 'open'
+                    WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
+                      THEN 'waiting'
                     WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
                       THEN 'dead'
                     ELSE 'done'

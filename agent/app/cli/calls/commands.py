@@ -41,7 +41,7 @@ def list_(
         str | None, typer.Option(help="Only calls that ended so: caller_hung_up, crashed, ...")
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Only calls whose post-call work is not finished.")
+        bool, typer.Option("--open", help="Only calls whose post-call work is not finished, or waits.")
     ] = False,
     dead: Annotated[bool, typer.Option("--dead", help="Only calls of which a step was given up.")] = False,
     limit: Annotated[
@@ -80,7 +80,7 @@ def retry(
         typer.Option(metavar="STEP", help="This step and those after it, also if they were done."),
     ] = None,
 ) -> None:
-    """Have the post-call work that failed or was given up done again, at once, and what comes after it.
+    """Have the post-call work that failed, waits or was given up done again, at once, and what comes after it.
 
     A running **call-agent serve** or **call-agent worker** does it. Example: **call-agent calls retry 17 --step
     transcription**

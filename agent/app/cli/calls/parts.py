@@ -18,6 +18,7 @@ from agent.store.sql.values import AppointmentRow, DeliveryRow, LeadRow, Recordi
 STYLES: Final = {
     "active": "cyan",
     "open": "yellow",
+    "waiting": "bold yellow",
     "done": "green",
     "dead": "bold red",
     "pending": "dim",

@@ -45,7 +45,7 @@ def list_all(
     outcomes = sorted([*(known.value for known in Outcome), CRASHED])
     if outcome is not None and outcome not in outcomes:
         raise SettingsError(f"there is no outcome {outcome}; there are: {', '.join(outcomes)}")
-    states = [state for state, wanted in (("active", open_), ("open", open_), ("dead", dead)) if wanted]
+    states = [*(("active", "open", "waiting") if open_ else ()), *(("dead",) if dead else ())]
 
     async def work(_: Settings, database: Database) -> list[CallLine]:
         async with database.connection() as connection:
@@ -84,7 +84,7 @@ def show(call: str, *, as_json: bool) -> None:
 
 
 def retry(call: str, step: str | None) -> None:
-    """Have failed and dead steps, or one whatever its state, done again. Raises CallError."""
+    """Have failed, waiting and dead steps, or one whatever its state, done again. Raises CallError."""
     if step is not None and step not in STEPS:
         raise SettingsError(f"there is no step {step}; there are: {', '.join(STEPS)}")
 

@@ -120,6 +120,11 @@ async def _check_backlog(connection: Connection[TupleRow]) -> Finding:
         return Finding(
             subject, "todo", detail, "start call-agent serve (with AGENT_WORKER=1) or call-agent worker"
         )
+    if backlog.waiting:
+        detail = f"{backlog.waiting} calls wait: {backlog.waits_for}"
+        return Finding(
+            subject, "todo", detail, "mend that setting where the worker runs; see call-agent calls --open"
+        )
     if backlog.dead:
         detail = f"a step was given up of {backlog.dead} calls within {DEAD_DAYS} days"
         return Finding(subject, "todo", detail, "call-agent calls --dead; then call-agent calls retry CALL")
