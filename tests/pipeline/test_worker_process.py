@@ -17,6 +17,7 @@ from ended_calls import rows
 from fake_services import ALL_DONE, Outside, check_all_once, open_outside, open_worker
 from pg_servers import open_server
 
+from agent.core.provider_models import SUMMARY
 from agent.store.migrating import migrate
 from agent.store.pg import open_connection
 
@@ -25,12 +26,18 @@ KILLS = 5
 
 
 @asynccontextmanager
-async def open_process(outside: Outside, data_dir: Path) -> AsyncIterator[trio.Process]:
+async def open_process(outside: Outside, data_dir: Path, **settings: str) -> AsyncIterator[trio.Process]:
     """A worker in a process of its own, ready; killed when left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AGENT_")}
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "agent", "worker"],
-        env={**environment, **outside.environment, "AGENT_DATA_DIR": str(data_dir), "AGENT_LOG_LEVEL": "warning"},
+        env={
+            **environment,
+            **outside.environment,
+            "AGENT_DATA_DIR": str(data_dir),
+            "AGENT_LOG_LEVEL": "warning",
+            **settings,
+        },
         stdout=subprocess.PIPE,
         stderr=None,
     )
@@ -65,6 +72,37 @@ async def test_pc_4_killed_at_any_moment_every_call_is_completed(postgres: str, 
             async with open_process(outside, tmp_path):
                 await outside.until_done(60)
         assert interrupted, "none was killed in the middle of its work"
+        check_all_once(outside, [record.call_sid for record in records])
+
+
+async def test_pc_4_killed_at_any_moment_a_call_whose_model_is_gone_waits_and_is_completed(
+    postgres: str, tmp_path: Path
+) -> None:
+    """Kill -9 while calls come to wait, and again, with the setting mended, while they are taken up."""
+    chance = random.Random(7)  # noqa: S311 - moments, not secrets
+
+    def waiting() -> int:
+        return len(rows(postgres, "SELECT FROM postcall_steps WHERE state = 'waiting'"))
+
+    async with open_outside(postgres) as outside:
+        outside.openai.delay_s = 0.05
+        outside.openai.gone.add(SUMMARY)
+        records = []
+        with trio.fail_after(90):
+            for life in range(4):
+                mended = {"AGENT_SUMMARY_MODEL": "model-of-tomorrow"} if life % 2 else {}
+                records += [await outside.end_call(4 * life + more, recorded=False) for more in range(1, 5)]
+                before = waiting()
+                async with open_process(outside, tmp_path, **mended) as process:
+                    while waiting() == before:  # noqa: ASYNC110 - the process tells nobody
+                        await trio.sleep(0.01)
+                    await trio.sleep(chance.uniform(0.0, 0.1))
+                    process.send_signal(signal.SIGKILL)
+                    await process.wait()
+            async with open_process(outside, tmp_path, **mended):
+                while any(outside.states(record.call_sid) != ALL_DONE for record in records):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+                await outside.until_done()
         check_all_once(outside, [record.call_sid for record in records])
 
 

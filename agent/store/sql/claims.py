@@ -129,7 +129,7 @@ async def release_call(claims: Connection[TupleRow], claim: Claim) -> None:
 
 
 async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
-    """End the claim, and set when the call is due: when its next step is; never if that waits or there is none.
+    """End the claim, and set when the call is due: when its next step is; not if that waits or there is none.
 
     The lock is left: ``release_call`` frees it, or the end of the worker's connection.
     """

@@ -78,6 +78,13 @@ async def test_what_is_left_to_do(postgres: str) -> None:
         finding = (await found(postgres))["after the call"]
         assert "given up of 1 calls" in finding.detail
         assert "call-agent calls --dead" in finding.advice
+        await connection.execute(
+            "UPDATE postcall_steps SET state = 'waiting', models_gone = '{old}', "
+            "error = 'set AGENT_SUMMARY_MODEL' WHERE step = 'summary'"
+        )
+        finding = (await found(postgres))["after the call"]
+        assert (finding.state, finding.detail) == ("todo", "1 calls wait: set AGENT_SUMMARY_MODEL")
+        assert "call-agent calls --open" in finding.advice
 
 
 async def test_a_database_that_is_not_as_it_should_be(postgres: str, empty_postgres: str) -> None:

@@ -17,7 +17,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.errors import ProviderError, StepDeadError
+from agent.core.errors import ModelGoneError, ProviderError, StepDeadError
 from agent.core.settings import load_settings
 from agent.core.tenant import Tenant
 from agent.pipeline.analysis.extraction import (
@@ -40,6 +40,7 @@ from agent.pipeline.analysis.request import (
 from agent.pipeline.openai_client import open_openai_client
 from agent.sim.model.rest import (
     EXTRACTION,
+    MODEL_GONE,
     NEVER,
     NONSENSE_BODY,
     NONSENSE_TEXT,
@@ -276,7 +277,6 @@ async def test_a_used_up_quota_is_not_hammered(autojump_clock: trio.testing.Mock
         (400, "AGENT_SUMMARY_MODEL"),
         (401, "OPENAI_API_KEY"),
         (403, "project"),
-        (404, "AGENT_SUMMARY_MODEL"),
         (422, "check"),
     ],
 )
@@ -289,6 +289,18 @@ async def test_a_refusal_is_dead_and_says_what_to_do(
             await analyst.summarise(TALK, TENANT)
     assert api.counts["responses"] == 1
     assert KEY not in str(dead.value)
+
+
+@pytest.mark.parametrize("fault", [ApiFault(404), MODEL_GONE, ApiFault(403, "model_not_found")])
+async def test_a_model_that_is_not_there_is_named_with_its_setting(
+    fault: ApiFault, autojump_clock: trio.testing.MockClock
+) -> None:
+    api = failing(fault)
+    async with analyst_on(api) as analyst:
+        with pytest.raises(ModelGoneError, match="AGENT_SUMMARY_MODEL") as gone:
+            await analyst.summarise(TALK, TENANT)
+    assert gone.value.model == analyst.model
+    assert api.counts["responses"] == 1
 
 
 async def test_a_401_does_not_repeat_the_key(autojump_clock: trio.testing.MockClock) -> None:

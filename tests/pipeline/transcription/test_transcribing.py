@@ -13,7 +13,7 @@ import openai
 import pytest
 import trio
 
-from agent.core.errors import ProviderError, StepDeadError
+from agent.core.errors import ModelGoneError, ProviderError, StepDeadError
 from agent.core.settings import load_settings
 from agent.pipeline.transcription import transcribing
 from agent.pipeline.transcription.transcribing import OpenAiTranscriber, Transcriber, open_transcriber
@@ -214,7 +214,6 @@ async def test_nonsense_is_tried_again_later(tmp_path: Path, fault: ApiFault, mo
     [
         (WRONG_KEY, "OPENAI_API_KEY"),
         (ApiFault(403), "allow the key's project"),
-        (ApiFault(404), "AGENT_RECORDING_MODEL"),
         (ApiFault(400), "not accepted"),
         (ApiFault(413), "not accepted"),
     ],
@@ -228,6 +227,14 @@ async def test_what_no_repetition_helps_is_dead_with_a_remedy(
             await transcriber.transcribe(call(tmp_path))
         assert len(api.requests) == 1
         assert "sk-test" not in str(caught.value)
+
+
+async def test_a_model_that_is_gone_is_named_with_its_setting(tmp_path: Path) -> None:
+    async with open_api() as (api, transcriber):
+        api.gone.add("whisper-1")
+        with pytest.raises(ModelGoneError, match="AGENT_RECORDING_MODEL") as gone:
+            await transcriber.transcribe(call(tmp_path))
+    assert gone.value.model == "whisper-1"
 
 
 async def test_an_api_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
