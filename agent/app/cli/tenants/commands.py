@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,40 +25,48 @@ app: Final = typer.Typer(
     "server hears of every change at once.",
 )
 
-Numbers = Annotated[
-    list[str] | None,
-    typer.Option("--number", "-n", help="Number it is called on, E.164 or with --region. Repeatable."),
-]
 Region = Annotated[
-    str, typer.Option("--region", help="Country of numbers without +, in two letters, such as US or IL.")
+    str | None, typer.Option("--region", help="Country of numbers without +, in two letters, such as US or IL.")
 ]
-Language = Annotated[str | None, typer.Option(help="Language of the callers: en, he, pt-BR. Unset: found out.")]
-Zone = Annotated[str | None, typer.Option("--time-zone", help="IANA time zone, such as Europe/London.")]
-Greeting = Annotated[str | None, typer.Option(help='First words of the agent; "": the caller begins.')]
-Instructions = Annotated[str | None, typer.Option(help="What the agent is told about the business.")]
-InstructionsFile = Annotated[
-    Path | None, typer.Option(help="Read the instructions from a UTF-8 file.", exists=True, dir_okay=False)
-]
-Voice = Annotated[str | None, typer.Option(help="Voice of the model.")]
-Tools = Annotated[
-    list[str] | None,
-    typer.Option("--tool", help="Tool the agent may use, built in or your own. Repeatable; none: no tool."),
-]
-Transfers = Annotated[
-    list[str] | None,
-    typer.Option("--transfer-number", help="A number calls may be transferred to. Repeatable."),
-]
-Services = Annotated[
-    list[str] | None, typer.Option("--service", help="A service callers may ask for. Repeatable.")
-]
-Url = Annotated[str | None, typer.Option("--webhook-url", help="Where call.completed is sent, by https.")]
-Secret = Annotated[
-    str | None, typer.Option("--webhook-secret", help="Key of the webhook's signature; made when not given.")
-]
-Delete = Annotated[
-    bool | None,
-    typer.Option("--delete-recordings/--keep-recordings", help="Delete recordings at Twilio once downloaded."),
-]
+_FIELDS: Final[dict[str, Any]] = {
+    "numbers": Annotated[
+        list[str] | None,
+        typer.Option("--number", "-n", help="Number it is called on, E.164 or with --region. Repeatable."),
+    ],
+    "region": Region,
+    "language": Annotated[
+        str | None, typer.Option(help="Language of the callers: en, he, pt-BR. Unset: found out.")
+    ],
+    "time_zone": Annotated[str | None, typer.Option(help="IANA time zone, such as Europe/London.")],
+    "greeting": Annotated[str | None, typer.Option(help='First words of the agent; "": the caller begins.')],
+    "instructions": Annotated[str | None, typer.Option(help="What the agent is told about the business.")],
+    "instructions_file": Annotated[
+        Path | None, typer.Option(help="Read the instructions from a UTF-8 file.", exists=True, dir_okay=False)
+    ],
+    "voice": Annotated[str | None, typer.Option(help="Voice of the model.")],
+    "tools": Annotated[
+        list[str] | None,
+        typer.Option("--tool", help="Tool the agent may use, built in or your own. Repeatable; none: no tool."),
+    ],
+    "transfer_numbers": Annotated[
+        list[str] | None,
+        typer.Option("--transfer-number", help="A number calls may be transferred to. Repeatable."),
+    ],
+    "services": Annotated[
+        list[str] | None, typer.Option("--service", help="A service callers may ask for. Repeatable.")
+    ],
+    "webhook_url": Annotated[str | None, typer.Option(help="Where call.completed is sent, by https.")],
+    "webhook_secret": Annotated[
+        str | None, typer.Option(help="Key of the webhook's signature; made when not given.")
+    ],
+    "delete_recordings": Annotated[
+        bool | None,
+        typer.Option(
+            "--delete-recordings/--keep-recordings", help="Delete recordings at Twilio once downloaded."
+        ),
+    ],
+}
+"""The options of add and edit, each under the name of its parameter, in the order of their help."""
 Name = Annotated[str | None, typer.Argument(help='Name of the business, such as "Harbour Dental".')]
 Id = Annotated[str, typer.Argument(metavar="TENANT", help="Id of the tenant, such as harbour-dental.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
@@ -71,50 +82,46 @@ def _desk() -> Any:
     return importlib.import_module("agent.app.cli.tenants.work")
 
 
+def _with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with an option for each field of a tenant; it takes their values as a dict, ``given``."""
+    own = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _FIELDS.items()]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        given = {name: values.pop(name) for name in _FIELDS}
+        given["instructions"] = _read(given["instructions"], given.pop("instructions_file"))
+        given["tools"] = [] if given["tools"] == ["none"] else given["tools"]
+        command(**values, region=given.pop("region") or "", given=_set_ones(given))
+
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]  # what typer reads
+        parameters=[
+            parameter
+            for name, its in own.parameters.items()
+            if name != "region"
+            for parameter in (options if name == "given" else [its])
+        ]
+    )
+    return run
+
+
 @app.command()
+@_with_fields
 def add(
     name: Name = None,
     *,
     id_: Annotated[str | None, typer.Option("--id", help="Made of the name when not given.")] = None,
-    numbers: Numbers = None,
-    region: Region = "",
-    language: Language = None,
-    time_zone: Zone = None,
-    greeting: Greeting = None,
-    instructions: Instructions = None,
-    instructions_file: InstructionsFile = None,
-    voice: Voice = None,
-    tools: Tools = None,
-    transfer_numbers: Transfers = None,
-    services: Services = None,
-    webhook_url: Url = None,
-    webhook_secret: Secret = None,
-    delete_recordings: Delete = None,
+    given: dict[str, Any],
+    region: str,
 ) -> None:
     """Add a business. Only the name is required; without it you are asked, on a terminal.
 
     Example: **call-agent tenants add "Harbour Dental" -n +15552223333 --service implants --service "teeth
     cleaning" --transfer-number +15552224444**
     """
-    raw: dict[str, Any] = {
-        "id": id_,
-        "name": name,
-        "numbers": numbers,
-        "language": language,
-        "time_zone": time_zone,
-        "greeting": greeting,
-        "instructions": _read(instructions, instructions_file),
-        "voice": voice,
-        "tools": _no_tool(tools),
-        "transfer_numbers": transfer_numbers,
-        "services": services,
-        "webhook_url": webhook_url,
-        "webhook_secret": webhook_secret,
-        "delete_recordings": delete_recordings,
-    }
-    if name is None and is_terminal():
-        raw |= _ask(raw)
-    _desk().add({field: value for field, value in raw.items() if value is not None}, region)
+    asked = _ask(given) if name is None and is_terminal() else {}
+    _desk().add(_set_ones({"id": id_, "name": name, **given, **asked}), region)
 
 
 @app.command("list")
@@ -130,24 +137,13 @@ def show(tenant: Id, *, as_json: AsJson = False, secret: WithSecret = False) -> 
 
 
 @app.command()
+@_with_fields
 def edit(
     tenant: Id,
     *,
     name: Annotated[str | None, typer.Option(help="New name; the id stays.")] = None,
-    numbers: Numbers = None,
-    region: Region = "",
-    language: Language = None,
-    time_zone: Zone = None,
-    greeting: Greeting = None,
-    instructions: Instructions = None,
-    instructions_file: InstructionsFile = None,
-    voice: Voice = None,
-    tools: Tools = None,
-    transfer_numbers: Transfers = None,
-    services: Services = None,
-    webhook_url: Url = None,
-    webhook_secret: Secret = None,
-    delete_recordings: Delete = None,
+    given: dict[str, Any],
+    region: str,
     clear: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD", help="Put a field back to its default, such as greeting. Repeatable."),
@@ -159,30 +155,15 @@ def edit(
 
     **--clear webhook_secret** makes a new secret, which is shown once.
     """
-    raw = {
-        "name": name,
-        "numbers": numbers,
-        "language": language,
-        "time_zone": time_zone,
-        "greeting": greeting,
-        "instructions": _read(instructions, instructions_file),
-        "voice": voice,
-        "tools": _no_tool(tools),
-        "transfer_numbers": transfer_numbers,
-        "services": services,
-        "webhook_url": webhook_url,
-        "webhook_secret": webhook_secret,
-        "delete_recordings": delete_recordings,
-    }
-    given = {field: value for field, value in raw.items() if value is not None}
-    _desk().edit(tenant, given, [field.replace("-", "_") for field in clear or ()], region)
+    cleared = [field.replace("-", "_") for field in clear or ()]
+    _desk().edit(tenant, _set_ones({"name": name, **given}), cleared, region)
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A .json, .toml or .csv file.", exists=True, dir_okay=False)],
     *,
-    region: Region = "",
+    region: Region = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
 ) -> None:
     """Add and change many businesses at once: all of the file, or nothing when anything in it is wrong.
@@ -193,7 +174,7 @@ def import_(
 
     Example: **call-agent tenants import clinics.csv --region IL --dry-run**
     """
-    _desk().import_file(file, region, dry_run=dry_run)
+    _desk().import_file(file, region or "", dry_run=dry_run)
 
 
 def _read(text: str | None, path: Path | None) -> str | None:
@@ -207,11 +188,11 @@ def _read(text: str | None, path: Path | None) -> str | None:
         raise typer.BadParameter(f"{path} is not UTF-8 text", param_hint="--instructions-file") from None
 
 
-def _no_tool(tools: list[str] | None) -> list[str] | None:
-    return [] if tools == ["none"] else tools
+def _set_ones(values: dict[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in values.items() if value is not None}
 
 
-def _ask(raw: dict[str, Any]) -> dict[str, Any]:
+def _ask(given: dict[str, Any]) -> dict[str, Any]:
     """What a business needs, asked for; only what was not given."""
     typer.echo("A new business. Enter takes what is in brackets; everything can be changed later.")
     answers: dict[str, Any] = {"name": typer.prompt("Name")}
@@ -221,6 +202,6 @@ def _ask(raw: dict[str, Any]) -> dict[str, Any]:
         ("time_zone", "Time zone", "UTC"),
         ("webhook_url", "Webhook that is told of its calls; empty: none", ""),
     ):
-        if raw[field] is None:
+        if field not in given:
             answers[field] = typer.prompt(question, default=default, show_default=bool(default)) or None
     return answers

@@ -8,7 +8,7 @@ from typing import Any, Final
 import attrs
 from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agent.app.cli.terminal_text import shown
@@ -46,13 +46,17 @@ def masked(secret: str) -> str:
 
 def tell_list(tenants: Sequence[Tenant]) -> RenderableType:
     """A row for each tenant."""
-    table = Table(box=SIMPLE, header_style="dim", pad_edge=False)
-    table.add_column("tenant", no_wrap=True)
-    table.add_column("name", overflow="fold")
-    table.add_column("numbers", no_wrap=True)
-    table.add_column("language")
-    table.add_column("time zone", overflow="fold")
-    table.add_column("webhook", overflow="fold")
+    table = Table(
+        Column("tenant", no_wrap=True),
+        Column("name", overflow="fold"),
+        Column("numbers", no_wrap=True),
+        "language",
+        Column("time zone", overflow="fold"),
+        Column("webhook", overflow="fold"),
+        box=SIMPLE,
+        header_style="dim",
+        pad_edge=False,
+    )
     for tenant in tenants:
         table.add_row(
             tenant.id,
@@ -67,9 +71,7 @@ def tell_list(tenants: Sequence[Tenant]) -> RenderableType:
 
 def tell_tenant(tenant: Tenant, *, with_secret: bool = False) -> RenderableType:
     """Every field of one tenant; of those that are not set, what holds instead."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _two_columns()
     for name in FIELDS:
         table.add_row(name, _value(name, getattr(tenant, name), with_secret=with_secret))
     return Group(Text(shown(tenant.name), "bold"), table)
@@ -79,9 +81,7 @@ def tell_changes(before: Tenant | None, after: Tenant) -> RenderableType:
     """What ``after`` changes: fields with their old and new values; all that is set when it is new."""
     if before == after:
         return Text.assemble(("unchanged  ", "dim"), after.id)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _two_columns()
     for name in changed_fields(before, after):
         words = _value(name, getattr(after, name), with_secret=False)
         if before is not None:
@@ -90,6 +90,10 @@ def tell_changes(before: Tenant | None, after: Tenant) -> RenderableType:
         table.add_row(f"  {name}", words)
     what = ("new        ", "bold green") if before is None else ("changed    ", "bold yellow")
     return Group(Text.assemble(what, after.id), table)
+
+
+def _two_columns() -> Table:
+    return Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
 
 
 def changed_fields(before: Tenant | None, after: Tenant) -> list[str]:
