@@ -10,7 +10,7 @@ from agent.call.watchdog import IDLE_FAREWELL, IDLE_REQUEST, LIMIT_FAREWELL
 from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
 from agent.local.receptionist.tools import read_tools
-from agent.local.receptionist.understanding import Slot
+from agent.pipeline.analysis.spoken_names import Slot
 
 GREETING = "Hello, this is the assistant. How can I help you today?"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.local.receptionist.business import EXAMPLE_INSTRUCTIONS, Subject, read_context
-from agent.local.receptionist.understanding import Intent, Slot, understand
+from agent.local.receptionist.understanding import Intent, understand
+from agent.pipeline.analysis.spoken_names import Slot
 
 NAME, CITY, SERVICE, APPOINTMENT = Slot.NAME, Slot.CITY, Slot.SERVICE, Slot.APPOINTMENT
 SERVICES = ("check-up", "cleaning", "filling", "whitening")

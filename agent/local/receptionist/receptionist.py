@@ -23,7 +23,8 @@ from agent.local.receptionist.tools import (
     recording_call,
     takes_appointments,
 )
-from agent.local.receptionist.understanding import Intent, Meaning, Slot, understand
+from agent.local.receptionist.understanding import Intent, Meaning, understand
+from agent.pipeline.analysis.spoken_names import Slot
 
 ASK_AT_MOST: Final = 2
 """How often the same particular is asked for before it is let go."""

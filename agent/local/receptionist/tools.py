@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from agent.local.receptionist.understanding import Slot
+from agent.pipeline.analysis.spoken_names import Slot
 
 
 class Purpose(enum.Enum):

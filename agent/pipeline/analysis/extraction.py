@@ -14,15 +14,8 @@ import attrs
 
 from agent.core.records import Turn
 from agent.core.tenant import Tenant
-from agent.pipeline.analysis.extraction_rules import (
-    asked_for,
-    bare_answer,
-    find_city,
-    find_name,
-    find_service,
-    is_english,
-    says,
-)
+from agent.pipeline.analysis.extraction_rules import asked_for, is_english, says
+from agent.pipeline.analysis.spoken_names import find_city, find_name, find_service
 
 INTENTS: Final = ("booking", "question", "complaint", "human", "wrong_number", "other")
 LEAD_STATUSES: Final = ("new", "contacted", "qualified", "appointment", "not_interested", "customer")
@@ -95,8 +88,8 @@ def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction
             asked = asked_for(text)
             continue
         # Who is corrected or asked again means the last answer, so what comes later counts.
-        city = find_city(text) or (bare_answer(text) if asked == "city" else "") or city
-        name = find_name(text) or (bare_answer(text) if asked == "name" else "") or name
+        city = find_city(text, asked) or city
+        name = find_name(text, asked) or name
         service = find_service(text, tenant.services) or service
         asked = None
     intent = _intent(conversation, service)

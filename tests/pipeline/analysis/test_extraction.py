@@ -27,7 +27,8 @@ from agent.pipeline.analysis.extraction import (
     summarise_by_rules,
     tidy,
 )
-from agent.pipeline.analysis.extraction_rules import asked_for, bare_answer, find_city, find_name, find_service
+from agent.pipeline.analysis.extraction_rules import asked_for
+from agent.pipeline.analysis.spoken_names import Slot, find_city, find_name, find_service
 
 TENANT = Tenant("x", "X", services=("check-up", "Cleaning", "filling", "root canal", "ייעוץ"))
 
@@ -125,7 +126,8 @@ def test_what_the_agent_asked_for(text: str, asked: str | None) -> None:
     ],
 )
 def test_bare_answers(text: str, answer: str) -> None:
-    assert bare_answer(text) == answer
+    assert find_name(text, Slot.NAME) == answer
+    assert find_city(text, Slot.CITY) == answer
 
 
 def test_a_whole_booking() -> None:
