@@ -11,8 +11,9 @@ import attrs
 from agent.core.units import BYTES_PER_MS
 from agent.local.conversation import Item
 from agent.local.receptionist.tools import ToolCall
+from agent.model import server_shapes as realtime_wire
+from agent.model.server_shapes import Event, Output
 
-Event = dict[str, Any]
 DELTA_BYTES: Final = 400 * BYTES_PER_MS
 """Most audio in one delta: small enough to begin playing at once, large enough to cost little."""
 
@@ -35,67 +36,30 @@ class Answer:
 
     def open_message(self, item_id: str, previous: str | None) -> list[Event]:
         """A spoken message begins; ``previous`` is the conversation's last item."""
-        item = Item(item_id, "message", role="assistant", audio_ms=0.0, status="in_progress")
-        self._open = item
-        part = {"type": "audio", "transcript": ""}
-        return [
-            *self._added(item, previous),
-            {"type": "response.content_part.added", **self._where(item), "content_index": 0, "part": part},
-        ]
+        self._open = Item(item_id, "message", role="assistant", audio_ms=0.0, status="in_progress")
+        return [*self._added(self._open, previous), self._output(self._open).opened()]
 
     def speak(self, text: str, ulaw: bytes) -> list[Event]:
         """A sentence, as text and as audio. A message is open."""
         item = self._message()
-        delta = f" {text}" if item.text else text
+        output, delta = self._output(item), f" {text}" if item.text else text
         item.text += delta
         item.audio_ms = (item.audio_ms or 0.0) + len(ulaw) / BYTES_PER_MS
-        where = {**self._where(item), "content_index": 0}
-        return [
-            {"type": "response.output_audio_transcript.delta", **where, "delta": delta},
-            *(
-                {
-                    "type": "response.output_audio.delta",
-                    **where,
-                    "delta": _base64(ulaw[start : start + DELTA_BYTES]),
-                }
-                for start in range(0, len(ulaw), DELTA_BYTES)
-            ),
-        ]
+        starts = range(0, len(ulaw), DELTA_BYTES)
+        return [output.text(delta), *(output.audio(_base64(ulaw[at : at + DELTA_BYTES])) for at in starts)]
 
     def close_message(self, status: str = "completed") -> list[Event]:
         """The open message ends."""
         item = self._message()
-        self._open = None
-        item.status = status
-        where = {**self._where(item), "content_index": 0}
-        return [
-            {"type": "response.output_audio.done", **where},
-            {"type": "response.output_audio_transcript.done", **where, "transcript": item.text},
-            {
-                "type": "response.content_part.done",
-                **where,
-                "part": {"type": "audio", "transcript": item.text},
-            },
-            *self._done(item),
-        ]
+        self._open, item.status = None, status
+        return [*self._output(item).closed(item.text), *self._done(item)]
 
     def call(self, item_id: str, call_id: str, call: ToolCall, previous: str | None) -> list[Event]:
         """A tool is called."""
         item = Item(item_id, "function_call", name=call.name, call_id=call_id, status="in_progress")
         added = self._added(item, previous)
         item.text, item.status = call.arguments, "completed"
-        where = {**self._where(item), "call_id": call_id}
-        return [
-            *added,
-            {"type": "response.function_call_arguments.delta", **where, "delta": call.arguments},
-            {
-                "type": "response.function_call_arguments.done",
-                **where,
-                "name": call.name,
-                "arguments": call.arguments,
-            },
-            *self._done(item),
-        ]
+        return [*added, *self._output(item).called(call_id, call.name, call.arguments), *self._done(item)]
 
     def finish(self, status: str = "completed", reason: str | None = None) -> list[Event]:
         """The response ends: completed, or cancelled with a ``reason``; an open message is closed before."""
@@ -109,41 +73,24 @@ class Answer:
             raise ValueError("no message is open")
         return self._open
 
-    def _where(self, item: Item) -> Event:
-        return {"response_id": self.id, "item_id": item.id, "output_index": self.items.index(item)}
+    def _output(self, item: Item) -> Output:
+        return Output(self.id, item.id, self.items.index(item))
 
     def _added(self, item: Item, previous: str | None) -> list[Event]:
         self.items.append(item)
         shown = {**item.as_event(), "content": []} if item.kind == "message" else item.as_event()
-        index = len(self.items) - 1
-        return [
-            {"type": "response.output_item.added", "response_id": self.id, "output_index": index, "item": shown},
-            {"type": "conversation.item.added", "previous_item_id": previous, "item": shown},
-        ]
+        told = {"type": "conversation.item.added", "previous_item_id": previous, "item": shown}
+        return [self._output(item).tell("added", shown), told]
 
     def _done(self, item: Item) -> list[Event]:
-        index, shown = self.items.index(item), item.as_event()
-        return [
-            {"type": "response.output_item.done", "response_id": self.id, "output_index": index, "item": shown},
-            {"type": "conversation.item.done", "previous_item_id": None, "item": shown},
-        ]
+        told = {"type": "conversation.item.done", "previous_item_id": None, "item": item.as_event()}
+        return [self._output(item).tell("done", item.as_event()), told]
 
     def _response(self, details: Event | None) -> Event:
-        return {
-            "object": "realtime.response",
-            "id": self.id,
-            "status": self._status,
-            "status_details": details,
-            "output": [item.as_event() for item in self.items],
-            "output_modalities": ["audio"],
-            "metadata": self.metadata,
-            "audio": {"output": {"format": {"type": "audio/pcmu"}, "voice": self.voice}},
-        }
+        audio = {"output": {"format": {"type": "audio/pcmu"}, "voice": self.voice}}
+        output = [item.as_event() for item in self.items]
+        return realtime_wire.response(self.id, self._status, details, output, self.metadata, audio=audio)
 
 
 def _base64(audio: bytes) -> str:
     return b2a_base64(audio, newline=False).decode()
-
-
-def _pieces(ulaw: bytes) -> list[bytes]:
-    return [ulaw[start : start + DELTA_BYTES] for start in range(0, len(ulaw), DELTA_BYTES)]

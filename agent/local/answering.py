@@ -15,12 +15,11 @@ import attrs
 import trio
 
 from agent.local.answer import Answer
-from agent.local.config import RefusedError
 from agent.local.conversation import Conversation, Item
-from agent.local.outbox import Outbox
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
 from agent.local.speech.engines import Engines
+from agent.model.server_shapes import Outbox, RefusedError
 
 _VERBATIM: Final = ("say exactly, and nothing else:", "say exactly:")
 
@@ -106,7 +105,7 @@ class Answering:
         self._running = running = _Running(
             Answer(self._outbox.new_id("resp"), self.voice, metadata), instructions
         )
-        self._outbox.send(*running.answer.begin())
+        self._outbox.send_all(running.answer.begin())
         self._nursery.start_soon(self._run, running)
 
     def cancel(self, response_id: str, reason: str) -> None:
@@ -116,7 +115,7 @@ class Answering:
             text = "Cancellation failed: no active response found."
             raise RefusedError("response_cancel_not_active", text)
         self._running, self.cut = None, True
-        self._outbox.send(*running.answer.finish("cancelled", reason))
+        self._outbox.send_all(running.answer.finish("cancelled", reason))
         running.scope.cancel(reason=reason)
 
     async def _run(self, running: _Running) -> None:
@@ -134,21 +133,21 @@ class Answering:
                 if not answer.items:
                     self._settle(thought)
                     self._send_item(answer, answer.open_message(self._outbox.new_id("item"), self._last_id))
-                self._outbox.send(*answer.speak(sentence, ulaw))
+                self._outbox.send_all(answer.speak(sentence, ulaw))
             if self._running is running:
                 self._finish(running, thought)
 
     def _finish(self, running: _Running, thought: _Thought) -> None:
         answer = running.answer
         if answer.items:
-            self._outbox.send(*answer.close_message())
+            self._outbox.send_all(answer.close_message())
         else:
             self._settle(thought)
         for call in thought.reply.calls:
             ids = self._outbox.new_id("item"), self._outbox.new_id("call")
             self._send_item(answer, answer.call(*ids, call, self._last_id))
         self._running = None
-        self._outbox.send(*answer.finish())
+        self._outbox.send_all(answer.finish())
 
     def _settle(self, thought: _Thought) -> None:
         self._state = thought.state
@@ -179,7 +178,7 @@ class Answering:
         return self._conversation.last_id
 
     def _send_item(self, answer: Answer, events: Sequence[dict[str, object]]) -> None:
-        self._outbox.send(*events)
+        self._outbox.send_all(events)
         self._conversation.add(answer.items[-1])
 
 

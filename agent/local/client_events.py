@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from agent.local.config import RefusedError
+from agent.model.server_shapes import RefusedError
 
 
 def decode(raw: str | bytes) -> Mapping[str, Any]:

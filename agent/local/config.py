@@ -5,28 +5,19 @@ What it cannot do is refused (other audio formats) or echoed and ignored (model,
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from agent.core.errors import AgentError
+from agent.model.server_shapes import RefusedError, merged
 
 FORMAT: Final = "audio/pcmu"
 VOICE: Final = "heart"
+_REPLACED: Final = ("format", "turn_detection")
+"""Objects of a session that an update does not merge with what there is."""
 _EAGERNESS_MS: Final = {"low": 800, "medium": 500, "auto": 500, "high": 300}
 """Silence that ends a turn under semantic_vad, which is server_vad here."""
-
-
-class RefusedError(AgentError):
-    """A client event that cannot be obeyed; it becomes an ``error`` event and the session goes on."""
-
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.param = param
 
 
 @attrs.frozen
@@ -75,13 +66,9 @@ class SessionConfig:
         """This configuration with the fields of a ``session.update`` in it. Raises RefusedError."""
         if session.get("type", "realtime") != "realtime":
             raise RefusedError("invalid_value", "Only sessions of type 'realtime' are supported.", "session.type")
-        echo = copy.deepcopy(dict(self.echo))
-        _merge(echo, session)
+        echo = merged(self.echo, session, whole=_REPLACED)
         audio = _mapping(echo, "audio", "session")
-        audio_in, audio_out = (
-            _mapping(audio, "input", "session.audio"),
-            _mapping(audio, "output", "session.audio"),
-        )
+        audio_in, audio_out = (_mapping(audio, side, "session.audio") for side in ("input", "output"))
         for side, part in (("input", audio_in), ("output", audio_out)):
             if _mapping(part, "format", f"session.audio.{side}").get("type") != FORMAT:
                 raise RefusedError(
@@ -99,16 +86,6 @@ class SessionConfig:
             voice=voice if isinstance(voice, str) else VOICE,
             echo=echo,
         )
-
-
-def _merge(into: dict[str, Any], update: Mapping[str, Any]) -> None:
-    """Objects are merged field by field, except those that are replaced as a whole."""
-    for key, value in update.items():
-        known = into.get(key)
-        if isinstance(known, dict) and isinstance(value, Mapping) and key not in {"format", "turn_detection"}:
-            _merge(known, value)
-        else:
-            into[key] = value
 
 
 def _mapping(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from agent.local.config import RefusedError
+from agent.model import server_shapes as realtime_wire
+from agent.model.server_shapes import Event, RefusedError
 
 
 @attrs.define(eq=False)
@@ -23,17 +24,19 @@ class Item:
     call_id: str = ""
     name: str = ""
 
-    def as_event(self) -> dict[str, Any]:
+    def as_event(self) -> Event:
         """The item as the Realtime API shows it."""
-        head: dict[str, Any] = {"id": self.id, "object": "realtime.item", "type": self.kind}
-        if self.kind == "function_call_output":
-            return {**head, "call_id": self.call_id, "output": self.text}
-        head["status"] = self.status
-        if self.kind == "function_call":
-            return {**head, "call_id": self.call_id, "name": self.name, "arguments": self.text}
-        return {**head, "role": self.role, "content": [self._content()]}
+        match self.kind:
+            case "function_call_output":
+                fields: Event = {"call_id": self.call_id, "output": self.text}
+            case "function_call":
+                call = {"call_id": self.call_id, "name": self.name, "arguments": self.text}
+                fields = {"status": self.status, **call}
+            case _:
+                fields = {"status": self.status, "role": self.role, "content": [self._content()]}
+        return realtime_wire.item(self.id, self.kind, **fields)
 
-    def _content(self) -> dict[str, Any]:
+    def _content(self) -> Event:
         side = "output" if self.role == "assistant" else "input"
         if self.audio_ms is not None:
             return {"type": f"{side}_audio", "transcript": self.text or None}

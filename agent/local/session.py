@@ -17,9 +17,8 @@ from agent.core.errors import SocketClosedError
 from agent.core.units import BYTES_PER_MS
 from agent.local.answering import Answering, Transcription, Turn
 from agent.local.client_events import audio_field, count_field, decode, mapping_field, text_field
-from agent.local.config import RefusedError, SessionConfig
+from agent.local.config import SessionConfig
 from agent.local.conversation import Conversation, Item, read_item
-from agent.local.outbox import Outbox
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist
 from agent.local.receptionist.tools import read_tools
@@ -32,6 +31,7 @@ from agent.local.speech.endpointing import (
 )
 from agent.local.speech.engines import Engines
 from agent.local.speech.listening import Listener
+from agent.model.server_shapes import Outbox, RefusedError
 from agent.wire.websocket import MessageSocket
 
 OUTBOX_MESSAGES: Final = 4096
@@ -40,6 +40,11 @@ SEND_S: Final = 20.0
 """How long one write may take before the client is given up."""
 _WINDOWS_A_TURN: Final = 16
 """Windows of audio (about 0.1 ms of work each) between two chances for other sessions to run."""
+
+
+def make_outbox(letters: trio.MemorySendChannel[str]) -> Outbox:
+    """A session's outbox. Sending raises trio.WouldBlock when the client has stopped reading."""
+    return Outbox(letters.send_nowait, digits=6)
 
 
 async def run_session(socket: MessageSocket, engines: Engines) -> None:
@@ -51,7 +56,7 @@ async def run_session(socket: MessageSocket, engines: Engines) -> None:
     with outbox, letters:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_run_writer, socket, letters, nursery.cancel_scope)
-            session = Session.open(engines, Outbox(outbox), nursery)
+            session = Session.open(engines, make_outbox(outbox), nursery)
             try:
                 while True:
                     await session.handle(await socket.receive())
@@ -93,7 +98,7 @@ class Session:
         answering = Answering(engines, outbox, conversation, nursery)
         session = cls(engines, outbox, nursery, conversation, answering, Listener(engines.make_vad()))
         shown = {**session._config.echo, "id": outbox.new_id("sess")}
-        outbox.send({"type": "session.created", "session": shown})
+        outbox.send("session.created", session=shown)
         return session
 
     async def handle(self, raw: str | bytes) -> None:
@@ -108,7 +113,7 @@ class Session:
             else:
                 self._obey(event)
         except RefusedError as refused:
-            self._outbox.refuse(refused, event_id)
+            self._outbox.error(refused.error, event_id)
 
     def _obey(self, event: Mapping[str, Any]) -> None:
         match event["type"]:
@@ -145,7 +150,7 @@ class Session:
             endpointer.threshold = detection.threshold
             endpointer.prefix_padding_ms = detection.prefix_padding_ms
             endpointer.silence_duration_ms = detection.silence_duration_ms
-        self._outbox.send({"type": "session.updated", "session": config.echo})
+        self._outbox.send("session.updated", session=config.echo)
 
     # The caller's audio
 
@@ -162,7 +167,7 @@ class Session:
             case SpeechStarted(audio_start_ms):
                 self._turn_id = self._outbox.new_id("item")
                 where = {"item_id": self._turn_id, "audio_start_ms": audio_start_ms}
-                self._outbox.send({"type": "input_audio_buffer.speech_started", **where})
+                self._outbox.send("input_audio_buffer.speech_started", **where)
                 detection = self._config.turn_detection
                 if detection is not None and detection.interrupt_response and self._answering.active:
                     self._answering.cancel("", "turn_detected")
@@ -172,7 +177,7 @@ class Session:
                 self._drop_guess()
             case SpeechStopped(start_ms, end_ms):
                 where = {"item_id": self._turn_id, "audio_end_ms": end_ms}
-                self._outbox.send({"type": "input_audio_buffer.speech_stopped", **where})
+                self._outbox.send("input_audio_buffer.speech_stopped", **where)
                 heard = self._guess or self._transcribe(self._listener.cut(start_ms, end_ms))
                 self._guess = None
                 self._commit(heard, end_ms - start_ms)
@@ -191,14 +196,14 @@ class Session:
     def _clear_buffer(self, _event: Mapping[str, Any]) -> None:
         self._listener.clear()
         self._drop_guess()
-        self._outbox.send({"type": "input_audio_buffer.cleared"})
+        self._outbox.send("input_audio_buffer.cleared")
 
     def _commit(self, heard: Transcription, audio_ms: int) -> None:
         item = Item(self._turn_id, "message", role="user", audio_ms=audio_ms)
         self._turn_id = ""
         previous = self._conversation.last_id
         where = {"item_id": item.id, "previous_item_id": previous}
-        self._outbox.send({"type": "input_audio_buffer.committed", **where})
+        self._outbox.send("input_audio_buffer.committed", **where)
         self._add(item)
         turn = Turn(item, heard)
         self._answering.add_turn(turn)
@@ -230,7 +235,7 @@ class Session:
         if wanted:
             usage = {"type": "duration", "seconds": (turn.item.audio_ms or 0) / 1000}
             where = {"item_id": turn.item.id, "content_index": 0, "transcript": turn.heard.text, "usage": usage}
-            self._outbox.send({"type": "conversation.item.input_audio_transcription.completed", **where})
+            self._outbox.send("conversation.item.input_audio_transcription.completed", **where)
 
     # The conversation and its answers
 
@@ -238,7 +243,7 @@ class Session:
         previous = self._conversation.add(item)
         for verb in ("added", "done"):
             shown = {"previous_item_id": previous, "item": item.as_event()}
-            self._outbox.send({"type": f"conversation.item.{verb}", **shown})
+            self._outbox.send(f"conversation.item.{verb}", **shown)
 
     def _create_item(self, event: Mapping[str, Any]) -> None:
         item = read_item(mapping_field(event, "item"), self._outbox.new_id("item"))
@@ -258,13 +263,13 @@ class Session:
         self._conversation.truncate(item_id, index, audio_end_ms)
         self._answering.cut = True
         where = {"item_id": item_id, "content_index": index, "audio_end_ms": audio_end_ms}
-        self._outbox.send({"type": "conversation.item.truncated", **where})
+        self._outbox.send("conversation.item.truncated", **where)
 
     def _delete_item(self, event: Mapping[str, Any]) -> None:
         item_id = text_field(event, "item_id")
         self._conversation.delete(item_id)
         self._answering.cut = True
-        self._outbox.send({"type": "conversation.item.deleted", "item_id": item_id})
+        self._outbox.send("conversation.item.deleted", item_id=item_id)
 
     def _create_response(self, event: Mapping[str, Any]) -> None:
         response = mapping_field(event, "response")

@@ -21,8 +21,7 @@ from trio.testing import MockClock
 
 from agent.call.tools.declare import END_CALL
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
-from agent.local.outbox import Outbox
-from agent.local.session import Session, run_session
+from agent.local.session import Session, make_outbox, run_session
 from agent.model import events as ours
 from agent.model import requests
 from agent.nursery_call import GREETING_REQUEST
@@ -614,7 +613,7 @@ async def test_a_cancel_in_the_same_moment_as_the_next_sentence_wins(autojump_cl
 
     letters, arrived = trio.open_memory_channel[str](100)
     async with trio.open_nursery() as nursery:
-        session = Session.open(Gated(TEXTS), Outbox(letters), nursery)
+        session = Session.open(Gated(TEXTS), make_outbox(letters), nursery)
         create = {"type": "response.create", "response": {"instructions": "Say exactly: One. Two."}}
         await session.handle(json.dumps(create))
         await trio.testing.wait_all_tasks_blocked()

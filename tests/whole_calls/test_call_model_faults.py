@@ -27,10 +27,11 @@ from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
+from agent.model.server_shapes import ProviderError
 from agent.model.session import Connector
 from agent.sim.link import memory_link
 from agent.sim.memory import Connect, memory_realtime
-from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ProviderError, Stage
+from agent.sim.model.script import RATE_LIMITED, Answer, Faults, Stage
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 from agent.sim.sounds import numbers_in, tone
@@ -396,7 +397,7 @@ async def test_a_request_refused_by_an_error_event_is_made_again(
         def refuse_once(session: ModelSession, event: Mapping[str, Any], now: float) -> None:
             del now
             monkeypatch.setattr(ModelSession, "_create", create)
-            session.outbox.error(RATE_LIMITED, event)
+            session.error(RATE_LIMITED, event)
 
         monkeypatch.setattr(ModelSession, "_create", refuse_once)
         stream.press("1")

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import attrs
 
+from agent.model import server_shapes as realtime_wire
+from agent.model.server_shapes import Event, Outbox, RefusedError
 from agent.sim.model.response import SimulatedResponse
-from agent.sim.model.wire import Outbox
 
 _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output")
 
@@ -17,7 +18,7 @@ _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output"
 class Item:
     """An item as the provider would show it; ``spoken`` is set for what the model says."""
 
-    resource: dict[str, Any]
+    resource: Event
     spoken: SimulatedResponse | None = None
     truncated_ms: int | None = None
 
@@ -45,7 +46,7 @@ class Conversation:
         self.items[item.id] = item
         self.last_id = item.id
 
-    def finish(self, item_id: str, resource: dict[str, Any]) -> None:
+    def finish(self, item_id: str, resource: Event) -> None:
         """An item is complete and stays as ``resource``; one deleted meanwhile is not finished."""
         item = self.items.get(item_id)
         if item is not None:
@@ -55,61 +56,49 @@ class Conversation:
     def add_user_audio(self, item_id: str) -> None:
         """What the caller said became an item."""
         content = [{"type": "input_audio", "transcript": None}]
-        resource: dict[str, Any] = {"id": item_id, "object": "realtime.item", "type": "message", "role": "user"}
-        resource |= {"status": "completed", "content": content}
-        self.add(Item(resource))
-        self.finish(item_id, resource)
+        self._add_whole(realtime_wire.item(item_id, "message", role="user", status="completed", content=content))
 
     def create(self, event: Mapping[str, Any]) -> None:
-        """``conversation.item.create``: a message, or the output of a tool."""
+        """``conversation.item.create``: a message, or a tool's output. Raises RefusedError, as the others."""
         given = event.get("item")
-        if not isinstance(given, dict) or given.get("type") not in (
-            "message",
-            "function_call_output",
-            "function_call",
-        ):
-            self.outbox.refuse(event, "invalid_value", "Invalid 'item'.", param="item")
-            return
+        if not isinstance(given, dict) or given.get("type") not in _CREATED_BY_CLIENTS:
+            raise RefusedError("invalid_value", "Invalid 'item'.", "item")
         item_id = str(given.get("id") or self.outbox.new_id("item"))
-        resource = {**given, "id": item_id, "object": "realtime.item", "status": "completed"}
         if given["type"] == "function_call_output":
             self.tool_outputs[str(given.get("call_id"))] = str(given.get("output"))
-        self.add(Item(resource))
-        self.finish(item_id, resource)
+        self._add_whole({**given, "id": item_id, "object": "realtime.item", "status": "completed"})
 
     def delete(self, event: Mapping[str, Any]) -> None:
         """``conversation.item.delete``."""
-        item = self.items.pop(str(event.get("item_id")), None)
-        if item is None:
-            self._unknown(event, "item_delete_invalid_item_id", "deleting")
-            return
+        item = self._found(event, "item_delete_invalid_item_id", "deleting")
+        del self.items[item.id]
         self.deleted.append(item.id)
         self.outbox.send("conversation.item.deleted", item_id=item.id)
 
     def truncate(self, event: Mapping[str, Any]) -> None:
         """``conversation.item.truncate``: never beyond what there is, as the provider has it."""
-        item = self.items.get(str(event.get("item_id")))
-        if item is None:
-            self._unknown(event, "item_truncate_invalid_item_id", "truncating")
-            return
+        item = self._found(event, "item_truncate_invalid_item_id", "truncating")
         if item.spoken is None:
-            message = "Only model output audio messages can be truncated"
-            self.outbox.refuse(event, "invalid_value", message, param="item_id")
-            return
+            raise RefusedError("invalid_value", "Only model output audio messages can be truncated", "item_id")
         end_ms = event.get("audio_end_ms")
         if not isinstance(end_ms, int) or end_ms < 0 or (end_ms == 0 and self.refuse_truncate_at_zero):
-            self.outbox.refuse(event, "invalid_value", "Invalid 'audio_end_ms'.", param="audio_end_ms")
-            return
+            raise RefusedError("invalid_value", "Invalid 'audio_end_ms'.", "audio_end_ms")
         length_ms = item.spoken.sent_ms if item.truncated_ms is None else item.truncated_ms
         if end_ms > length_ms:
             message = f"Audio content of {length_ms}ms is already shorter than {end_ms}ms"
-            self.outbox.refuse(event, "invalid_value", message, param="audio_end_ms")
-            return
+            raise RefusedError("invalid_value", message, "audio_end_ms")
         item.truncated_ms = end_ms
         self.truncations.append((item.id, end_ms))
         where = {"item_id": item.id, "content_index": event.get("content_index", 0)}
         self.outbox.send("conversation.item.truncated", **where, audio_end_ms=end_ms)
 
-    def _unknown(self, event: Mapping[str, Any], code: str, doing: str) -> None:
-        message = f"Error {doing} item: the item with id '{event.get('item_id')}' does not exist."
-        self.outbox.refuse(event, code, message, param="item_id")
+    def _add_whole(self, resource: Event) -> None:
+        self.add(Item(resource))
+        self.finish(str(resource["id"]), resource)
+
+    def _found(self, event: Mapping[str, Any], code: str, doing: str) -> Item:
+        item = self.items.get(str(event.get("item_id")))
+        if item is None:
+            message = f"Error {doing} item: the item with id '{event.get('item_id')}' does not exist."
+            raise RefusedError(code, message, "item_id")
+        return item

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import attrs
 
 from agent.core.units import audio_ms
+from agent.model import server_shapes as realtime_wire
+from agent.model.server_shapes import Event, Output
 from agent.sim.model.script import Answer, Step, plan
 
 Status = Literal["in_progress", "completed", "cancelled", "failed"]
@@ -38,7 +40,7 @@ class SimulatedResponse:
     cut_s: float = inf
     """When it ends as cancelled."""
     cut_reason: str = ""
-    output: list[dict[str, Any]] = attrs.field(factory=list)
+    output: list[Event] = attrs.field(factory=list)
     """Items besides its message: the function call."""
     _index: int = 0
 
@@ -90,27 +92,19 @@ class SimulatedResponse:
             self.sent_text += step.data
         return step
 
-    def message_item(self, status: str) -> dict[str, Any]:
+    @property
+    def message(self) -> Output:
+        """The events of its message."""
+        return Output(self.id, self.item_id)
+
+    def message_item(self, status: str) -> Event:
         """Its message as an item of the conversation."""
         content = [{"type": "output_audio", "transcript": self.sent_text}] if status != "in_progress" else []
-        return {
-            "id": self.item_id,
-            "object": "realtime.item",
-            "type": "message",
-            "role": "assistant",
-            "status": status,
-            "content": content,
-        }
+        return realtime_wire.item(self.item_id, "message", role="assistant", status=status, content=content)
 
-    def resource(self, details: dict[str, Any] | None, output: list[dict[str, Any]]) -> dict[str, Any]:
+    def resource(self, details: Event | None, output: list[Event]) -> Event:
         """It as the ``response`` object of an event."""
-        return {
-            "object": "realtime.response",
-            "id": self.id,
-            "status": self.status,
-            "status_details": details,
-            "output": output,
-            "output_modalities": ["audio"],
-            "conversation_id": "conv_simulated",
-            "metadata": self.request.get("metadata"),
-        }
+        metadata, conversation = self.request.get("metadata"), "conv_simulated"
+        return realtime_wire.response(
+            self.id, self.status, details, output, metadata, conversation_id=conversation
+        )

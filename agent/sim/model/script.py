@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from agent.core.units import SAMPLE_RATE_HZ
+from agent.model.server_shapes import ProviderError
 from agent.sim.sounds import numbered
 
 _TEXT_HEAD_START: Final = 2.0
@@ -106,15 +107,6 @@ class Stage(enum.StrEnum):
     """In the middle of the first answer's audio."""
     APPENDED = "appended"
     """After ``Faults.after_appends`` pieces of caller audio."""
-
-
-@attrs.frozen
-class ProviderError:
-    """An error as the provider words it."""
-
-    type: str
-    code: str | None
-    message: str
 
 
 RATE_LIMITED: Final = ProviderError("rate_limit_error", "rate_limit_exceeded", "Rate limit reached.")

@@ -78,12 +78,12 @@ class ScriptedRealtime:
     @property
     def errors_sent(self) -> list[dict[str, Any]]:
         """The ``error`` objects of all error events sent."""
-        return [error for session in self.sessions for error in session.outbox.errors_sent]
+        return [error for session in self.sessions for error in session.errors_sent]
 
     def inject(self, event: Mapping[str, Any] | str) -> None:
         """Send an event of your own in the last session, now; text is sent as it is."""
         message = event if isinstance(event, str) else msgspec.json.encode(event).decode()
-        self.session.outbox.ready.append(message)
+        self.session.ready.append(message)
         self._wakeup.ring()
 
     def disconnect(self, *, drop: bool = False) -> None:
@@ -155,7 +155,7 @@ async def _write(socket: TrioWebSocket, session: ModelSession, wakeup: Wakeup, l
                 await socket.send(message)
             if session.deaf and link is not None:
                 link.hold()
-            if session.closing is not None and not session.outbox.ready:
+            if session.closing is not None and not session.ready:
                 return
             await wakeup.wait(session.next_due())
     except SocketClosedError:

@@ -18,17 +18,17 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
+from agent.model.server_shapes import Outbox, ProviderError, RefusedError
 from agent.sim.model.answering import Answering
 from agent.sim.model.conversation import Conversation
 from agent.sim.model.energy_vad import EnergyVad, SpeechEnd, SpeechStart
 from agent.sim.model.response import SimulatedResponse
 from agent.sim.model.script import Faults, Script, Stage
 from agent.sim.model.settings import SessionSettings
-from agent.sim.model.wire import Outbox
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _APPEND_TAIL: Final = '"}'
-_BUSY: Final = "Conversation already has an active response"
+_BUSY: Final = ("conversation_already_has_active_response", "Conversation already has an active response")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -51,7 +51,10 @@ class ModelSession:
     appended: bytearray = attrs.field(factory=bytearray)
     """Caller audio; stays empty without ``record_audio``."""
     settings: SessionSettings = attrs.field(factory=SessionSettings)
-    outbox: Outbox = attrs.field(factory=Outbox)
+    ready: list[str] = attrs.field(factory=list)
+    """What ``due`` gives out next."""
+    errors_sent: list[dict[str, Any]] = attrs.field(factory=list)
+    outbox: Outbox = attrs.field(init=False)
     conversation: Conversation = attrs.field(init=False)
     active: SimulatedResponse | None = None
     """The response being generated."""
@@ -67,13 +70,17 @@ class ModelSession:
     _speech_item: str = ""
     _speech_floor_s: float = -inf
 
+    @outbox.default
+    def _make_outbox(self) -> Outbox:
+        return Outbox(self.ready.append)
+
     @conversation.default
     def _make_conversation(self) -> Conversation:
         return Conversation(self.outbox, self.faults.refuse_truncate_at_zero)
 
     @_answering.default
     def _make_answering(self) -> Answering:
-        return Answering(self.outbox, self.conversation, self.faults)
+        return Answering(self.ready, self.outbox, self.conversation, self.faults)
 
     def open(self, now: float) -> None:
         """Begin: the client has connected."""
@@ -85,32 +92,30 @@ class ModelSession:
         self._run(now)
         if self.closing:
             return
-        if isinstance(raw, str) and raw.startswith(_APPEND_HEAD) and raw.endswith(_APPEND_TAIL):
-            self._append(raw[len(_APPEND_HEAD) : -len(_APPEND_TAIL)], None, now)
-            return
+        event: dict[str, Any] | None = None
         try:
-            event = msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeError) as error:
-            self.outbox.refuse(None, "invalid_json", f"We could not parse the JSON body: {error}")
-            return
-        kind = str(event.get("type"))
-        if kind == "input_audio_buffer.append":
-            self._append(event.get("audio"), event, now)
-            return
-        self.received_counts[kind] += 1
-        if self.record:
-            self.received.append((now, event))
-        self._handle(kind, event, now)
+            if isinstance(raw, str) and raw.startswith(_APPEND_HEAD) and raw.endswith(_APPEND_TAIL):
+                self._append(raw[len(_APPEND_HEAD) : -len(_APPEND_TAIL)], now)
+            else:
+                event = _decoded(raw)
+                self._take(event, now)
+        except RefusedError as refused:
+            self.error(refused.error, event)
+
+    def error(self, error: ProviderError, cause: Mapping[str, Any] | None = None) -> None:
+        """Send an error event; ``cause`` is the client's event, if it was one's fault."""
+        self.errors_sent.append(self.outbox.error(error, cause.get("event_id") if cause else None))
 
     def due(self, now: float) -> list[str]:
         """The messages to be sent by ``now``, in order; to be asked again after ``next_due``."""
         self._run(now)
-        ready, self.outbox.ready = self.outbox.ready, []
+        ready = self.ready[:]
+        self.ready.clear()
         return ready
 
     def next_due(self) -> float:
         """When ``due`` has something if nothing is received; inf: never."""
-        if self.outbox.ready:
+        if self.ready:
             return -inf
         if self.closing:
             return inf
@@ -139,13 +144,23 @@ class ModelSession:
         self._reached.add(stage)
         if self.faults.error_at is not None and self.faults.error_at[0] == stage:
             error = self.faults.error_at[1]
-            self._later(now, lambda _: self.outbox.error(error))
+            self._later(now, lambda _: self.error(error))
         if self.faults.deaf_at == stage:
             self.deaf = True
         if self.faults.close_at == stage:
             self.closing = "drop" if self.faults.drop else "close"
 
     # What the client asks for.
+
+    def _take(self, event: dict[str, Any], now: float) -> None:
+        kind = str(event.get("type"))
+        if kind == "input_audio_buffer.append":
+            self._append(event.get("audio"), now)
+            return
+        self.received_counts[kind] += 1
+        if self.record:
+            self.received.append((now, event))
+        self._handle(kind, event, now)
 
     def _handle(self, kind: str, event: Mapping[str, Any], now: float) -> None:
         match kind:
@@ -166,13 +181,10 @@ class ModelSession:
             case "input_audio_buffer.clear":
                 self.outbox.send("input_audio_buffer.cleared")
             case _:
-                self.outbox.refuse(event, "invalid_value", f"Invalid value: '{kind}'.", param="type")
+                raise RefusedError("invalid_value", f"Invalid value: '{kind}'.", "type")
 
     def _update(self, event: Mapping[str, Any], now: float) -> None:
-        refusal = self.settings.update(event.get("session"))
-        if refusal is not None:
-            self.outbox.error(refusal[0], event, refusal[1])
-            return
+        self.settings.update(event.get("session"))
         detection = self.settings.detection or {}
         self.vad.prefix_padding_ms = detection.get("prefix_padding_ms", self.vad.prefix_padding_ms)
         self.vad.silence_duration_ms = detection.get("silence_duration_ms", self.vad.silence_duration_ms)
@@ -181,17 +193,14 @@ class ModelSession:
 
     def _create(self, event: Mapping[str, Any], now: float) -> None:
         if self.active is not None:
-            self.outbox.refuse(event, "conversation_already_has_active_response", _BUSY)
-            return
+            raise RefusedError(*_BUSY)
         request = event.get("response")
         self._begin(now, request if isinstance(request, dict) else {})
 
     def _cancel(self, event: Mapping[str, Any], now: float) -> None:
         active = self.active
         if active is None or active.is_cut or event.get("response_id", active.id) != active.id:
-            message = "Cancellation failed: no active response found"
-            self.outbox.refuse(event, "response_cancel_not_active", message)
-            return
+            raise RefusedError("response_cancel_not_active", "Cancellation failed: no active response found")
         active.cut(now + self.cancel_lag_ms / 1000, "client_cancelled")
 
     # Answers.
@@ -225,21 +234,19 @@ class ModelSession:
 
     # The caller's audio.
 
-    def _append(self, payload: object, event: Mapping[str, Any] | None, now: float) -> None:
+    def _append(self, payload: object, now: float) -> None:
         self.received_counts["input_audio_buffer.append"] += 1
         text = payload if isinstance(payload, str) else "%"
         try:
             detected = self.vad.append(text)
         except (Base64Error, ValueError):
-            self.outbox.refuse(event, "invalid_value", "Invalid 'audio'. Expected base64.", param="audio")
-            return
+            raise RefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None
         if self.record_audio:
             self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
             self._reach(Stage.APPENDED, now)
-        if detected and self.settings.detection is not None:
-            for sign in detected:
-                self._detect(sign, now)
+        for sign in detected if self.settings.detection is not None else ():
+            self._detect(sign, now)
 
     def _detect(self, sign: SpeechStart | SpeechEnd, now: float) -> None:
         if isinstance(sign, SpeechStart):
@@ -266,7 +273,7 @@ class ModelSession:
         if self.active is None:
             self._begin(at_s, {})
         elif self.faults.busy_error:
-            self.outbox.refuse(None, "conversation_already_has_active_response", _BUSY)
+            self.error(RefusedError(*_BUSY).error)
 
     def _commit(self, item_id: str, at_s: float) -> None:
         previous = self.conversation.last_id
@@ -281,3 +288,10 @@ class ModelSession:
         kind = "conversation.item.input_audio_transcription.completed"
         usage = {"type": "duration", "seconds": 1.0}
         self.outbox.send(kind, item_id=item_id, content_index=0, transcript=transcript, usage=usage)
+
+
+def _decoded(raw: str | bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise RefusedError("invalid_json", f"We could not parse the JSON body: {error}") from None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from agent.sim.model.script import ProviderError
+from agent.model.server_shapes import RefusedError, merged
 
 _DEFAULT_DETECTION: Final = {"type": "server_vad", "create_response": True, "interrupt_response": True}
 
@@ -18,19 +18,17 @@ class SessionSettings:
 
     given: dict[str, Any] = attrs.field(factory=dict)
 
-    def update(self, session: object) -> tuple[ProviderError, str] | None:
-        """Take a ``session.update``; the error and its parameter if it is refused."""
+    def update(self, session: object) -> None:
+        """Take a ``session.update``. Raises RefusedError, and then nothing has changed."""
         if not isinstance(session, dict) or session.get("type") != "realtime":
             message = "Missing required parameter: 'session.type'."
-            error = ProviderError("invalid_request_error", "missing_required_parameter", message)
-            return error, "session.type"
+            raise RefusedError("missing_required_parameter", message, "session.type")
         audio = session.get("audio", {})
         formats = {audio.get(way, {}).get("format", {}).get("type") for way in ("input", "output")}
         if formats - {None, "audio/pcmu"}:
             message = "This simulated model hears and speaks audio/pcmu only."
-            return ProviderError("invalid_request_error", "invalid_value", message), "session.audio"
-        self.given = _merged(self.given, session)
-        return None
+            raise RefusedError("invalid_value", message, "session.audio")
+        self.given = merged(self.given, session)
 
     @property
     def detection(self) -> Mapping[str, Any] | None:
@@ -62,12 +60,3 @@ class SessionSettings:
     def _input(self) -> Mapping[str, Any]:
         given: Mapping[str, Any] = self.given.get("audio", {}).get("input", {})
         return given
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """``old`` with what ``new`` gives; objects are merged, all else replaced."""
-    merged = dict(old)
-    for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
