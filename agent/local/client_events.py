@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from agent.model.server_shapes import RefusedError
+
+T = TypeVar("T")
 
 
 def decode(raw: str | bytes) -> Mapping[str, Any]:
@@ -33,22 +35,12 @@ def audio_field(event: Mapping[str, Any]) -> bytes:
 
 def mapping_field(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """An object; empty if it is absent or null. Raises RefusedError."""
-    value = event.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise RefusedError("invalid_type", f"'{key}' is an object.", key)
-    return value
+    return _field(event, key, dict[str, Any], "an object")
 
 
 def text_field(event: Mapping[str, Any], key: str) -> str:
     """A string; empty if it is absent or null. Raises RefusedError."""
-    value = event.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RefusedError("invalid_type", f"'{key}' is a string.", key)
-    return value
+    return _field(event, key, str, "a string")
 
 
 def count_field(event: Mapping[str, Any], key: str) -> int:
@@ -56,4 +48,14 @@ def count_field(event: Mapping[str, Any], key: str) -> int:
     value = event.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise RefusedError("invalid_type", f"'{key}' is an integer.", key)
+    return value
+
+
+def _field(event: Mapping[str, Any], key: str, kind: Callable[[], T], article: str) -> T:
+    value = event.get(key)
+    empty = kind()
+    if value is None:
+        return empty
+    if not isinstance(value, type(empty)):
+        raise RefusedError("invalid_type", f"'{key}' is {article}.", key)
     return value

@@ -6,9 +6,9 @@ caller is transcribed while the silence after it is still being waited for; if s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 import trio
@@ -116,25 +116,10 @@ class Session:
             self._outbox.error(refused.error, event_id)
 
     def _obey(self, event: Mapping[str, Any]) -> None:
-        match event["type"]:
-            case "session.update":
-                self._update(event)
-            case "input_audio_buffer.commit":
-                self._commit_buffer(event)
-            case "input_audio_buffer.clear":
-                self._clear_buffer(event)
-            case "conversation.item.create":
-                self._create_item(event)
-            case "conversation.item.truncate":
-                self._truncate_item(event)
-            case "conversation.item.delete":
-                self._delete_item(event)
-            case "response.create":
-                self._create_response(event)
-            case "response.cancel":
-                self._cancel_response(event)
-            case unknown:
-                raise RefusedError("invalid_value", f"Unknown event type {unknown!r}.", "type")
+        obey = self._OBEY.get(event["type"])
+        if obey is None:
+            raise RefusedError("invalid_value", f"Unknown event type {event['type']!r}.", "type")
+        obey(self, event)
 
     def _update(self, event: Mapping[str, Any]) -> None:
         config = self._config.updated(mapping_field(event, "session"))
@@ -242,8 +227,7 @@ class Session:
     def _add(self, item: Item) -> None:
         previous = self._conversation.add(item)
         for verb in ("added", "done"):
-            shown = {"previous_item_id": previous, "item": item.as_event()}
-            self._outbox.send(f"conversation.item.{verb}", **shown)
+            self._outbox.send(f"conversation.item.{verb}", previous_item_id=previous, item=item.as_event())
 
     def _create_item(self, event: Mapping[str, Any]) -> None:
         item = read_item(mapping_field(event, "item"), self._outbox.new_id("item"))
@@ -277,3 +261,14 @@ class Session:
 
     def _cancel_response(self, event: Mapping[str, Any]) -> None:
         self._answering.cancel(text_field(event, "response_id"), "client_cancelled")
+
+    _OBEY: ClassVar[Mapping[str, Callable[[Session, Mapping[str, Any]], None]]] = {
+        "session.update": _update,
+        "input_audio_buffer.commit": _commit_buffer,
+        "input_audio_buffer.clear": _clear_buffer,
+        "conversation.item.create": _create_item,
+        "conversation.item.truncate": _truncate_item,
+        "conversation.item.delete": _delete_item,
+        "response.create": _create_response,
+        "response.cancel": _cancel_response,
+    }

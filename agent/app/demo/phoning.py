@@ -30,7 +30,7 @@ class CallStuckError(AgentError):
     """The call did not go on: the agent stayed silent, or never ended."""
 
 
-async def follow_script(stream: SimulatedStream, script: Sequence[SpokenLine], say: Say) -> None:
+async def follow_script(script: Sequence[SpokenLine], stream: SimulatedStream, say: Say) -> None:
     """Speak the lines, each when it is due, then wait for the agent to hang up.
 
     Returns early when the agent hangs up early. Raises CallStuckError. A cancel leaves the line open.
@@ -51,7 +51,7 @@ async def follow_script(stream: SimulatedStream, script: Sequence[SpokenLine], s
         raise CallStuckError(f"the agent did not hang up within {HANG_UP_S:.0f} s of the caller's goodbye")
 
 
-async def play_recording(stream: SimulatedStream, turns: Sequence[SpokenLine], say: Say) -> None:
+async def play_recording(turns: Sequence[SpokenLine], stream: SimulatedStream, say: Say) -> None:
     """Speak the user's recording turn by turn, waiting for the greeting and for each answer, then hang up."""
     before_ms = 0
     for number, turn in enumerate([*turns, None], 1):

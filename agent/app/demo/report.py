@@ -7,7 +7,7 @@ from statistics import median
 
 from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agent.app.demo.checks import TARGET_LATENCY_MS, Check
@@ -17,10 +17,10 @@ from agent.core.records import CallMetrics
 
 def tell_metrics(metrics: CallMetrics, sight: StreamAnalysis) -> RenderableType:
     """CALL_METRICS as the agent counted them, beside what the carrier saw."""
-    table = Table(title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE)
-    table.add_column("")
-    table.add_column("agent", justify="right")
-    table.add_column("carrier", justify="right")
+    columns = ("", Column("agent", justify="right"), Column("carrier", justify="right"))
+    table = Table(
+        *columns, title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE
+    )
     latency_ms = sight.median_latency_ms
     own_ms = metrics.turn_latencies_ms
     rows: list[tuple[str, str, str]] = [

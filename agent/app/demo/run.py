@@ -114,10 +114,10 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
             twilio.caller = attrs.evolve(twilio.caller, agent_url=url, public_url=PUBLIC_URL)
             if turns is None:
                 script = await trio.to_thread.run_sync(_synthesise)
-                converse: Converse = partial(_follow, script)
+                converse: Converse = partial(follow_script, script)
                 limit_s = CALL_LIMIT_S
             else:
-                converse = partial(_play, turns)
+                converse = partial(play_recording, turns)
                 spoken_s = sum(len(turn.audio) for turn in turns) / SAMPLE_RATE_HZ
                 limit_s = spoken_s + (len(turns) + 1) * (ANSWER_S + LONGEST_ANSWER_S)
             stream, ended_s = await _phone(twilio, converse, limit_s, progress)
@@ -153,14 +153,6 @@ async def _phone(
         raise DemoError(f"a webhook of the call failed: {group.exceptions[0]!r}") from None
     progress.step("the call has ended")
     return stream, ended_s
-
-
-async def _follow(script: Sequence[SpokenLine], stream: SimulatedStream, say: Say) -> None:
-    await follow_script(stream, script, say)
-
-
-async def _play(turns: Sequence[SpokenLine], stream: SimulatedStream, say: Say) -> None:
-    await play_recording(stream, turns, say)
 
 
 def _synthesise() -> list[SpokenLine]:

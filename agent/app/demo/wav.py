@@ -11,17 +11,16 @@ import struct
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from agent.audio.ulaw import pcm16_to_ulaw, ulaw_to_pcm16
 from agent.core.errors import SettingsError
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.local.speech.resampling import Wave, resample
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 _EXTENSIBLE: Final = 0xFFFE
 _RATES: Final = range(4000, 384_001)
@@ -69,8 +68,6 @@ def read_wav(raw: bytes) -> bytes:
 
 def write_stereo(left: bytes, right: bytes) -> bytes:
     """A WAV file, PCM16 at 8 kHz, of two mu-law channels; the shorter is filled up with silence."""
-    import numpy as np  # noqa: PLC0415  (the command line does without it until a call was made)
-
     both = np.zeros((max(len(left), len(right)), 2), dtype="<i2")
     both[: len(left), 0] = ulaw_to_pcm16(left)
     both[: len(right), 1] = ulaw_to_pcm16(right)
@@ -104,8 +101,6 @@ def _read_format(body: bytes) -> _Format:
 
 
 def _mono(form: _Format, data: bytes) -> Wave:
-    import numpy as np  # noqa: PLC0415  (as above)
-
     width = form.bits // 8
     usable = len(data) - len(data) % max(width * form.channels, 1)
     samples = _samples(form, data[:usable]).reshape(-1, form.channels)
@@ -115,8 +110,6 @@ def _mono(form: _Format, data: bytes) -> Wave:
 
 def _samples(form: _Format, data: bytes) -> Wave:
     """All samples, channels interleaved, full scale being 1."""
-    import numpy as np  # noqa: PLC0415  (as above)
-
     whole: npt.NDArray[Any]
     match form.tag, form.bits:  # 1 is PCM, 3 IEEE float, 7 mu-law
         case (1, 8):
@@ -141,6 +134,4 @@ def _samples(form: _Format, data: bytes) -> Wave:
 
 
 def _ulaw(mono: Wave) -> bytes:
-    import numpy as np  # noqa: PLC0415  (as above)
-
     return pcm16_to_ulaw((np.clip(mono, -1, 1) * 32767).astype(np.int16))

@@ -62,7 +62,8 @@ class Endpointer:
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
     _now_ms: int = 0
-    _speaking: bool = False
+    speaking: bool = attrs.field(default=False, init=False)
+    """Is a turn of the caller open?"""
     _paused: bool = False
     _speech_ms: int = 0
     _silence_ms: int = 0
@@ -70,14 +71,9 @@ class Endpointer:
     _start_ms: int = 0
 
     @property
-    def speaking(self) -> bool:
-        """Is a turn of the caller open?"""
-        return self._speaking
-
-    @property
     def keep_from_ms(self) -> int:
         """Audio before this can no longer become part of a turn."""
-        if self._speaking:
+        if self.speaking:
             return self._start_ms
         begun_ms = self._candidate_ms if self._speech_ms else self._now_ms
         return max(0, begun_ms - self.prefix_padding_ms)
@@ -85,7 +81,7 @@ class Endpointer:
     def push(self, probability: float) -> EndpointEvent | None:
         """The next window; at most one event comes of it."""
         self._now_ms += WINDOW_MS
-        return self._while_speaking(probability) if self._speaking else self._while_silent(probability)
+        return self._while_speaking(probability) if self.speaking else self._while_silent(probability)
 
     def reset(self, now_ms: int) -> None:
         """Forget the open turn (it was committed or cleared by hand); the next window begins at ``now_ms``."""
@@ -102,7 +98,7 @@ class Endpointer:
         if self._speech_ms < MIN_SPEECH_MS:
             return None
         self._start_ms = max(0, self._candidate_ms - self.prefix_padding_ms)
-        self._speaking, self._paused, self._silence_ms = True, False, 0
+        self.speaking, self._paused, self._silence_ms = True, False, 0
         return SpeechStarted(self._start_ms)
 
     def _while_speaking(self, probability: float) -> EndpointEvent | None:
@@ -121,5 +117,5 @@ class Endpointer:
         return None
 
     def _close(self) -> None:
-        self._speaking = self._paused = False
+        self.speaking = self._paused = False
         self._speech_ms = self._silence_ms = 0

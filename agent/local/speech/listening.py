@@ -34,12 +34,8 @@ class Listener:
     _audio: bytearray = attrs.field(factory=bytearray)
     _start: int = 0
     _seen: int = 0
-    _voiced: bool = False
-
-    @property
-    def voiced(self) -> bool:
-        """Was there speech in what is buffered?"""
-        return self._voiced
+    voiced: bool = attrs.field(default=False, init=False)
+    """Was there speech in what is buffered?"""
 
     @property
     def empty(self) -> bool:
@@ -54,7 +50,7 @@ class Listener:
             window = bytes(self._audio[at : at + WINDOW_BYTES])
             self._seen += WINDOW_BYTES
             event = self.endpointer.push(self._vad.probability(window))
-            self._voiced = self._voiced or isinstance(event, SpeechStarted)
+            self.voiced = self.voiced or isinstance(event, SpeechStarted)
             yield event
             self._trim()
 
@@ -74,7 +70,7 @@ class Listener:
         self._start += len(self._audio)
         self._seen = self._start
         self._audio.clear()
-        self._voiced = False
+        self.voiced = False
         self.endpointer.reset(self._start // BYTES_PER_MS)
 
     def _trim(self) -> None:
@@ -85,4 +81,4 @@ class Listener:
             del self._audio[:drop]
             self._start = keep
             if not self.endpointer.speaking:
-                self._voiced = False
+                self.voiced = False

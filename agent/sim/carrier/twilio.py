@@ -18,8 +18,6 @@ from typing import Any, Final, Literal
 import attrs
 import httpx
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from typing_extensions import override
 
 from agent.core.errors import AgentError
@@ -28,6 +26,7 @@ from agent.sim.carrier.rest.api import ENDED, CallDesk, RestApi
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
+from agent.sim.serving import serve_app
 from agent.sim.tasks import open_task_nursery
 
 TOO_SHORT: Final = 16101
@@ -317,9 +316,5 @@ async def open_simulated_twilio(
             caller=Caller(agent_url.rstrip("/"), auth_token, account_sid, public_url.rstrip("/")),
             tasks=task_nursery,
         )
-        config = Config()
-        config.bind = ["127.0.0.1:0"]
-        config.errorlog = config.accesslog = None
-        config.graceful_timeout = 0.1
-        [twilio.api_url] = await task_nursery.start(serve, twilio.api.make_app(), config)
+        twilio.api_url = await task_nursery.start(serve_app, twilio.api.make_app())
         yield twilio

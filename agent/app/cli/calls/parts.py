@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from agent.app.cli.grids import facts_table, grid
 from agent.app.cli.terminal_text import length, moment, shown
 from agent.core.tenant_fields import zone_of
 from agent.store.sql.values import AppointmentRow, DeliveryRow, LeadRow, RecordingRow, StepRow
@@ -31,10 +32,7 @@ _MEGABYTE: Final = 1_000_000
 
 def tell_steps(steps: Sequence[StepRow], now: datetime) -> RenderableType:
     """Each post-call step: its state, attempts, next try, and why it failed or what it found."""
-    table = Table.grid(padding=(0, 2))
-    for style in ("", "", "dim"):
-        table.add_column(style=style, no_wrap=True)
-    table.add_column(overflow="fold")
+    table = grid(Column(no_wrap=True), Column(no_wrap=True), Column(style="dim", no_wrap=True))
     for row in steps:
         attempts = f"{row.attempts} attempt{'' if row.attempts == 1 else 's'}" if row.attempts else ""
         table.add_row(row.step, Text(row.state, STYLES[row.state]), attempts, _step_words(row, now))
@@ -44,14 +42,6 @@ def tell_steps(steps: Sequence[StepRow], now: datetime) -> RenderableType:
 def section(title: str, body: RenderableType) -> RenderableType:
     """A part under its title."""
     return Group(Text(title, "bold"), body)
-
-
-def facts_table() -> Table:
-    """Names on the left, values on the right."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
 
 
 def named(pairs: Iterable[tuple[str, Any]]) -> Table:
@@ -103,10 +93,7 @@ def tell_appointments(rows: Sequence[AppointmentRow], time_zone: str, zone: tzin
 
 def tell_deliveries(rows: Sequence[DeliveryRow], zone: tzinfo | None) -> RenderableType:
     """Each try to deliver the webhook."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True, justify="right")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = grid(Column(style="dim", no_wrap=True, justify="right"), Column(no_wrap=True))
     for row in rows:
         answer = f"HTTP {row.http_status}" if row.http_status is not None else "no answer"
         good = row.http_status is not None and row.http_status // 100 == 2  # noqa: PLR2004  (HTTP's class of success)

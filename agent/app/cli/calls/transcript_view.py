@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column
 from rich.text import Text
 
+from agent.app.cli.grids import grid
 from agent.app.cli.terminal_text import shown
 from agent.core.records import Turn
 
@@ -19,10 +20,7 @@ def unheard(turn: Turn) -> str:
 
 def tell_transcript(turns: Iterable[Turn]) -> RenderableType:
     """Who said what when; of an interrupted answer what was heard, and what was not."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = grid(Column(justify="right", style="dim", no_wrap=True), Column(no_wrap=True))
     for turn in turns:
         who = Text(turn.role, "bold cyan" if turn.role == "caller" else "bold yellow")
         table.add_row(f"{turn.started_ms / 1000:.1f} s", who, _words(turn))

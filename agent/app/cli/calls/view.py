@@ -12,12 +12,11 @@ from typing import Any, Final
 import attrs
 from rich.box import SIMPLE
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agent.app.cli.calls.parts import (
     STYLES,
-    facts_table,
     named,
     seconds,
     section,
@@ -30,6 +29,7 @@ from agent.app.cli.calls.parts import (
     words,
 )
 from agent.app.cli.calls.transcript_view import tell_transcript
+from agent.app.cli.grids import facts_table
 from agent.app.cli.terminal_text import length, shown
 from agent.store.sql.values import CallLine, CallView
 
@@ -38,14 +38,18 @@ _PARTICULARS: Final = ("name", "city", "service", "intent", "lead_status", "foll
 
 def tell_list(calls: Sequence[CallLine], zone: tzinfo | None = None) -> RenderableType:
     """A row for each call, as given; moments in ``zone`` (None: the local one)."""
-    table = Table(box=SIMPLE, header_style="dim", pad_edge=False)
-    table.add_column("", justify="right", no_wrap=True, style="dim")
-    table.add_column("answered", no_wrap=True)
-    table.add_column("who", no_wrap=True)
-    table.add_column("tenant", overflow="fold")
-    table.add_column("length", justify="right", no_wrap=True)
-    table.add_column("outcome", overflow="fold")
-    table.add_column("after the call", no_wrap=True)
+    table = Table(
+        Column(justify="right", no_wrap=True, style="dim"),
+        Column("answered", no_wrap=True),
+        Column("who", no_wrap=True),
+        Column("tenant", overflow="fold"),
+        Column("length", justify="right", no_wrap=True),
+        Column("outcome", overflow="fold"),
+        Column("after the call", no_wrap=True),
+        box=SIMPLE,
+        header_style="dim",
+        pad_edge=False,
+    )
     for call in calls:
         arrow = "\N{LEFTWARDS ARROW}" if call.direction == "inbound" else "\N{RIGHTWARDS ARROW}"
         table.add_row(

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from agent.app.cli.grids import facts_table
 from agent.app.cli.terminal_text import shown
 from agent.core.tenant import FIELDS, Tenant
 
@@ -71,7 +72,7 @@ def tell_list(tenants: Sequence[Tenant]) -> RenderableType:
 
 def tell_tenant(tenant: Tenant, *, with_secret: bool = False) -> RenderableType:
     """Every field of one tenant; of those that are not set, what holds instead."""
-    table = _two_columns()
+    table = facts_table()
     for name in FIELDS:
         table.add_row(name, _value(name, getattr(tenant, name), with_secret=with_secret))
     return Group(Text(shown(tenant.name), "bold"), table)
@@ -81,7 +82,7 @@ def tell_changes(before: Tenant | None, after: Tenant) -> RenderableType:
     """What ``after`` changes: fields with their old and new values; all that is set when it is new."""
     if before == after:
         return Text.assemble(("unchanged  ", "dim"), after.id)
-    table = _two_columns()
+    table = facts_table()
     for name in changed_fields(before, after):
         words = _value(name, getattr(after, name), with_secret=False)
         if before is not None:
@@ -90,10 +91,6 @@ def tell_changes(before: Tenant | None, after: Tenant) -> RenderableType:
         table.add_row(f"  {name}", words)
     what = ("new        ", "bold green") if before is None else ("changed    ", "bold yellow")
     return Group(Text.assemble(what, after.id), table)
-
-
-def _two_columns() -> Table:
-    return Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
 
 
 def changed_fields(before: Tenant | None, after: Tenant) -> list[str]:

@@ -6,6 +6,7 @@ Source: https://www.twilio.com/docs/voice/api/call-resource and its neighbours. 
 
 from base64 import b64encode
 from collections import deque
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import parse_qsl
 
@@ -24,6 +25,17 @@ NO_CALLER_NUMBER: Final = 21213
 CHANNELS_UNAVAILABLE: Final = 20001
 What = Literal["account", "numbers", "create", "update", "record", "recordings", "recording", "delete", "media"]
 """What a request is about."""
+_ROUTES: Final[tuple[tuple[str, str, What], ...]] = (
+    ("GET", ".json", "account"),
+    ("GET", "/IncomingPhoneNumbers.json", "numbers"),
+    ("POST", "/Calls.json", "create"),
+    ("POST", "/Calls/{sid}.json", "update"),
+    ("POST", "/Calls/{sid}/Recordings.json", "record"),
+    ("GET", "/Calls/{sid}/Recordings.json", "recordings"),
+    ("GET", "/Recordings/{sid}.json", "recording"),
+    ("DELETE", "/Recordings/{sid}.json", "delete"),
+    ("GET", "/Recordings/{sid}.wav", "media"),
+)
 ENDED: Final = ("completed", "busy", "no-answer", "failed")
 """The statuses that nothing can change any more."""
 
@@ -98,52 +110,12 @@ class RestApi:
     def make_app(self) -> FastAPI:
         """The ASGI application."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-        @app.get(f"{_API}.json")
-        async def account(request: Request, account_sid: str) -> Response:
-            return await self._answer(request, "account", account_sid)
-
-        @app.get(_API + "/IncomingPhoneNumbers.json")
-        async def numbers(request: Request, account_sid: str) -> Response:
-            return await self._answer(request, "numbers", account_sid)
-
-        @app.post(_API + "/Calls.json")
-        async def create(request: Request, account_sid: str) -> Response:
-            return await self._answer(request, "create", account_sid)
-
-        @app.post(_API + "/Calls/{call_sid}.json")
-        async def update(request: Request, account_sid: str, call_sid: str) -> Response:
-            return await self._answer(request, "update", account_sid, call_sid)
-
-        @app.post(_API + "/Calls/{call_sid}/Recordings.json")
-        async def record(request: Request, account_sid: str, call_sid: str) -> Response:
-            return await self._answer(request, "record", account_sid, call_sid)
-
-        @app.get(_API + "/Calls/{call_sid}/Recordings.json")
-        async def recordings(request: Request, account_sid: str, call_sid: str) -> Response:
-            return await self._answer(request, "recordings", account_sid, call_sid)
-
-        @app.get(_API + "/Recordings/{sid}.json")
-        async def recording(request: Request, account_sid: str, sid: str) -> Response:
-            return await self._answer(request, "recording", account_sid, sid)
-
-        @app.delete(_API + "/Recordings/{sid}.json")
-        async def delete(request: Request, account_sid: str, sid: str) -> Response:
-            return await self._answer(request, "delete", account_sid, sid)
-
-        @app.get(_API + "/Recordings/{sid}.wav")
-        async def media(request: Request, account_sid: str, sid: str) -> Response:
-            return await self._answer(request, "media", account_sid, sid)
-
+        for method, path, what in _ROUTES:
+            app.add_route(_API + path, partial(self._answer, what), [method])
         return app
 
-    async def _answer(
-        self,
-        request: Request,
-        what: What,
-        account_sid: str,
-        sid: str = "",
-    ) -> Response:
+    async def _answer(self, what: What, request: Request) -> Response:
+        account_sid, sid = request.path_params["account_sid"], request.path_params.get("sid", "")
         came_s = trio.current_time()
         form = _form(await request.body())
         fault = self.faults.popleft() if self.faults else RestFault()
