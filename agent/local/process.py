@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from agent.core.errors import LocalModelMissingError, ModelUnavailableError
+from agent.core.task_nursery import open_task_nursery
 
 READY_S: Final = 60.0
 """How long loading may take; two seconds are usual, a cold disk is slower."""
@@ -54,17 +55,8 @@ async def open_local_model() -> AsyncIterator[str]:
     if it does not become ready within READY_S.
     """
     check_installed()
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield await nursery.start(serve)
-            finally:
-                nursery.cancel_scope.cancel(reason="the embedded model is left")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        [error] = group.exceptions
-        raise error from error.__cause__
+    async with open_task_nursery() as task_nursery:
+        yield await task_nursery.start(serve)
 
 
 async def serve(*, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -96,25 +88,26 @@ async def _open_process(port: int) -> AsyncIterator[tuple[trio.Process, str]]:
     try:
         line = ""
         with trio.move_on_after(READY_S):
-            line = await _first_line(process.stdout)
+            line = await first_line(process.stdout)
         verdict, _, detail = line.partition(" ")
         if verdict != "ready":
             raise ModelUnavailableError(f"the embedded model did not start: {detail or 'no answer'}")
         yield process, detail
     finally:
         with trio.move_on_after(STOP_S + KILL_S, shield=True):
-            await _stop(process)
+            if process.stdin is not None:
+                await process.stdin.aclose()  # which ends it
+            await end_process(process, STOP_S)
 
 
-async def _stop(process: trio.Process) -> None:
-    """Close its standard input, which ends it; kill it if it does not obey."""
-    if process.stdin is not None:
-        await process.stdin.aclose()
-    with trio.move_on_after(STOP_S):
+async def end_process(process: trio.Process, patience_s: float) -> None:
+    """Wait for a process that was asked to end, kill it after ``patience_s``, and close its output."""
+    with trio.move_on_after(patience_s):
         await process.wait()
     if process.returncode is None:
         process.kill()
-    await process.wait()
+    with trio.move_on_after(KILL_S):
+        await process.wait()
     if process.stdout is not None:
         await process.stdout.aclose()
 
@@ -125,7 +118,7 @@ def _environment(current: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-async def _first_line(stdout: trio.abc.ReceiveStream | None) -> str:
+async def first_line(stdout: trio.abc.ReceiveStream | None) -> str:
     """The first line the process prints; empty if it ends without one."""
     if stdout is None:
         raise ValueError("the process has no pipe")

@@ -22,8 +22,8 @@ from typing import Protocol
 
 import trio
 
+from agent.core.task_nursery import open_task_nursery
 from agent.sim.link import HeldStream, memory_link
-from agent.sim.tasks import open_task_nursery
 from agent.wire.websocket import TrioWebSocket, open_client_over, open_server_handshake
 
 Connect = Callable[[], AbstractAsyncContextManager[TrioWebSocket]]

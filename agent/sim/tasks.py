@@ -1,9 +1,8 @@
-"""Small things every simulator stands on: a bell for its writer, a berth, and a nursery for its tasks."""
+"""Small things every simulator stands on: a bell for its writer, and a berth."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from math import inf
 
 import attrs
@@ -63,19 +62,3 @@ class Wakeup:
                 with trio.CancelScope(deadline=until_s):
                     await self._berth.lie()
         self._rung = False
-
-
-@asynccontextmanager
-async def open_task_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks end with its body and that raises a lone error bare, as the body raised it."""
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            finally:
-                nursery.cancel_scope.cancel(reason="the simulation is left")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        [error] = group.exceptions
-        raise error from error.__cause__

@@ -13,6 +13,7 @@ from wsproto.events import BytesMessage, Event, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from agent.core.errors import HandshakeRejectedError, SocketClosedError
+from agent.core.task_nursery import open_task_nursery
 
 SendCheck = Callable[[], bool]
 _TEXT: Final = 0x1
@@ -133,20 +134,12 @@ async def open_reader_nursery(stream: SendGuard) -> AsyncIterator[_ReaderHome]:
     peer's refusal, and is raised bare.
     """
     try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield _ReaderHome(nursery)
-            finally:
-                nursery.cancel_scope.cancel(reason="the socket is left")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        [error] = group.exceptions
-        if isinstance(error, tws.ConnectionRejected):
-            body = (error.body or b"").decode(errors="replace")
-            raise HandshakeRejectedError(error.status_code, body[:200]) from None
-        if isinstance(error, tws.ConnectionClosed):
-            raise closed_error(error) from None
-        raise error from error.__cause__
+        async with open_task_nursery() as nursery:
+            yield _ReaderHome(nursery)
+    except tws.ConnectionRejected as error:
+        body = (error.body or b"").decode(errors="replace")
+        raise HandshakeRejectedError(error.status_code, body[:200]) from None
+    except tws.ConnectionClosed as error:
+        raise closed_error(error) from None
     finally:
         await trio.aclose_forcefully(stream)

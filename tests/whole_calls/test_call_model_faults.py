@@ -27,6 +27,7 @@ from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
+from agent.core.task_nursery import open_task_nursery
 from agent.model.server_shapes import ProviderError
 from agent.model.session import Connector
 from agent.sim.link import memory_link
@@ -35,7 +36,6 @@ from agent.sim.model.script import RATE_LIMITED, Answer, Faults, Stage
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 from agent.sim.sounds import numbers_in, tone
-from agent.sim.tasks import open_task_nursery
 from agent.wire.websocket import MessageSocket, TrioWebSocket, open_client_over
 
 EXPIRED = ProviderError("invalid_request_error", "session_expired", "Your session hit the maximum duration.")

@@ -16,6 +16,7 @@ import trio
 
 import agent
 from agent.core.errors import AgentError
+from agent.local.process import end_process, first_line
 
 LOG: Final = "server.log"
 PUBLIC_URL: Final = "https://agent.example"
@@ -25,7 +26,6 @@ DATA: Final = "data"
 READY_S: Final = 75.0
 """How long the server may take to be ready: the embedded model loads in two seconds, on a cold disk in more."""
 STOP_S: Final = 8.0
-KILL_S: Final = 1.0
 _POLL_S: Final = 0.1
 _OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DATABASE_URL", "PG", "DEBUG_TX")
 _LOG_LINE: Final = 300
@@ -73,7 +73,7 @@ async def open_agent(account: Account, folder: Path) -> AsyncIterator[str]:
     """Run the server in ``folder``; yields its URL once ``/readyz`` answers 200, and ends it when left.
 
     It runs in a session of its own, so that a Ctrl-C in our terminal is ours to pass on, and in ``folder``, so
-    that it reads no ``.env`` of the user's. Leaving takes at most STOP_S + KILL_S, also when cancelled. Raises
+    that it reads no ``.env`` of the user's. Leaving takes at most STOP_S + 1 s, also when cancelled. Raises
     ServerError.
     """
     log = folder / LOG
@@ -95,19 +95,18 @@ async def open_agent(account: Account, folder: Path) -> AsyncIterator[str]:
             yield url
         finally:
             with trio.CancelScope(shield=True):
-                await _stop(process)
+                if process.returncode is None:
+                    process.terminate()  # which ends the embedded model too
+                await end_process(process, STOP_S)
 
 
 async def _url(process: trio.Process, log: Path) -> str:
     """The address in the line that the server prints when it listens."""
-    line = b""
-    while process.stdout is not None and b"\n" not in line:
-        some = await process.stdout.receive_some()
-        if not some:
-            await process.wait()
-            raise ServerError(f"the agent did not start: {_last_words(log)}")
-        line += some
-    address = [word for word in line.decode(errors="replace").split() if word.startswith("http://")]
+    line = await first_line(process.stdout)
+    if not line:
+        await process.wait()
+        raise ServerError(f"the agent did not start: {_last_words(log)}")
+    address = [word for word in line.split() if word.startswith("http://")]
     if not address:
         raise ServerError(f"the agent said something unexpected: {line!r}")
     return address[0]
@@ -124,20 +123,6 @@ async def _until_ready(url: str, process: trio.Process, log: Path) -> None:
             await trio.sleep(_POLL_S)
             process.poll()
     raise ServerError(f"the agent ended before it was ready: {_last_words(log)}")
-
-
-async def _stop(process: trio.Process) -> None:
-    """Ask it to end, which ends the embedded model too; kill it if it does not obey."""
-    if process.returncode is None:
-        process.terminate()
-    with trio.move_on_after(STOP_S):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        with trio.move_on_after(KILL_S):
-            await process.wait()
-    if process.stdout is not None:
-        await process.stdout.aclose()
 
 
 def _last_words(log: Path) -> str:

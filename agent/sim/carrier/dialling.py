@@ -129,21 +129,19 @@ class Caller:
 
     def _public(self, url: str) -> str:
         """``url`` as Twilio knows it: with the public base, if it has ours."""
-        if not self.public_url:
-            return url
-        for mine, theirs in zip(_bases(self.agent_url), _bases(self.public_url), strict=True):
-            if url.startswith(mine):
-                return theirs + url.removeprefix(mine)
-        return url
+        return _rebased(url, self.agent_url, self.public_url) if self.public_url else url
 
     def reachable(self, url: str) -> str:
         """``url`` as it can be reached from here."""
-        if not self.public_url:
-            return url
-        for mine, theirs in zip(_bases(self.agent_url), _bases(self.public_url), strict=True):
-            if url.startswith(theirs):
-                return mine + url.removeprefix(theirs)
-        return url
+        return _rebased(url, self.public_url, self.agent_url) if self.public_url else url
+
+
+def _rebased(url: str, old: str, new: str) -> str:
+    """``url`` with the base ``new`` if it has the base ``old``."""
+    for before, after in zip(_bases(old), _bases(new), strict=True):
+        if url.startswith(before):
+            return after + url.removeprefix(before)
+    return url
 
 
 def _bases(base: str) -> tuple[str, str]:

@@ -32,6 +32,7 @@ import msgspec
 import trio
 
 from agent.core.errors import SocketClosedError
+from agent.core.task_nursery import open_task_nursery
 from agent.core.units import BYTES_PER_MS, FRAME_S, CallSid, StreamSid
 from agent.sim.carrier.arrivals import Arrivals
 from agent.sim.carrier.caller import CallerVoice
@@ -41,7 +42,7 @@ from agent.sim.carrier.playback import PlaybackBuffer
 from agent.sim.carrier.tape import Tape
 from agent.sim.link import HeldStream
 from agent.sim.sounds import SILENCE_PAYLOAD, Utterance
-from agent.sim.tasks import Wakeup, open_task_nursery
+from agent.sim.tasks import Wakeup
 from agent.sim.ticker import Ticker
 from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket
 

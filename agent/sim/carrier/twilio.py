@@ -21,13 +21,13 @@ import trio
 from typing_extensions import override
 
 from agent.core.errors import AgentError
+from agent.core.task_nursery import open_task_nursery
 from agent.sim.carrier.dialling import Caller, parse_twiml
 from agent.sim.carrier.rest.api import ENDED, CallDesk, RestApi
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
 from agent.sim.serving import serve_app
-from agent.sim.tasks import open_task_nursery
 
 TOO_SHORT: Final = 16101
 """Why there is no recording: https://www.twilio.com/docs/api/errors/16101."""

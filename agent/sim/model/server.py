@@ -26,18 +26,21 @@ from typing import Any
 import attrs
 import msgspec
 import trio
+from typing_extensions import override
 
 from agent.core.errors import SocketClosedError
+from agent.core.task_nursery import open_task_nursery
 from agent.sim.link import HeldStream
+from agent.sim.memory import RealtimeServer
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.script import Answer, Faults, Script
 from agent.sim.model.session import ModelSession
-from agent.sim.tasks import Wakeup, open_task_nursery
+from agent.sim.tasks import Wakeup
 from agent.wire.websocket import TrioWebSocket, open_server_handshake
 
 
 @attrs.define(eq=False, kw_only=True)
-class ScriptedRealtime:
+class ScriptedRealtime(RealtimeServer):
     """The model of one call: its sessions (more than one after a reconnect) go through one script.
 
     When ``answers`` are used up, ``default`` is said again and again. ``transcripts`` is what the caller is
@@ -91,6 +94,7 @@ class ScriptedRealtime:
         self.session.closing = "drop" if drop else "close"
         self._wakeup.ring()
 
+    @override
     async def serve(self, socket: TrioWebSocket, link: HeldStream | None = None) -> None:
         """Serve one connection until either side closes it; a cancel closes it too.
 
