@@ -123,7 +123,9 @@ _GREETING: Final = (
     r"(?:hello|hi|hey|hiya|good (?:morning|afternoon|evening|day)|thanks?(?: you)?|thank you so much)"
 )
 _OPENING: Final = rf"(?:^|[.,!?;] ?)['-]?(?i:(?:(?:{_FILLER}|{_GREETING}|there)[,.!-]{{0,3}} ){{0,6}})"
-_STRONG: Final = r"(?= (?i:calling|speaking|here|from|again|on the (?:line|phone)|with (?:an?|one|two|double)\b))"
+_STRONG: Final = (
+    r"(?=,? (?i:calling|speaking)\b| (?i:here|from|again|on the (?:line|phone)|with (?:an?|one|two|double)\b))"
+)
 
 _NAME_SAID: Final = re.compile(
     r"\b(?i:(?:my|the) (?:full |first |last |sur)?name(?: is|'s| would be)"
@@ -297,8 +299,9 @@ def _proper(words: str) -> str:
 
 
 def _place(words: str) -> str:
-    """``words`` if they can be a place: all of them, as "Harbour Insurance" is none."""
-    return "" if _NO_PLACE.search(words) or any(map(_is_common, words.split())) else words.removesuffix("'s")
+    """``words`` if they can be a place: all of them, as "Harbour Insurance" is none, nor is "St. Patrick's"."""
+    wrong = len(words) == 1 or words.endswith("'s") or any(map(_is_common, words.split()))
+    return "" if wrong or _NO_PLACE.search(words) else words
 
 
 def _is_common(word: str) -> bool:
