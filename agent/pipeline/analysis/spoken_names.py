@@ -122,7 +122,7 @@ _FILLER: Final = (
 _GREETING: Final = (
     r"(?:hello|hi|hey|hiya|good (?:morning|afternoon|evening|day)|thanks?(?: you)?|thank you so much)"
 )
-_OPENING: Final = rf"(?:^|[.,!?;] ?)['-]?(?i:(?:(?:{_FILLER}|{_GREETING}|there)[,.!-]{{0,3}} ){{0,6}})"
+_OPENING: Final = rf"(?:^|[.,!?;] ?)['-]?(?i:(?:(?:{_FILLER}|{_GREETING}|there)[,.!-]{{0,3}} ){{0,4}})"
 _STRONG: Final = (
     r"(?=,? (?i:calling|speaking)\b| (?i:here|from|again|on the (?:line|phone)|with (?:an?|one|two|double)\b))"
 )

@@ -286,6 +286,6 @@ def test_any_talk_gives_known_values_of_sane_length(conversation: Sequence[Line]
 def test_a_long_monologue_costs_no_time(unit: str) -> None:
     """No pattern runs away: 20 lines of 20,000 characters each."""
     conversation = [Line("caller", unit * (20_000 // len(unit)))] * 20
-    began = time.perf_counter()
+    began = time.process_time()
     summarise_by_rules(conversation, TENANT)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -304,7 +304,7 @@ def test_whatever_is_found_was_said(text: str, asked: Slot | None) -> None:
 def test_a_long_monologue_costs_no_time(unit: str, asked: Slot | None) -> None:
     """No pattern runs away: 20 lines of 20,000 characters each."""
     text = unit * (20_000 // len(unit))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(20):
         find_name(text, asked), find_city(text, asked), find_wish(text, asked)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
