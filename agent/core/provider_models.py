@@ -1,6 +1,6 @@
 """The provider's models: which are used unless a setting names others, and what a name tells of a model. Pure.
 
-No other module names one (``tests/core/test_provider_models.py``): providers retire models; then they change here.
+No other module names one (``tests/core/test_provider_models.py``): providers retire models.
 Sources: https://developers.openai.com/api/docs/deprecations, .../api/docs/guides/speech-to-text.
 """
 

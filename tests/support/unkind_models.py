@@ -9,6 +9,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
+from agent.sim.model.wire import Outbox
 from trio.testing import MockClock
 
 from agent.call.tools.declare import ToolCall
@@ -16,7 +17,6 @@ from agent.model.session import Connector
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.server import ScriptedRealtime
-from agent.sim.model.wire import Outbox
 from agent.wire.websocket import TrioWebSocket
 
 UNMET: Final = pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True)

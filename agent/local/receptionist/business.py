@@ -111,7 +111,7 @@ def _read(instructions: str) -> Facts:
             if subject not in said and re.fullmatch(pattern, label.strip(), re.IGNORECASE):
                 said[subject] = _sentence(_LEADS[subject].format(value))
                 if subject is Subject.SERVICES:
-                    services = tuple(filter(None, (part.strip(" .") for part in _LIST.split(value))))
+                    services = tuple(filter(None, (part.strip(" .") for part in re.split(r",|;| and ", value))))
     prose = _LABEL_LINE.sub("", instructions)
     for text in _SENTENCE_END.split(prose):
         for subject, pattern in _SENTENCES.items():

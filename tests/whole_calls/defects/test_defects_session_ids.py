@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from agent.local.outbox import Outbox as EmbeddedOutbox
+from agent.sim.model.wire import Outbox
 from conversation_driver import Talk
 from fault_calls import open_faulty_call, record_of
 from unkind_models import UNMET, Desk, suppose
 from virtual_call import counts, open_services
 
 from agent.call.tools.declare import make_tool
-from agent.local.outbox import Outbox as EmbeddedOutbox
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, ToolCall
 from agent.sim.model.server import ScriptedRealtime
-from agent.sim.model.wire import Outbox
 from agent.sim.sounds import tone
 
 
