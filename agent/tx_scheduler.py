@@ -1,8 +1,9 @@
 """The TX pacer: the only writer of the carrier's socket. Next frame, send, sleep (TX-4).
 
 Generations queue in order; the pacer pulls one frame per 20 ms tick from the first that is live. At the start of
-a talk spurt it sends ``lead_ms`` at once, so that the carrier holds a little audio and short stalls are not
-heard; what a stall used up is put back by at most one extra frame per tick (TX-1, DESIGN D5).
+a talk spurt, and when the carrier has run dry, it sends ``lead_ms`` at once, so that the carrier holds a little
+audio and short stalls are not heard; what a stall used up of it is put back by at most one extra frame per tick
+(TX-1, DESIGN D5).
 
 Nothing here flushes: a cancelled generation leaves the queue with all it owns, and its liveness is looked at with
 no checkpoint before the write, so that after a cancel not one more of its frames leaves (DESIGN D4).
@@ -45,16 +46,22 @@ class TxObserver(Protocol):
         """A frame left after its generation was cancelled. It cannot; if it ever does, say so (PL-5)."""
 
 
-def frames_due(held_ms: float, lead_ms: int, *, spurt_begins: bool) -> int:
+def frames_due(held_ms: float, lead_ms: int, *, spurt_begins: bool, late_ms: float = 0.0) -> int:
     """How many frames this tick may send while the carrier holds ``held_ms`` (TX-1).
 
-    The lead as a whole when a talk spurt begins; else one, one more if a whole frame of the lead is missing,
-    none if one more would pass the lead. ``lead_ms`` of one frame or less is exactly one frame per tick.
+    The lead as a whole when a talk spurt begins, or when the carrier holds nothing; else one, one more if a
+    whole frame of the lead is missing, none if one more would pass the lead. ``lead_ms`` of one frame or less is
+    exactly one frame per tick.
+
+    What is missing is counted at the last beat, ``late_ms`` ago: a tick that runs late is no reason for an extra
+    frame, which the next tick, on time, would have to take back by leaving one out.
     """
     if lead_ms <= FRAME_MS:
         return 1
-    room = max(int((lead_ms - held_ms + 0.5) // FRAME_MS), 0)
-    return room if spurt_begins else min(room, 2)
+    dry = held_ms <= 0.0
+    held_ms = max(held_ms, 0.0) + max(late_ms, 0.0) % FRAME_MS
+    room = max(int((lead_ms - held_ms + 0.5) // FRAME_MS), int(dry))
+    return room if spurt_begins or dry else min(room, 2)
 
 
 @attrs.define(eq=False)
@@ -150,16 +157,15 @@ class TxScheduler:
 
     async def _speak(self, deadline: float | None) -> None:
         now = trio.current_time()
-        # What is held is asked for the deadline: a tick that runs late is no reason for an extra frame, which the
-        # next tick, on time, would have to take back by leaving one out.
-        held_ms = self.playout.held_ms(now if deadline is None else deadline)
+        held_ms, late_s = self.playout.held_ms(now), 0.0
         begins = not self._spurt and held_ms <= FRAME_MS
         self._spurt = True
         if deadline is not None:
-            self.meter.tick(now - deadline)
+            late_s = now - deadline
+            self.meter.tick(late_s)
         elif self.lead_ms <= FRAME_MS:
             return
-        due = frames_due(held_ms, self.lead_ms, spurt_begins=begins)
+        due = frames_due(held_ms, self.lead_ms, spurt_begins=begins, late_ms=late_s * 1000)
         if begins and deadline is None:
             # Between two ticks: the next one is less than a frame away and brings the lead's last frame. Sent
             # now, it would leave that tick without room, and a gap of up to 40 ms behind the burst.

@@ -1,8 +1,8 @@
 """One metronome for all pacers of a process: 20 ms ticks on absolute deadlines, in a few evenly spread phases.
 
 Waking a parked task costs a fifth of a ``sleep_until`` of its own (docs/decisions.md), and phases spread the
-calls over the 20 ms so that they do not all write at once. A late tick is not made up for: after a stall of more
-than a period the schedule starts again from now (TX-1).
+calls over the 20 ms so that they do not all write at once. A late tick is not made up for: after a stall, each
+seat rings once, for its latest beat, and stays on the grid it had before (TX-1).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from agent.core.units import FRAME_S
 
 PHASES: Final = 10
 """Phases of 2 ms: eighty calls are written in tenths, and the loop is free for reading between them."""
+
+_DUST: Final = 1e-6
+"""Of a phase: what rounding may add to a time or take from it."""
 
 
 @attrs.define(eq=False)
@@ -119,30 +122,34 @@ class Metronome:
     async def run(self) -> None:
         """Tick until cancelled. A cancel leaves waiting pacers asleep: end them first.
 
-        Deadlines are whole periods on trio's clock, plus the stalls there were. In virtual time they fall
-        together with those of other tickers, exactly, and the clock jumps once for all of them.
+        Deadlines are whole periods on trio's clock, plus the phase. In virtual time they fall together with those
+        of other tickers, exactly, and the clock jumps once for all of them. A stall moves none: whole missed
+        beats are skipped, and what is overdue rings in one go, the oldest first. If each phase cost a pass of the
+        scheduler, they would never catch up once a pass takes longer than a phase.
         """
-        step_s = self.period_s / self.phases
-        base_s, beat, phase, rang = 0.0, ceil(trio.current_time() / self.period_s), 0, False
+        step = silent_from = 0  # a step is a phase of a beat, counted from the zero of the clock
         while True:
-            if phase == 0:
-                if not rang and not self._anyone_waits():
-                    self._expected = trio.Event()
-                    await self._expected.wait()
-                    beat = max(beat, ceil((trio.current_time() - base_s) / self.period_s))
-                rang = False
-            if self._slots[phase]:
-                deadline = base_s + beat * self.period_s + phase * step_s
-                await trio.sleep_until(deadline)
-                now = trio.current_time()
-                if now - deadline > self.period_s:
-                    base_s += now - deadline
-                    deadline = now
-                for slot in self._slots[phase]:
-                    rang = slot.ring(deadline) or rang
-            phase += 1
-            if phase == self.phases:
-                phase, beat = 0, beat + 1
+            if step >= silent_from and not self._anyone_waits():
+                self._expected = trio.Event()
+                await self._expected.wait()
+                step = max(step, ceil(trio.current_time() / self.period_s * self.phases - _DUST))
+            step = next((later for later in range(step, step + self.phases) if self._seats_at(later)), step)
+            # Also where it is overdue: it gives way to others between two goes.
+            await trio.sleep_until(self._deadline(step))
+            last = max(step, int(trio.current_time() / self.period_s * self.phases + _DUST))
+            for due in range(max(step, last - self.phases + 1), last + 1):
+                for slot in self._seats_at(due):
+                    if slot.ring(self._deadline(due)):
+                        # Who was rung needs a moment before it waits again: a whole round without is silence.
+                        silent_from = due + self.phases + 1
+            step = last + 1
+
+    def _seats_at(self, step: int) -> list[PacerSlot]:
+        return self._slots[step % self.phases]
+
+    def _deadline(self, step: int) -> float:
+        beat, phase = divmod(step, self.phases)
+        return beat * self.period_s + phase * (self.period_s / self.phases)
 
     def _anyone_waits(self) -> bool:
         return any(slot.expects_tick for slots in self._slots for slot in slots)

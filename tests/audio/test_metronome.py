@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Final
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from agent.audio.metronome import Metronome, PacerSlot
+
+PASS_S: Final = 0.003
+"""What a pass of the scheduler takes in ``SlowPasses``: longer than a phase."""
+
+
+@attrs.define(eq=False)
+class SlowPasses(trio.abc.Instrument):
+    """Each pass of the scheduler takes time, as on a core that is busy; counts them."""
+
+    clock: MockClock
+    passes: int = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        """A pass ends here."""
+        self.passes += 1
+        self.clock.jump(PASS_S)
 
 
 async def ticks(slot: PacerSlot, count: int, into: list[float]) -> None:
@@ -62,6 +80,102 @@ async def test_tx_1_a_late_tick_is_not_made_up_for(autojump_clock: MockClock) ->
     assert gaps[:2] == [20, 20]
     assert 100 <= gaps[2] <= 120
     assert gaps[3:] == [20, 20]
+
+
+@pytest.mark.parametrize("stall_s", [0.0033, 0.0199, 0.021, 0.0567, 0.1, 3.0])
+async def test_tx_1_after_a_stall_the_grid_is_kept_and_whole_missed_beats_are_skipped(
+    autojump_clock: MockClock, stall_s: float
+) -> None:
+    """The process stands still: each seat rings at once for its latest beat, then on its old grid."""
+    metronome = Metronome()
+    slots = [metronome.attach() for _ in range(10)]
+    deadlines: dict[int, list[float]] = {number: [] for number in range(10)}
+    rung_s: dict[int, list[float]] = {number: [] for number in range(10)}
+
+    async def pace(number: int) -> None:
+        while True:
+            deadline = await slots[number].tick()
+            assert deadline is not None
+            deadlines[number].append(deadline)
+            rung_s[number].append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        for number in range(10):
+            nursery.start_soon(pace, number)
+        await trio.sleep_until(1.0061)
+        autojump_clock.jump(stall_s)
+        stalled_until_s = trio.current_time()
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    for number in range(10):
+        after = [at for at in rung_s[number] if at >= stalled_until_s]
+        first = deadlines[number][-len(after)]
+        assert all(
+            deadline == pytest.approx(round(deadline / 0.02 - number / 10) * 0.02 + number * 0.002)
+            for deadline in deadlines[number]
+        ), "the grid of before"
+        assert stalled_until_s - first < 0.02, "never a beat that is a whole period old"
+        assert [
+            round((later - earlier) * 1000) for earlier, later in pairwise(deadlines[number][-len(after) :])
+        ] == [20] * (len(after) - 1), "each beat once from then on"
+        assert after[0] == pytest.approx(max(first, stalled_until_s)), "what is overdue rings at once"
+
+
+async def test_tx_1_a_busy_scheduler_loses_no_ticks(autojump_clock: MockClock) -> None:
+    """Passes of 3 ms and ten phases of 2: overdue phases ring in one go, a pass for each would lose a third."""
+    metronome, slow = Metronome(), SlowPasses(autojump_clock)
+    when: dict[int, list[float]] = {number: [] for number in range(20)}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        for number in range(20):
+            nursery.start_soon(ticks, metronome.attach(), 1000, when[number])
+        await trio.sleep(0.1)
+        trio.lowlevel.add_instrument(slow)
+        begin_s = trio.current_time()
+        await trio.sleep_until(begin_s + 2)
+        trio.lowlevel.remove_instrument(slow)
+        nursery.cancel_scope.cancel()
+    counts = [sum(begin_s <= at < begin_s + 2 for at in times) for times in when.values()]
+    assert min(counts) >= 98, counts
+
+
+async def test_an_overdue_metronome_gives_way_each_time_round(autojump_clock: MockClock) -> None:
+    """However late it is, others run between two of its rounds."""
+    metronome, seat_ticks, others = Metronome(), list[float](), 0
+    slow = SlowPasses(autojump_clock)
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            await trio.lowlevel.checkpoint()
+            others += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        nursery.start_soon(ticks, metronome.attach(), 1000, seat_ticks)
+        nursery.start_soon(other)
+        trio.lowlevel.add_instrument(slow)
+        await trio.sleep(1)
+        trio.lowlevel.remove_instrument(slow)
+        nursery.cancel_scope.cancel()
+    assert others == pytest.approx(slow.passes, abs=2)
+    assert len(seat_ticks) >= 48
+
+
+async def test_seats_are_given_back_while_the_metronome_rings(autojump_clock: MockClock) -> None:
+    """All leave in the middle of a round, others come later: the metronome sleeps, and rings for those."""
+    metronome, at = Metronome(), list[float]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        slots = [metronome.attach() for _ in range(3)]
+        await ticks(slots[1], 2, at)
+        for slot in slots:
+            slot.leave()
+        await trio.sleep(60)
+        await ticks(metronome.attach(), 2, at)
+        nursery.cancel_scope.cancel()
+    assert at[3] - at[2] == pytest.approx(0.02)
 
 
 async def test_a_poke_ends_any_wait(autojump_clock: MockClock) -> None:
