@@ -8,13 +8,13 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
-from agent.app.cli.app import app
-from agent.bench.burst import run_burst
-from agent.bench.kills import KillPlan, run_kills
-from agent.bench.own_postgres import StopMode, open_postgres
-from agent.bench.plan import LoadPlan
-from agent.bench.restarts import RestartPlan, run_restarts
 from agent.store.pg import open_connection
+from bench.burst import run_burst
+from bench.command import app
+from bench.kills import KillPlan, run_kills
+from bench.own_postgres import StopMode, open_postgres
+from bench.plan import LoadPlan
+from bench.restarts import RestartPlan, run_restarts
 
 pytestmark = pytest.mark.sockets
 REQUESTS = 4
@@ -59,7 +59,7 @@ async def test_restarts_of_the_database_harm_no_call_and_lose_no_turn(tmp_path: 
 
 def test_parts_are_selected_one_by_one_and_come_in_one_table() -> None:
     """Whether the figures are met on a machine that does ten things at once is not the claim."""
-    result = CliRunner().invoke(app, ["bench", "--only", "queries", "--only", "keeping"])
+    result = CliRunner().invoke(app, ["parts", "--only", "queries", "--only", "keeping"])
     assert result.exit_code in (0, 1), result.output
     rows = [line for line in result.output.splitlines() if line.startswith("| ")]
     assert len(rows) == 3

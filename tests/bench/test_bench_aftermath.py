@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from agent.bench.aftermath import (
+from agent.core.steps import STEPS
+from bench.aftermath import (
     Aftermath,
     KillFigures,
     Ledger,
@@ -19,12 +20,11 @@ from agent.bench.aftermath import (
     judge,
     restart_figures,
 )
-from agent.bench.keeping import KeepingFigures
-from agent.bench.observations import CarrierCall, CarrierReport, Spell
-from agent.bench.pg_queries import QueryFigures
-from agent.bench.plan import LoadPlan, call_sid
-from agent.bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
-from agent.core.steps import STEPS
+from bench.keeping import KeepingFigures
+from bench.observations import CarrierCall, CarrierReport, Spell
+from bench.pg_queries import QueryFigures
+from bench.plan import LoadPlan, call_sid
+from bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
 
 UNIX_S = 1_000_000.0
 """What Unix time is ahead of the monotonic clock here."""

@@ -7,10 +7,10 @@ from math import isnan
 import msgspec
 import pytest
 
-from agent.bench.figures import LoadFigures, evaluate, lateness_ms, percentile
-from agent.bench.observations import CarrierCall, CarrierReport, Clear, ModelCall, ModelReport, Spell, Truncation
-from agent.bench.plan import read_signature, signature
 from agent.core.units import FRAME_S, SILENCE_FRAME
+from bench.figures import LoadFigures, evaluate, lateness_ms, percentile
+from bench.observations import CarrierCall, CarrierReport, Clear, ModelCall, ModelReport, Spell, Truncation
+from bench.plan import read_signature, signature
 
 
 def spell(number: int, begin_s: float, frames: int, *, late: dict[int, float] | None = None) -> Spell:

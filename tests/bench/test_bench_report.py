@@ -7,11 +7,11 @@ from typing import Any
 import attrs
 from typer.testing import CliRunner
 
-from agent.app.cli.app import app
-from agent.bench.figures import LoadFigures
-from agent.bench.load import LoadResult
-from agent.bench.report import Machine, demo_row, hour_row, load_rows, markdown, skipped_row
-from agent.bench.virtual_hour import SPARSE, TALKING, HourFigures
+from bench.command import app
+from bench.figures import LoadFigures
+from bench.load import LoadResult
+from bench.report import Machine, demo_row, hour_row, load_rows, markdown, skipped_row
+from bench.virtual_hour import SPARSE, TALKING, HourFigures
 
 GOOD = LoadFigures(
     calls=80,
@@ -81,14 +81,14 @@ def test_hours_and_demo() -> None:
 
 
 def test_the_report_is_a_markdown_table() -> None:
-    text = markdown([skipped_row("no extra")], Machine.here(), "call-agent bench")
+    text = markdown([skipped_row("no extra")], Machine.here(), "python -m bench parts")
     assert "| what | must | measured | ok |" in text
     assert "not run: no extra" in text
     assert "Load average before" in text
 
 
 def test_help_teaches() -> None:
-    result = CliRunner().invoke(app, ["bench", "--help"])
+    result = CliRunner().invoke(app, ["parts", "--help"])
     assert result.exit_code == 0
     assert "--calls" in result.output
     assert "one core" in result.output

@@ -8,10 +8,10 @@ import attrs
 import pytest
 import trio
 
-from agent.bench.load import run_load
-from agent.bench.plan import LoadPlan
-from agent.bench.processes import BenchError, open_child
-from agent.bench.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.load import run_load
+from bench.plan import LoadPlan
+from bench.processes import BenchError, open_child
+from bench.virtual_hour import SPARSE, TALKING, measure_hour
 
 
 @pytest.mark.sockets

@@ -8,9 +8,9 @@ from typing import Any
 import attrs
 import psycopg
 
-from agent.bench.ended_calls import METRICS
 from agent.core.records import CallRecord, Outcome, Turn
 from agent.core.units import CallSid, StreamSid
+from bench.ended_calls import METRICS
 
 TURNS = (
     Turn("agent", "item_1", "Hello, how can I help?", "Hello, how can I help?", 0, 1500, 1500, interrupted=False),

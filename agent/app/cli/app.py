@@ -129,12 +129,6 @@ def demo(context: typer.Context) -> None:
     _run_elsewhere("agent.app.demo", "demo", context.args)
 
 
-@app.command(**_ELSEWHERE)
-def bench(context: typer.Context) -> None:
-    """Measure calls at once, interruption latency, CPU and memory against simulators on this machine."""
-    _run_elsewhere("agent.bench", "bench", context.args)
-
-
 def main() -> Never:
     """Entry point of ``call-agent``."""
     app()

@@ -55,7 +55,7 @@ def run(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("arguments", [("--help",), ()])
 def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
     _, text = run(*arguments)
-    for command in ("serve", "worker", "dial", "calls", "tenants", "doctor", "demo", "bench"):
+    for command in ("serve", "worker", "dial", "calls", "tenants", "doctor", "demo"):
         assert command in text
 
 
@@ -66,19 +66,18 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(text) > 300
 
 
-@pytest.mark.parametrize("name", ["demo", "bench"])
-def test_the_big_commands_live_in_their_own_packages(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their options are declared there, their help comes from there, and their errors are told as all others."""
+def test_the_demo_lives_in_its_own_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options are declared there, its help comes from there, and its errors are told as all others."""
 
     def command(calls: int = 80) -> None:
         """Do what nobody else does."""
         raise SettingsError(f"{calls} calls are too many")
 
-    monkeypatch.setitem(sys.modules, f"agent.{name}", types.SimpleNamespace(command=command))
-    status, text = run(name, "--help")
+    monkeypatch.setitem(sys.modules, "agent.app.demo", types.SimpleNamespace(command=command))
+    status, text = run("demo", "--help")
     assert (status, "Do what nobody else does." in text, "--calls" in text) == (0, True, True)
-    assert run(name, "--calls", "81") == (2, "call-agent: 81 calls are too many\n")
-    assert run(name, "--calls", "many")[0] == 2
+    assert run("demo", "--calls", "81") == (2, "call-agent: 81 calls are too many\n")
+    assert run("demo", "--calls", "many")[0] == 2
 
 
 @pytest.mark.parametrize(

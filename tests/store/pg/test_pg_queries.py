@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.bench.pg_queries import QueryFigures, measure_queries
-from agent.bench.processes import BenchError
+from bench.pg_queries import QueryFigures, measure_queries
+from bench.processes import BenchError
 
 pytestmark = pytest.mark.sockets
 

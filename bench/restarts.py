@@ -11,13 +11,14 @@ import attrs
 import msgspec
 import trio
 
-from agent.bench.aftermath import RestartFigures, restart_figures
-from agent.bench.load import Say
-from agent.bench.observations import CarrierReport
-from agent.bench.outside import Outside, open_outside
-from agent.bench.own_postgres import OwnPostgres, StopMode, open_postgres
-from agent.bench.plan import LoadPlan
-from agent.bench.players import (
+from agent.store.record_store import decode_record
+from bench.aftermath import RestartFigures, restart_figures
+from bench.load import Say
+from bench.observations import CarrierReport
+from bench.outside import Outside, open_outside
+from bench.own_postgres import OwnPostgres, StopMode, open_postgres
+from bench.plan import LoadPlan
+from bench.players import (
     open_callers,
     open_model,
     open_server,
@@ -27,9 +28,8 @@ from agent.bench.players import (
     until_ready,
     window_of,
 )
-from agent.bench.processes import cores, moved_to
-from agent.bench.reading import count_rows, read_ledger
-from agent.store.spool import decode_record
+from bench.processes import cores, moved_to
+from bench.reading import count_rows, read_ledger
 
 AWAY_S: Final = 0.5
 """How long the server is away each time, besides what its stopping and starting take."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from agent.bench import keeping, pg_queries
-from agent.bench.aftermath import BurstFigures, KillFigures, RestartFigures, few
-from agent.bench.keeping import KeepingFigures
-from agent.bench.pg_queries import QueryFigures
-from agent.bench.report import MAX_GAP_MS, Row
+from bench import keeping, pg_queries
+from bench.aftermath import BurstFigures, KillFigures, RestartFigures, few
+from bench.keeping import KeepingFigures
+from bench.pg_queries import QueryFigures
+from bench.report import MAX_GAP_MS, Row
 
 BURST_S: Final = 20.0
 

@@ -12,10 +12,10 @@ import httpx
 import msgspec
 import trio
 
-from agent.bench.aftermath import Received
-from agent.bench.processes import BenchError, Child, open_child
-from agent.bench.recording_desk import ACCOUNT_SID, TOKEN, DeskOrder
 from agent.store.pg import open_connection
+from bench.aftermath import Received
+from bench.processes import BenchError, Child, open_child
+from bench.recording_desk import ACCOUNT_SID, TOKEN, DeskOrder
 
 SECRET: Final = "whsec_bench"  # noqa: S105 - of a receiver that is not one
 START_S: Final = 20.0
@@ -90,7 +90,7 @@ async def open_outside(conninfo: str, folder: Path, core: int | None, *, delay_m
     async with (
         _open_sim("openai", ["openai-rest", "--port", "0", "--delay-ms", str(delay_ms)], folder, core) as openai,
         _open_sim("receiver", ["webhook-receiver", "--port", "0", "--secret", SECRET], folder, core) as receiver,
-        open_child("recordings", ["-m", "agent.bench.recording_desk", desk], core=core, folder=folder) as records,
+        open_child("recordings", ["-m", "bench.recording_desk", desk], core=core, folder=folder) as records,
     ):
         with trio.fail_after(START_S):
             outside = Outside(

@@ -6,9 +6,9 @@ from typing import Final, Literal
 
 from psycopg.rows import class_row
 
-from agent.bench.aftermath import Aftermath, Ledger
-from agent.bench.outside import Outside
 from agent.store.pg import open_connection
+from bench.aftermath import Aftermath, Ledger
+from bench.outside import Outside
 
 Counted = Literal[
     "leads",

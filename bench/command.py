@@ -1,4 +1,4 @@
-"""The command line of ``call-agent bench``."""
+"""The command line: ``python -m bench``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from agent.bench.burst import BURST, run_burst
-from agent.bench.demo_latency import measure_demo
-from agent.bench.keeping import measure_keeping
-from agent.bench.kills import KillPlan, run_kills
-from agent.bench.load import Say, run_load
-from agent.bench.own_postgres import open_postgres
-from agent.bench.pg_queries import measure_queries
-from agent.bench.plan import LoadPlan
-from agent.bench.processes import BenchError, cores, moved_to
-from agent.bench.report import Machine, Row, demo_row, hour_row, load_rows, markdown, skipped_row
-from agent.bench.restarts import RestartPlan, run_restarts
-from agent.bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
-from agent.bench.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.burst import BURST, run_burst
+from bench.demo_latency import measure_demo
+from bench.keeping import measure_keeping
+from bench.kills import KillPlan, run_kills
+from bench.load import Say, run_load
+from bench.own_postgres import open_postgres
+from bench.pg_queries import measure_queries
+from bench.plan import LoadPlan
+from bench.processes import BenchError, cores, moved_to
+from bench.report import Machine, Row, demo_row, hour_row, load_rows, markdown, skipped_row
+from bench.restarts import RestartPlan, run_restarts
+from bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
+from bench.virtual_hour import SPARSE, TALKING, measure_hour
 
 _FAILED: Final = 1
 REPORT: Final = Path("docs/benchmarks.md")
@@ -51,7 +51,26 @@ class Part(enum.StrEnum):
     QUERIES = "queries"
 
 
-def command(
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
+
+
+@app.callback()
+def _measure() -> None:
+    """Measure the agent on this machine, from outside.
+
+    Have nothing else run meanwhile: two cores are needed, and what else ran is in every figure.
+    """
+
+
+def main() -> None:
+    """Entry point of ``python -m bench``."""
+    app(prog_name="python -m bench")
+
+
+@app.command()
+def parts(
     *,
     calls: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once in the load run.")] = 80,
     seconds: Annotated[float, typer.Option(min=1, help="How long the load is measured, after a warm-up.")] = 60.0,
@@ -81,21 +100,21 @@ def command(
     """
     machine = Machine.here()
     console = Console(stderr=True, highlight=False)
-    parts = only or list(Part)
+    chosen = only or list(Part)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
-        if Part.LOAD in parts:
+        if Part.LOAD in chosen:
             plan = LoadPlan(calls=calls, seconds=seconds)
             rows += trio.run(_load, plan, Path(folder), console.print)
-        if Part.HOUR in parts:
+        if Part.HOUR in chosen:
             rows += _hours(console.print)
-        if Part.DEMO in parts:
+        if Part.DEMO in chosen:
             console.print("the demo call, for its latency: a minute")
             rows.append(trio.run(_demo, Path(folder)))
         kill_plan = KillPlan(kills=kills, seed=secrets.randbelow(2**32) if seed is None else seed)
         with _quiet():
-            rows += _after_calls(parts, Path(folder), kill_plan, console.print)
-    report = markdown(rows, machine, shlex.join(["call-agent", "bench", *sys.argv[2:]]))
+            rows += _after_calls(chosen, Path(folder), kill_plan, console.print)
+    report = markdown(rows, machine, shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
     if write:
         REPORT.parent.mkdir(exist_ok=True)
         REPORT.write_text(report)
@@ -119,11 +138,11 @@ def _hours(say: Say) -> list[Row]:
     return rows
 
 
-def _after_calls(parts: Sequence[Part], folder: Path, kill_plan: KillPlan, say: Say) -> list[Row]:
+def _after_calls(chosen: Sequence[Part], folder: Path, kill_plan: KillPlan, say: Say) -> list[Row]:
     """The parts with a database, one after the other; each has a folder for the logs of its processes."""
     rows: list[Row] = []
     for part in (Part.BURST, Part.KILLS, Part.RESTARTS, Part.KEEPING, Part.QUERIES):
-        if part not in parts:
+        if part not in chosen:
             continue
         place = folder / part
         place.mkdir()

@@ -13,19 +13,19 @@ from typing import Final
 import attrs
 import trio
 
-from agent.bench.aftermath import KillFigures, judge
-from agent.bench.ended_calls import EndingCalls
-from agent.bench.load import Say
-from agent.bench.outside import Outside, open_outside
-from agent.bench.own_postgres import open_postgres
-from agent.bench.processes import Child, cores, moved_to
-from agent.bench.reading import count_rows, read_ledger
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.postcall import Ledger, RecordMover
 from agent.store import Database
 from agent.store.pg import open_connection, open_pool
 from agent.store.spool import Spool
+from bench.aftermath import KillFigures, judge
+from bench.ended_calls import EndingCalls
+from bench.load import Say
+from bench.outside import Outside, open_outside
+from bench.own_postgres import open_postgres
+from bench.processes import Child, cores, moved_to
+from bench.reading import count_rows, read_ledger
 
 LAST_S: Final = 300.0
 """How long the last worker is given for what the others left."""

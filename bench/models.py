@@ -1,6 +1,6 @@
 """The model of a load run: one process, a scripted session for each call, and notes of what it said.
 
-Started by ``agent.bench.load`` as ``python -m agent.bench.models``; prints its URL as a line of JSON, ends at
+Started by ``bench.load`` as ``python -m bench.models``; prints its URL as a line of JSON, ends at
 SIGTERM, and leaves its report in a file.
 """
 
@@ -20,13 +20,13 @@ import attrs
 import msgspec
 import trio
 
-from agent.bench.observations import ModelCall, ModelReport, Truncation
-from agent.bench.plan import LoadPlan, SimulatorOrder, read_signature
 from agent.core.errors import SocketClosedError
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.wire.connection import SendCheck
 from agent.wire.websocket import TrioWebSocket, open_server_handshake
+from bench.observations import ModelCall, ModelReport, Truncation
+from bench.plan import LoadPlan, SimulatorOrder, read_signature
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _SPEECH_STARTED: Final = '{"type":"input_audio_buffer.speech_started"'

@@ -8,8 +8,6 @@ from typing import Final
 import attrs
 import trio
 
-from agent.bench.plan import OUR_NUMBER, call_sid, number_of
-from agent.bench.recording_desk import recording_sid
 from agent.call.tools.builtin import StoreDesk
 from agent.core.records import CallMetrics, CallRecord, Outcome, RecordingCallback, Turn
 from agent.core.units import CallSid, RecordingSid, StreamSid
@@ -18,6 +16,8 @@ from agent.store import Database
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
 from agent.store.sql.values import NewAppointment
+from bench.plan import OUR_NUMBER, call_sid, number_of
+from bench.recording_desk import recording_sid
 
 LASTED: Final = timedelta(seconds=40)
 METRICS: Final = CallMetrics(

@@ -1,6 +1,6 @@
 """The callers of a load run: one process, one WebSocket for each, and an exact ear on what comes.
 
-Started by ``agent.bench.load`` as ``python -m agent.bench.carriers``; prints the measured window as a line of
+Started by ``bench.load`` as ``python -m bench.carriers``; prints the measured window as a line of
 JSON, and leaves its report in a file.
 """
 
@@ -20,8 +20,6 @@ import httpx
 import msgspec
 import trio
 
-from agent.bench.observations import CarrierCall, CarrierReport, Clear, Spell, Window
-from agent.bench.plan import OUR_NUMBER, LoadPlan, SimulatorOrder, call_sid, number_of, signature
 from agent.core.errors import AgentError
 from agent.core.units import BYTES_PER_MS
 from agent.sim.carrier.dialling import Caller, StreamOrder, parse_twiml
@@ -32,6 +30,8 @@ from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
 from agent.wire.connection import SendCheck
 from agent.wire.websocket import TrioWebSocket, open_client
+from bench.observations import CarrierCall, CarrierReport, Clear, Spell, Window
+from bench.plan import OUR_NUMBER, LoadPlan, SimulatorOrder, call_sid, number_of, signature
 
 _MEDIA: Final = '{"event":"media"'
 _CLEAR: Final = '{"event":"clear"'

@@ -1,7 +1,7 @@
 """The carrier's recordings in a benchmark: every call can be recorded, and is told of when it has ended.
 
 A process of its own: serving files must not disturb the ear of the callers' process. Started as
-``python -m agent.bench.recording_desk``; prints its URL as a line of JSON, ends at SIGTERM. ``POST /ended`` says
+``python -m bench.recording_desk``; prints its URL as a line of JSON, ends at SIGTERM. ``POST /ended`` says
 which calls have ended: their recordings are ready a moment later.
 """
 

@@ -13,13 +13,13 @@ from typing import Final
 
 import trio
 
-from agent.bench.aftermath import BurstFigures, burst_figures
-from agent.bench.load import Say
-from agent.bench.observations import CarrierReport
-from agent.bench.outside import Outside, open_outside
-from agent.bench.own_postgres import open_postgres
-from agent.bench.plan import LEAVING_S, LoadPlan, call_sid
-from agent.bench.players import (
+from bench.aftermath import BurstFigures, burst_figures
+from bench.load import Say
+from bench.observations import CarrierReport
+from bench.outside import Outside, open_outside
+from bench.own_postgres import open_postgres
+from bench.plan import LEAVING_S, LoadPlan, call_sid
+from bench.players import (
     open_callers,
     open_model,
     open_server,
@@ -29,8 +29,8 @@ from agent.bench.players import (
     until_ready,
     window_of,
 )
-from agent.bench.processes import Child, cores, moved_to
-from agent.bench.reading import count_rows, read_ledger
+from bench.processes import Child, cores, moved_to
+from bench.reading import count_rows, read_ledger
 
 BURST: Final = LoadPlan(calls=70, leaving=50, seconds=25.0)
 DELAY_MS: Final = 200

@@ -12,10 +12,12 @@ import httpx
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.bench.figures import LoadFigures, evaluate
-from agent.bench.observations import CarrierReport, ModelReport
-from agent.bench.plan import LoadPlan
-from agent.bench.players import (
+from agent.core.records import Outcome
+from agent.store.record_store import decode_record
+from bench.figures import LoadFigures, evaluate
+from bench.observations import CarrierReport, ModelReport
+from bench.plan import LoadPlan
+from bench.players import (
     ANSWER_S,
     open_callers,
     open_model,
@@ -26,9 +28,7 @@ from agent.bench.players import (
     until_ready,
     window_of,
 )
-from agent.bench.processes import Child, cores, moved_to
-from agent.core.records import Outcome
-from agent.store.spool import decode_record
+from bench.processes import Child, cores, moved_to
 
 REST_S: Final = 1.0
 """What the agent is given to come to rest before its idle memory is read."""

@@ -12,9 +12,9 @@ import httpx
 import msgspec
 import trio
 
-from agent.bench.observations import CarrierReport, ModelReport, Window
-from agent.bench.plan import LoadPlan, SimulatorOrder
-from agent.bench.processes import Child, open_child
+from bench.observations import CarrierReport, ModelReport, Window
+from bench.plan import LoadPlan, SimulatorOrder
+from bench.processes import Child, open_child
 
 READY_S: Final = 30.0
 ANSWER_S: Final = 10.0
@@ -25,7 +25,7 @@ _Report = TypeVar("_Report", CarrierReport, ModelReport)
 @asynccontextmanager
 async def open_model(plan: LoadPlan, folder: Path, core: int | None) -> AsyncIterator[tuple[Child, str]]:
     """A simulated speech-to-speech model, with its URL; its report will be ``model.json``."""
-    arguments = ["-m", "agent.bench.models", _order(plan, folder / "model.json")]
+    arguments = ["-m", "bench.models", _order(plan, folder / "model.json")]
     async with open_child("model", arguments, core=core, folder=folder) as model:
         with trio.fail_after(ANSWER_S):
             url = msgspec.json.decode(await model.line(), type=str)
@@ -70,7 +70,7 @@ async def until_ready(agent: Child) -> str:
 
 def open_callers(plan: LoadPlan, url: str, result: Path, core: int | None) -> AbstractAsyncContextManager[Child]:
     """All callers of ``plan``: at a ws:// URL straight to the media stream, at an http:// one by the webhook."""
-    arguments = ["-m", "agent.bench.carriers", _order(plan, result, url)]
+    arguments = ["-m", "bench.carriers", _order(plan, result, url)]
     return open_child("carrier", arguments, core=core, folder=result.parent)
 
 

@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 import numpy as np
 
-from agent.bench.observations import CarrierCall, CarrierReport, Clear, ModelCall, ModelReport, Spell
 from agent.core.units import FRAME_MS, FRAME_S
+from bench.observations import CarrierCall, CarrierReport, Clear, ModelCall, ModelReport, Spell
 
 REACTION_S: Final = 1.0
 """A clear within this time after a speech_started is the answer to it."""

@@ -12,9 +12,9 @@ from typing import Final
 
 import attrs
 
-from agent.bench.figures import percentile
-from agent.bench.load import LoadResult
-from agent.bench.virtual_hour import SPARSE, HourFigures, HourPlan
+from bench.figures import percentile
+from bench.load import LoadResult
+from bench.virtual_hour import SPARSE, HourFigures, HourPlan
 
 MAX_GAP_MS: Final = 60.0
 LATENESS_MS: Final = 15.0

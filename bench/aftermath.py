@@ -7,10 +7,10 @@ from typing import Final
 
 import attrs
 
-from agent.bench.observations import CarrierReport
 from agent.core.steps import STEPS
 from agent.core.units import CallSid
 from agent.pipeline.webhook.call_completed import event_id
+from bench.observations import CarrierReport
 
 _FEW: Final = 3
 
