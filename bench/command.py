@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-import enum
-import logging
 import secrets
 import shlex
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
-import structlog
 import trio
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from bench.burst import BURST, run_burst
-from bench.demo_latency import measure_demo
-from bench.keeping import measure_keeping
-from bench.kills import KillPlan, run_kills
-from bench.load import Say, run_load
-from bench.own_postgres import open_postgres
-from bench.pg_queries import measure_queries
-from bench.plan import LoadPlan
-from bench.processes import BenchError, cores, moved_to
-from bench.report import Machine, Row, demo_row, hour_row, load_rows, markdown, skipped_row
-from bench.restarts import RestartPlan, run_restarts
-from bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
-from bench.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.after_calls.kills import KillPlan
+from bench.load import RunResult, Variant, plan_of, run_in_turns
+from bench.load_table import largest_table, load_tables
+from bench.machine import Machine
+from bench.parts.running import Part, run_parts
+from bench.report import REPORT
+from bench.report import write as write_report
+from bench.results import LargestLine, Line, RowLine, RunLine
+from bench.rig.contestants import OURS, YARDSTICK, Contestant
+from bench.rig.processes import BenchError
+from bench.search import Largest, find_largest
+from bench.table import must_table
 
 _FAILED: Final = 1
-REPORT: Final = Path("docs/benchmarks.md")
-_T = TypeVar("_T")
-
-
-class Part(enum.StrEnum):
-    """A part of the benchmark."""
-
-    LOAD = "load"
-    HOUR = "hour"
-    DEMO = "demo"
-    BURST = "burst"
-    KILLS = "kills"
-    RESTARTS = "restarts"
-    KEEPING = "keeping"
-    QUERIES = "queries"
-
-
+_console: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown"
 )
+
+Seconds = Annotated[float, typer.Option(min=1, help="How long each run is measured, after a warm-up.")]
+Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS to the model.")]
+Worker = Annotated[bool, typer.Option("--worker/--no-worker", help="Whether the agent does post-call work, too.")]
+Write = Annotated[
+    bool, typer.Option("--write", help=f"Keep the results, and make {REPORT} and its picture of all.")
+]
+AgentTree = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, file_okay=False, help="Another checkout, whose agent runs as a third: before/after."
+    ),
+]
 
 
 @app.callback()
@@ -64,137 +59,153 @@ def _measure() -> None:
     """
 
 
-def main() -> None:
-    """Entry point of ``python -m bench``."""
-    app(prog_name="python -m bench")
+@app.command()
+def load(
+    *,
+    calls: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once.")] = 40,
+    seconds: Seconds = 20.0,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each server; medians are shown.")] = 3,
+    tls: Tls = False,
+    worker: Worker = False,
+    burst: Annotated[int, typer.Option(min=0, help="So many callers hang up together in mid-run.")] = 0,
+    stop_s: Annotated[float, typer.Option(min=0, help="Stop the server (SIGSTOP) for so long in mid-run.")] = 0.0,
+    agent_tree: AgentTree = None,
+    write: Write = False,
+) -> None:
+    """Run calls against the agent and against a yardstick, in turns, and show the figures side by side.
+
+    Each server has one core, a simulated carrier and model have another. The **yardstick** is a plain uvloop and
+    websockets bridge in the style of the carrier's sample: machines differ, a ratio to it does not. A run whose
+    own load was late is void and repeated.
+
+    Half a minute and a run for each server. Exit status 1: the agent failed a run.
+
+    - `python -m bench load --calls 80` shows both at 80 calls.
+    - `python -m bench load --calls 40 --agent-tree ../before` shows what a change cost.
+    - `python -m bench load --calls 80 --stop-s 0.3` shows how long the agent takes to come back from a stall.
+    """
+    variant = Variant(tls=tls, worker=worker, burst=min(burst, calls), stop_s=stop_s)
+    results: list[RunResult] = []
+    machine = Machine.here()
+    with _errors_in_one_sentence():
+        plan = plan_of(calls, seconds, variant)
+        results = trio.run(run_in_turns, _contestants(agent_tree), plan, variant, runs, _console.print)
+    _show(load_tables(results))
+    _keep([RunLine(_now(), machine, _command(), result) for result in results], write=write)
+    if any(result.contestant == OURS.name and not result.passed for result in results):
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def search(
+    *,
+    budget_s: Annotated[float, typer.Option(min=1, help="Time for each server; no run begins later.")] = 1200.0,
+    seconds: Seconds = 15.0,
+    most: Annotated[int, typer.Option(min=20, max=1000, help="Look no further than this.")] = 500,
+    tls: Tls = False,
+    worker: Worker = False,
+    agent_tree: AgentTree = None,
+    write: Write = False,
+) -> None:
+    """Find the most calls that the agent carries on one core, and the most that the yardstick does.
+
+    The number is doubled from 20 until a run fails, then bisected in steps of 10; it counts when three of three
+    runs pass. An agent passes when no playback runs dry, no gap reaches 60 ms, lateness stays under 10 ms (p99.9)
+    and every frame that was due came; the yardstick when no playback runs dry.
+    """
+    variant = Variant(tls=tls, worker=worker)
+    machine = Machine.here()
+    results: list[RunResult] = []
+    found: list[Largest] = []
+    for contestant in _contestants(agent_tree):
+        find = partial(
+            find_largest,
+            contestant,
+            seconds=seconds,
+            variant=variant,
+            budget_s=budget_s,
+            most=most,
+            say=_console.print,
+            keep=results.append,
+        )
+        found.append(trio.run(find))
+    _show(["", *largest_table(found)])
+    lines: list[Line] = [RunLine(_now(), machine, _command(), result) for result in results]
+    lines += [LargestLine(_now(), machine, _command(), each) for each in found]
+    _keep(lines, write=write)
 
 
 @app.command()
 def parts(
     *,
-    calls: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once in the load run.")] = 80,
-    seconds: Annotated[float, typer.Option(min=1, help="How long the load is measured, after a warm-up.")] = 60.0,
     kills: Annotated[int, typer.Option(min=1, help="How often a worker is killed.")] = 200,
     seed: Annotated[
         int | None, typer.Option(help="Of the moments of the kills; else a new one is taken.")
     ] = None,
-    only: Annotated[
-        list[Part] | None, typer.Option(help="Run this part alone; may be given more than once.")
-    ] = None,
-    write: Annotated[bool, typer.Option("--write", help=f"Write the report to {REPORT}.")] = False,
+    only: Annotated[list[Part] | None, typer.Option(help="Run this alone; may be given more than once.")] = None,
+    write: Write = False,
 ) -> None:
-    """Measure the agent against simulators on this machine, and print a table: must, measured, ok.
+    """Measure all that is not load, and print a table: must, measured, ok.
 
-    **load** (100 s): the real server on one core, a simulated carrier with 80 calls and a simulated model on
-    another; everyone talks and is interrupted twice every 15 s. **hour** (a minute): one hour of call in virtual
-    time.
-    **demo** (a minute): the latency of the embedded model, where the [local] extra is installed.
+    **hour** (a minute): an hour of call in virtual time. **demo** (a minute): the latency of the embedded model,
+    where the [local] extra is installed.
 
     With a Postgres of the benchmark's own: **burst** (a minute): 50 calls end in the same second beside 20
     others. **kills** (8 minutes): workers are killed while calls end. **restarts** (a minute): Postgres is
     restarted during 50 calls. **keeping**, **queries** (seconds): what a turn that is kept costs the event loop,
     and what a query costs on Trio, against asyncio.
 
-    Have nothing else run meanwhile: two cores are needed, and what else ran is in every figure. Exit status 1: a
-    figure missed its must.
+    Exit status 1: a figure missed its must.
     """
     machine = Machine.here()
-    console = Console(stderr=True, highlight=False)
-    chosen = only or list(Part)
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
-        if Part.LOAD in chosen:
-            plan = LoadPlan(calls=calls, seconds=seconds)
-            rows += trio.run(_load, plan, Path(folder), console.print)
-        if Part.HOUR in chosen:
-            rows += _hours(console.print)
-        if Part.DEMO in chosen:
-            console.print("the demo call, for its latency: a minute")
-            rows.append(trio.run(_demo, Path(folder)))
-        kill_plan = KillPlan(kills=kills, seed=secrets.randbelow(2**32) if seed is None else seed)
-        with _quiet():
-            rows += _after_calls(chosen, Path(folder), kill_plan, console.print)
-    report = markdown(rows, machine, shlex.join(["python", "-m", "bench", *sys.argv[1:]]))
-    if write:
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(report)
-    _show(report)
+    plan = KillPlan(kills=kills, seed=secrets.randbelow(2**32) if seed is None else seed)
+    with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
+        rows = run_parts(only or list(Part), plan, Path(folder), _console.print)
+    _show(must_table(rows))
+    _keep([RowLine(_now(), machine, _command(), row) for row in rows], write=write)
     missed = [row.what for row in rows if row.ok is False]
     if missed:
-        console.print(f"missed: {'; '.join(missed)}", soft_wrap=True)
+        _console.print(f"missed: {'; '.join(missed)}")
         raise typer.Exit(_FAILED)
 
 
-async def _load(plan: LoadPlan, folder: Path, say: Say) -> list[Row]:
-    return load_rows(await run_load(plan, folder, say))
+def main() -> None:
+    """Entry point of ``python -m bench``."""
+    app(prog_name="python -m bench")
 
 
-def _hours(say: Say) -> list[Row]:
-    rows = []
-    with _quiet():
-        for plan in (SPARSE, TALKING):
-            say("an hour of call in virtual time")
-            rows.append(hour_row(plan, measure_hour(plan)))
-    return rows
-
-
-def _after_calls(chosen: Sequence[Part], folder: Path, kill_plan: KillPlan, say: Say) -> list[Row]:
-    """The parts with a database, one after the other; each has a folder for the logs of its processes."""
-    rows: list[Row] = []
-    for part in (Part.BURST, Part.KILLS, Part.RESTARTS, Part.KEEPING, Part.QUERIES):
-        if part not in chosen:
-            continue
-        place = folder / part
-        place.mkdir()
-        match part:
-            case Part.BURST:
-                rows += burst_rows(trio.run(run_burst, BURST, place, say))
-            case Part.KILLS:
-                rows.append(kills_row(trio.run(run_kills, kill_plan, place, say)))
-            case Part.RESTARTS:
-                rows += restart_rows(trio.run(run_restarts, RestartPlan(), place, say))
-            case Part.KEEPING:
-                say("turns that are kept")
-                rows.append(keeping_row(trio.run(_with_database, measure_keeping)))
-            case Part.QUERIES:
-                say("queries on Trio and on asyncio")
-                rows.append(queries_row(trio.run(_with_database, measure_queries)))
-    return rows
-
-
-async def _with_database(measure: Callable[[str], Awaitable[_T]]) -> _T:
-    """Measure on the agent's core, with an empty database on the other."""
-    agent_core, other_core = cores() or (None, None)
-    async with open_postgres(other_core) as postgres:
-        conninfo = await postgres.make_database("bench", migrated=False)
-        with moved_to(agent_core):
-            return await measure(conninfo)
+def _contestants(agent_tree: Path | None) -> list[Contestant]:
+    before = [] if agent_tree is None else [Contestant(agent_tree.resolve().name, agent_tree.resolve())]
+    return [*before, OURS, YARDSTICK]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What happens in this process is not logged: that would be measured, too."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+def _errors_in_one_sentence() -> Iterator[None]:
     try:
         yield
-    finally:
-        structlog.configure(**before)
+    except* BenchError as group:
+        _console.print(f"bench: {group.exceptions[0]}")
+        raise typer.Exit(_FAILED) from None
 
 
-async def _demo(folder: Path) -> Row:
-    try:
-        return demo_row(*await measure_demo(folder))
-    except BenchError as error:
-        return skipped_row(str(error))
-    except trio.TooSlowError:
-        return skipped_row("it took too long")
-
-
-def _show(report: str) -> None:
-    """On a terminal as a table, elsewhere as Markdown."""
-    out = Console()
+def _show(lines: Sequence[str]) -> None:
+    """On a terminal as tables, elsewhere as Markdown."""
+    text, out = "\n".join(lines), Console()
     if out.is_terminal:
-        out.print(Markdown(report))
+        out.print(Markdown(text))
     else:
-        print(report)  # noqa: T201  (the command's output, not a log)
+        print(text)  # noqa: T201 - the command's output, not a log
+
+
+def _keep(lines: Sequence[Line], *, write: bool) -> None:
+    if write and lines:
+        write_report(lines)
+        _console.print(f"written to {REPORT}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "bench", *sys.argv[1:]])

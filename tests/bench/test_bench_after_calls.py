@@ -9,12 +9,12 @@ import trio
 from typer.testing import CliRunner
 
 from agent.store.pg import open_connection
-from bench.burst import run_burst
+from bench.after_calls.burst import run_burst
+from bench.after_calls.kills import KillPlan, run_kills
+from bench.after_calls.own_postgres import StopMode, open_postgres
+from bench.after_calls.restarts import RestartPlan, run_restarts
 from bench.command import app
-from bench.kills import KillPlan, run_kills
-from bench.own_postgres import StopMode, open_postgres
-from bench.plan import LoadPlan
-from bench.restarts import RestartPlan, run_restarts
+from bench.generator.plan import LoadPlan
 
 pytestmark = pytest.mark.sockets
 REQUESTS = 4
@@ -25,7 +25,7 @@ async def test_calls_that_end_together_are_completed_beside_one_that_goes_on(tmp
     """PC-2: recorded by the carrier, worked on by one worker, every webhook taken."""
     said: list[str] = []
     with trio.fail_after(120):
-        plan = LoadPlan(calls=4, leaving=3, seconds=2.5, every_s=1.5)
+        plan = LoadPlan(calls=4, leaving=3, seconds=2.5, every_s=1.5, leaving_within_s=1.0)
         seen = await run_burst(plan, tmp_path, said.append, delay_ms=20)
     assert (seen.calls, seen.others) == (3, 1)
     assert seen.problems == ()

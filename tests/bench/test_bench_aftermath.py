@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from agent.core.steps import STEPS
-from bench.aftermath import (
+from bench.after_calls.aftermath import (
     Aftermath,
     KillFigures,
     Ledger,
@@ -20,11 +20,11 @@ from bench.aftermath import (
     judge,
     restart_figures,
 )
-from bench.keeping import KeepingFigures
-from bench.observations import CarrierCall, CarrierReport, Spell
-from bench.pg_queries import QueryFigures
-from bench.plan import LoadPlan, call_sid
-from bench.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
+from bench.after_calls.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
+from bench.generator.observations import CarrierCall, CarrierReport, Spell
+from bench.generator.plan import LoadPlan, call_sid
+from bench.parts.keeping import KeepingFigures
+from bench.parts.pg_queries import QueryFigures
 
 UNIX_S = 1_000_000.0
 """What Unix time is ahead of the monotonic clock here."""
@@ -114,11 +114,13 @@ def test_a_webhook_may_come_again_under_its_key() -> None:
 
 def caller(call: int, hung_up_s: float, *arrivals_s: float, failure: str = "") -> CarrierCall:
     """A caller who heard one talk spurt."""
-    return CarrierCall(call, 90.0, [Spell(1, 0, list(arrivals_s))], hung_up_s=hung_up_s, failure=failure)
+    return CarrierCall(
+        call, 90.0, [Spell(1, list(arrivals_s), [160] * len(arrivals_s))], hung_up_s=hung_up_s, failure=failure
+    )
 
 
 def report(*calls: CarrierCall) -> CarrierReport:
-    return CarrierReport(100.0, 130.0, list(calls), worst_tick_s=0.001, cpu_share=0.1)
+    return CarrierReport(100.0, 130.0, list(calls))
 
 
 def test_a_burst_is_measured_from_the_first_hang_up_to_the_last_webhook() -> None:
@@ -217,7 +219,7 @@ def test_the_first_of_many_problems_are_told() -> None:
 
 
 def test_who_leaves_leaves_within_a_second() -> None:
-    plan = LoadPlan(calls=70, leaving=50)
+    plan = LoadPlan(calls=70, leaving=50, leaving_within_s=1.0)
     times = [plan.leave_s(call, 100.0, 130.0) for call in range(plan.calls)]
     assert times[0] == 100.0
     assert 100.9 < times[49] < 101.0

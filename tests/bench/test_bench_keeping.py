@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from bench.keeping import KeepingFigures, measure_keeping
+from bench.parts.keeping import KeepingFigures, measure_keeping
 
 
 @pytest.mark.sockets

@@ -1,4 +1,4 @@
-"""The benchmark itself, small: five calls through real processes, a minute of call in virtual time."""
+"""The benchmark itself, small: a few calls through real processes, a minute of call in virtual time."""
 
 from __future__ import annotations
 
@@ -8,29 +8,40 @@ import attrs
 import pytest
 import trio
 
-from bench.load import run_load
-from bench.plan import LoadPlan
-from bench.processes import BenchError, open_child
-from bench.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.load import Variant, plan_of, run_once
+from bench.parts.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.rig.contestants import OURS, YARDSTICK
+from bench.rig.processes import BenchError, open_child
 
 
 @pytest.mark.sockets
-async def test_five_calls_are_interrupted_and_nothing_stale_leaves(tmp_path: Path) -> None:
-    """NB-4, BI-2, PL-5: what depends on no other load of the machine holds, seen from both simulators."""
-    said: list[str] = []
-    with trio.fail_after(90):
-        plan = LoadPlan(calls=5, seconds=3.0, every_s=2.5)
-        result = await run_load(plan, tmp_path, said.append)
+async def test_five_calls_over_tls_are_interrupted_stopped_and_hung_up(tmp_path: Path) -> None:
+    """NB-4, BI-2, PL-5: what depends on no other load of the machine holds, seen from both sides of the load."""
+    variant = Variant(tls=True, burst=1, stop_s=0.3)
+    with trio.fail_after(120):
+        result = await run_once(OURS, plan_of(5, 8.0, variant), variant, tmp_path)
     seen = result.figures
-    assert seen.failures == []
+    assert seen.problems == ()
     assert result.records == 5
-    assert seen.stale_frames == 0
-    assert seen.frames > 100
-    assert len(seen.silenced_ms) >= 4
-    assert len(seen.truncate_errors_ms) >= 4
-    assert len(seen.first_audio_ms) == 5
+    assert seen.stale == 0
+    assert seen.delivered > 1000
+    assert seen.max_gap_ms > 300, "it stood still in the middle of answers"
+    assert seen.interruptions >= 2
+    assert seen.call_seconds == pytest.approx(4 * 8 + 4, abs=1)
     assert result.cpu_ms > 0
-    assert said
+    assert result.load_cpu_ms > 0
+
+
+@pytest.mark.sockets
+async def test_the_yardstick_takes_the_same_calls(tmp_path: Path) -> None:
+    """It forwards each delta at once, clears and truncates when a caller speaks, and is cut off by a hang-up."""
+    with trio.fail_after(120):
+        result = await run_once(YARDSTICK, plan_of(3, 6.0, Variant()), Variant(), tmp_path)
+    seen = result.figures
+    assert (seen.lost, seen.stale, result.records) == (0, 0, None)
+    assert seen.delivered == seen.due > 500
+    assert seen.interruptions >= 1
+    assert seen.max_gap_ms > 100, "one message a delta: it does not pace"
 
 
 @pytest.mark.sockets

@@ -10,7 +10,7 @@ import psycopg
 
 from agent.core.records import CallRecord, Outcome, Turn
 from agent.core.units import CallSid, StreamSid
-from bench.ended_calls import METRICS
+from bench.after_calls.ended_calls import METRICS
 
 TURNS = (
     Turn("agent", "item_1", "Hello, how can I help?", "Hello, how can I help?", 0, 1500, 1500, interrupted=False),

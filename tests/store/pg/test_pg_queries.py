@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.pg_queries import QueryFigures, measure_queries
-from bench.processes import BenchError
+from bench.parts.pg_queries import QueryFigures, measure_queries
+from bench.rig.processes import BenchError
 
 pytestmark = pytest.mark.sockets
 

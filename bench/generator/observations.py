@@ -1,7 +1,7 @@
-"""What the two simulators saw of a load run, as plain values that go from process to process as JSON.
+"""What the two sides saw of a load run, as plain values that go from process to process as MessagePack.
 
 All times are CLOCK_MONOTONIC of the one machine (``time.monotonic``), so that those of different processes can be
-compared; trio's own clock has another zero in each process.
+compared.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import attrs
 
 @attrs.define
 class Spell:
-    """The frames of one answer as they came to the carrier, in a row; a ``clear`` ends it."""
+    """The audio of one answer as it came to the carrier, in a row; a ``clear`` ends it."""
 
     number: int
     """The answer's, as its audio tells (0 to 11)."""
-    begin_bytes: int
-    """How much the carrier had received before."""
     arrivals_s: list[float] = attrs.field(factory=list)
+    """Of each message."""
+    sizes: list[int] = attrs.field(factory=list)
+    """Bytes of audio in each."""
 
 
 @attrs.frozen
@@ -42,7 +43,7 @@ class CarrierCall:
     spells: list[Spell] = attrs.field(factory=list)
     clears: list[Clear] = attrs.field(factory=list)
     underruns_s: list[float] = attrs.field(factory=list)
-    """When playback ran dry in the middle of a talk spurt."""
+    """When audio came after playback had run dry in the middle of an answer."""
     protocol_errors: list[str] = attrs.field(factory=list)
     failure: str = ""
     """Why the call ended before its time; empty if it did not."""
@@ -50,7 +51,7 @@ class CarrierCall:
     """When the caller hung up."""
 
     def gaps_s(self, since_s: float = 0.0) -> list[float]:
-        """The time between any two frames of a talk spurt in a row that ended after ``since_s``."""
+        """The time between any two messages of a spell in a row, of those that ended after ``since_s``."""
         return [
             later_s - earlier_s
             for spell in self.spells
@@ -60,24 +61,33 @@ class CarrierCall:
 
 
 @attrs.frozen
+class Window:
+    """When to measure; the carrier's process says so as soon as it begins."""
+
+    begin_s: float
+    end_s: float
+
+
+@attrs.frozen
 class CarrierReport:
     """The carrier's side of a run; the measured window is from ``begin_s`` to ``end_s``."""
 
     begin_s: float
     end_s: float
     calls: list[CarrierCall]
-    worst_tick_s: float
-    """How late the simulator itself was at worst: its own honesty about being overloaded."""
-    cpu_share: float
-    """Of one core, in the process's whole life."""
+    late_s: list[float] = attrs.field(factory=list)
+    """How late each of its own ticks was: its honesty about being overloaded."""
 
 
-@attrs.frozen
-class Window:
-    """When to measure; the carrier's process says so as soon as it begins."""
+@attrs.define
+class Response:
+    """One answer as the model generated it."""
 
-    begin_s: float
-    end_s: float
+    number: int
+    created_s: float
+    deltas_s: list[float] = attrs.field(factory=list)
+    sizes: list[int] = attrs.field(factory=list)
+    cancelled: bool = False
 
 
 @attrs.frozen
@@ -96,8 +106,8 @@ class ModelCall:
     call: int = -1
     speech_started_s: list[float] = attrs.field(factory=list)
     """When each ``speech_started`` was sent."""
+    responses: list[Response] = attrs.field(factory=list)
     truncations: list[Truncation] = attrs.field(factory=list)
-    cancels: int = 0
     errors: list[str] = attrs.field(factory=list)
     """The messages of the error events the model had to send."""
 
@@ -107,5 +117,5 @@ class ModelReport:
     """The model's side of a run."""
 
     calls: list[ModelCall]
-    cpu_share: float
-    """Of one core, in the process's whole life."""
+    late_s: list[float] = attrs.field(factory=list)
+    """As the carrier's."""

@@ -10,7 +10,7 @@ import attrs
 from agent.core.steps import STEPS
 from agent.core.units import CallSid
 from agent.pipeline.webhook.call_completed import event_id
-from bench.observations import CarrierReport
+from bench.generator.observations import CarrierReport
 
 _FEW: Final = 3
 

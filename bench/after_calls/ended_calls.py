@@ -16,8 +16,8 @@ from agent.store import Database
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
 from agent.store.sql.values import NewAppointment
-from bench.plan import OUR_NUMBER, call_sid, number_of
-from bench.recording_desk import recording_sid
+from bench.after_calls.recording_desk import recording_sid
+from bench.generator.plan import OUR_NUMBER, call_sid, number_of
 
 LASTED: Final = timedelta(seconds=40)
 METRICS: Final = CallMetrics(

@@ -7,8 +7,8 @@ from typing import Final, Literal
 from psycopg.rows import class_row
 
 from agent.store.pg import open_connection
-from bench.aftermath import Aftermath, Ledger
-from bench.outside import Outside
+from bench.after_calls.aftermath import Aftermath, Ledger
+from bench.after_calls.outside import Outside
 
 Counted = Literal[
     "leads",

@@ -13,13 +13,13 @@ from typing import Final
 
 import trio
 
-from bench.aftermath import BurstFigures, burst_figures
-from bench.load import Say
-from bench.observations import CarrierReport
-from bench.outside import Outside, open_outside
-from bench.own_postgres import open_postgres
-from bench.plan import LEAVING_S, LoadPlan, call_sid
-from bench.players import (
+from bench.after_calls.aftermath import BurstFigures, burst_figures
+from bench.after_calls.outside import Outside, open_outside
+from bench.after_calls.own_postgres import open_postgres
+from bench.after_calls.reading import count_rows, read_ledger
+from bench.generator.observations import CarrierReport
+from bench.generator.plan import LoadPlan, call_sid
+from bench.rig.players import (
     open_callers,
     open_model,
     open_server,
@@ -29,10 +29,9 @@ from bench.players import (
     until_ready,
     window_of,
 )
-from bench.processes import Child, cores, moved_to
-from bench.reading import count_rows, read_ledger
+from bench.rig.processes import Child, Say, cores, moved_to
 
-BURST: Final = LoadPlan(calls=70, leaving=50, seconds=25.0)
+BURST: Final = LoadPlan(calls=70, leaving=50, leaving_within_s=1.0, seconds=25.0)
 DELAY_MS: Final = 200
 """Of the model API."""
 LONGEST_S: Final = 60.0
@@ -73,7 +72,7 @@ async def _measure(
     say(f"{plan.calls} callers begin; {plan.leaving} of them will hang up in the same second")
     async with open_callers(plan, base, folder / "carrier.json", core) as callers:
         window = await window_of(callers)
-        await until(window.begin_s + LEAVING_S)
+        await until(window.begin_s + plan.leaving_at_s + plan.leaving_within_s)
         leaving = [call_sid(call) for call in range(plan.leaving)]
         await outside.tell_ended(leaving)
         say(f"{plan.leaving} hung up; one worker begins")

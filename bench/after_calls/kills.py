@@ -19,13 +19,12 @@ from agent.postcall import Ledger, RecordMover
 from agent.store import Database
 from agent.store.pg import open_connection, open_pool
 from agent.store.spool import Spool
-from bench.aftermath import KillFigures, judge
-from bench.ended_calls import EndingCalls
-from bench.load import Say
-from bench.outside import Outside, open_outside
-from bench.own_postgres import open_postgres
-from bench.processes import Child, cores, moved_to
-from bench.reading import count_rows, read_ledger
+from bench.after_calls.aftermath import KillFigures, judge
+from bench.after_calls.ended_calls import EndingCalls
+from bench.after_calls.outside import Outside, open_outside
+from bench.after_calls.own_postgres import open_postgres
+from bench.after_calls.reading import count_rows, read_ledger
+from bench.rig.processes import Child, Say, cores, moved_to
 
 LAST_S: Final = 300.0
 """How long the last worker is given for what the others left."""

@@ -1,8 +1,8 @@
 """The carrier's recordings in a benchmark: every call can be recorded, and is told of when it has ended.
 
-A process of its own: serving files must not disturb the ear of the callers' process. Started as
-``python -m bench.recording_desk``; prints its URL as a line of JSON, ends at SIGTERM. ``POST /ended`` says
-which calls have ended: their recordings are ready a moment later.
+A process of its own: serving files must not disturb the ear of the callers' process. Started as ``python -m
+bench.after_calls.recording_desk``; prints its URL as a line of JSON, ends at SIGTERM. ``POST /ended`` says which
+calls have ended: their recordings are ready a moment later.
 """
 
 import signal

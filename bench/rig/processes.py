@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,13 +15,15 @@ import attrs
 import psutil
 import trio
 
-import agent
 from agent.core.errors import AgentError
 
 STOP_S: Final = 10.0
 KILL_S: Final = 1.0
 _OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX", "DATABASE_URL", "PG")
 _LAST_WORDS: Final = 300
+_OWN_TREE: Final = Path(__file__).parents[2]
+Say = Callable[[str], None]
+"""Tells whoever waits how far it is."""
 
 
 class BenchError(AgentError):
@@ -28,7 +31,7 @@ class BenchError(AgentError):
 
 
 def cores() -> tuple[int, int] | None:
-    """The core for the agent and the core for the simulators; None where processes cannot be pinned.
+    """The core for the agent and the core for the load; None where processes cannot be pinned.
 
     They are the same on a machine with one.
     """
@@ -94,6 +97,23 @@ class Child:
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 
+    def children_cpu_s(self) -> float:
+        """CPU seconds that the processes it started have used: its worker, its database."""
+        used_s = 0.0
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                times = child.cpu_times()
+                used_s += float(times.user + times.system)
+        return used_s
+
+    async def stand_still(self, stop_s: float) -> None:
+        """Stop it for ``stop_s``, as a machine that is busy elsewhere does. A cancel lets it go on."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            await trio.sleep(stop_s)
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def rss_bytes(self) -> int:
         """Memory it holds."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
@@ -112,9 +132,11 @@ async def open_child(
     core: int | None,
     folder: Path,
     settings: Mapping[str, str] | None = None,
+    tree: Path | None = None,
 ) -> AsyncIterator[Child]:
     """Run ``python *arguments`` in ``folder`` on ``core``, with nothing of the user's settings but ``settings``.
 
+    Its modules are those of ``tree``, a checkout; by default this one.
     It is killed when left, also by a cancel. Its standard error goes to ``<name>.log``.
     """
     log = folder / f"{name}.log"
@@ -124,7 +146,7 @@ async def open_child(
             stdout=subprocess.PIPE,
             stderr=log_file,
             cwd=folder,
-            env=_environment(settings or {}),
+            env=_environment(settings or {}, tree or _OWN_TREE),
             start_new_session=True,
         )
     try:
@@ -140,8 +162,7 @@ async def open_child(
                 await process.stdout.aclose()
 
 
-def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+def _environment(settings: Mapping[str, str], tree: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_OURS)}
-    source = str(Path(agent.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH", "")]))
     return {**kept, "PYTHONPATH": path, **settings}

@@ -13,9 +13,9 @@ import msgspec
 import trio
 
 from agent.store.pg import open_connection
-from bench.aftermath import Received
-from bench.processes import BenchError, Child, open_child
-from bench.recording_desk import ACCOUNT_SID, TOKEN, DeskOrder
+from bench.after_calls.aftermath import Received
+from bench.after_calls.recording_desk import ACCOUNT_SID, TOKEN, DeskOrder
+from bench.rig.processes import BenchError, Child, open_child
 
 SECRET: Final = "whsec_bench"  # noqa: S105 - of a receiver that is not one
 START_S: Final = 20.0
@@ -90,7 +90,9 @@ async def open_outside(conninfo: str, folder: Path, core: int | None, *, delay_m
     async with (
         _open_sim("openai", ["openai-rest", "--port", "0", "--delay-ms", str(delay_ms)], folder, core) as openai,
         _open_sim("receiver", ["webhook-receiver", "--port", "0", "--secret", SECRET], folder, core) as receiver,
-        open_child("recordings", ["-m", "bench.recording_desk", desk], core=core, folder=folder) as records,
+        open_child(
+            "recordings", ["-m", "bench.after_calls.recording_desk", desk], core=core, folder=folder
+        ) as records,
     ):
         with trio.fail_after(START_S):
             outside = Outside(

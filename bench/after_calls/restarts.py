@@ -12,13 +12,13 @@ import msgspec
 import trio
 
 from agent.store.record_store import decode_record
-from bench.aftermath import RestartFigures, restart_figures
-from bench.load import Say
-from bench.observations import CarrierReport
-from bench.outside import Outside, open_outside
-from bench.own_postgres import OwnPostgres, StopMode, open_postgres
-from bench.plan import LoadPlan
-from bench.players import (
+from bench.after_calls.aftermath import RestartFigures, restart_figures
+from bench.after_calls.outside import Outside, open_outside
+from bench.after_calls.own_postgres import OwnPostgres, StopMode, open_postgres
+from bench.after_calls.reading import count_rows, read_ledger
+from bench.generator.observations import CarrierReport
+from bench.generator.plan import LoadPlan
+from bench.rig.players import (
     open_callers,
     open_model,
     open_server,
@@ -28,8 +28,7 @@ from bench.players import (
     until_ready,
     window_of,
 )
-from bench.processes import cores, moved_to
-from bench.reading import count_rows, read_ledger
+from bench.rig.processes import Say, cores, moved_to
 
 AWAY_S: Final = 0.5
 """How long the server is away each time, besides what its stopping and starting take."""

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from agent.core.errors import LocalModelMissingError
-from bench.processes import BenchError, open_child
+from bench.rig.processes import BenchError, open_child
 
 DEMO_S: Final = 240.0
 """The demo call takes 40 s; on a busy machine loading the embedded model takes long."""

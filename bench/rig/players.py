@@ -12,28 +12,39 @@ import httpx
 import msgspec
 import trio
 
-from bench.observations import CarrierReport, ModelReport, Window
-from bench.plan import LoadPlan, SimulatorOrder
-from bench.processes import Child, open_child
+from bench.generator.observations import CarrierReport, ModelReport, Window
+from bench.generator.plan import LoadPlan, Order
+from bench.rig.processes import Child, open_child
 
-READY_S: Final = 30.0
+READY_S: Final = 60.0
 ANSWER_S: Final = 10.0
-"""How long the agent may take to answer a web request, or a simulator to begin."""
+"""How long a process of the load may take to begin."""
 _Report = TypeVar("_Report", CarrierReport, ModelReport)
 
 
 @asynccontextmanager
-async def open_model(plan: LoadPlan, folder: Path, core: int | None) -> AsyncIterator[tuple[Child, str]]:
-    """A simulated speech-to-speech model, with its URL; its report will be ``model.json``."""
-    arguments = ["-m", "bench.models", _order(plan, folder / "model.json")]
-    async with open_child("model", arguments, core=core, folder=folder) as model:
+async def open_model(
+    plan: LoadPlan, folder: Path, core: int | None, *, tls: bool = False
+) -> AsyncIterator[tuple[Child, str]]:
+    """The load's speech-to-speech model, with its URL; its report will be ``model.report``."""
+    order = Order(plan=plan, result=str(folder / "model.report"), tls=tls)
+    async with open_child(
+        "model", ["-m", "bench.generator.model", _said(order)], core=core, folder=folder
+    ) as model:
         with trio.fail_after(ANSWER_S):
             url = msgspec.json.decode(await model.line(), type=str)
         yield model, url
 
 
+def open_callers(plan: LoadPlan, url: str, result: Path, core: int | None) -> AbstractAsyncContextManager[Child]:
+    """All callers of ``plan``: at a ws:// URL straight to the media stream, at an http:// one by the webhook."""
+    order = Order(plan=plan, result=str(result), url=url)
+    arguments = ["-m", "bench.generator.carrier", _said(order)]
+    return open_child("carrier", arguments, core=core, folder=result.parent)
+
+
 def server_settings(plan: LoadPlan, model_url: str, data_dir: Path) -> dict[str, str]:
-    """What a server is set to. It does no post-call work: that is measured by itself."""
+    """What a server is set to. It does no post-call work: that is measured by itself, unless it is asked for."""
     return {
         "AGENT_HOST": "127.0.0.1",
         "AGENT_ALLOW_UNSIGNED": "1",
@@ -49,11 +60,11 @@ def server_settings(plan: LoadPlan, model_url: str, data_dir: Path) -> dict[str,
 
 
 def open_server(
-    folder: Path, core: int | None, settings: Mapping[str, str], port: int = 0
+    folder: Path, core: int | None, settings: Mapping[str, str], port: int = 0, tree: Path | None = None
 ) -> AbstractAsyncContextManager[Child]:
-    """``call-agent serve``; see ``until_ready``."""
+    """``call-agent serve`` of this checkout or of ``tree``; see ``until_ready``."""
     arguments = ["-m", "agent", "serve", "--port", str(port)]
-    return open_child("agent", arguments, core=core, folder=folder, settings=settings)
+    return open_child("agent", arguments, core=core, folder=folder, settings=settings, tree=tree)
 
 
 async def until_ready(agent: Child) -> str:
@@ -68,12 +79,6 @@ async def until_ready(agent: Child) -> str:
     return base
 
 
-def open_callers(plan: LoadPlan, url: str, result: Path, core: int | None) -> AbstractAsyncContextManager[Child]:
-    """All callers of ``plan``: at a ws:// URL straight to the media stream, at an http:// one by the webhook."""
-    arguments = ["-m", "bench.carriers", _order(plan, result, url)]
-    return open_child("carrier", arguments, core=core, folder=result.parent)
-
-
 async def window_of(callers: Child) -> Window:
     """When they are measured; they say so as they begin."""
     with trio.fail_after(ANSWER_S):
@@ -86,9 +91,9 @@ async def until(monotonic_s: float) -> None:
 
 
 def read_report(path: Path, kind: type[_Report]) -> _Report:
-    """What a simulator left behind."""
-    return msgspec.json.decode(path.read_bytes(), type=kind)
+    """What a process of the load left behind."""
+    return msgspec.msgpack.decode(path.read_bytes(), type=kind)
 
 
-def _order(plan: LoadPlan, result: Path, url: str = "") -> str:
-    return msgspec.json.encode(SimulatorOrder(plan=plan, result=str(result), url=url)).decode()
+def _said(order: Order) -> str:
+    return msgspec.json.encode(order).decode()

@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import trio
 
-from bench.processes import Child, cores, open_child
+from bench.rig.processes import Child, cores, open_child
 
 MUST: Final = 1.2
 """The ratio that is promised."""
