@@ -86,12 +86,12 @@ def load(
     """
     variant = Variant(tls=tls, worker=worker, burst=min(burst, calls), stop_s=stop_s)
     results: list[RunResult] = []
-    machine = Machine.here()
+    machine, when = Machine.here(), _now()
     with _errors_in_one_sentence():
         plan = plan_of(calls, seconds, variant)
         results = trio.run(run_in_turns, _contestants(agent_tree), plan, variant, runs, _console.print)
     _show(load_tables(results))
-    _keep([RunLine(_now(), machine, _command(), result) for result in results], write=write)
+    _keep([RunLine(when, machine, _command(), result) for result in results], write=write)
     if any(result.contestant == OURS.name and not result.passed for result in results):
         raise typer.Exit(_FAILED)
 
@@ -114,7 +114,7 @@ def search(
     and every frame that was due came; the yardstick when no playback runs dry.
     """
     variant = Variant(tls=tls, worker=worker)
-    machine = Machine.here()
+    machine, when = Machine.here(), _now()
     results: list[RunResult] = []
     found: list[Largest] = []
     for contestant in _contestants(agent_tree):
@@ -130,8 +130,8 @@ def search(
         )
         found.append(trio.run(find))
     _show(["", *largest_table(found)])
-    lines: list[Line] = [RunLine(_now(), machine, _command(), result) for result in results]
-    lines += [LargestLine(_now(), machine, _command(), each) for each in found]
+    lines: list[Line] = [RunLine(when, machine, _command(), result) for result in results]
+    lines += [LargestLine(when, machine, _command(), each) for each in found]
     _keep(lines, write=write)
 
 
@@ -157,12 +157,12 @@ def parts(
 
     Exit status 1: a figure missed its must.
     """
-    machine = Machine.here()
+    machine, when = Machine.here(), _now()
     plan = KillPlan(kills=kills, seed=secrets.randbelow(2**32) if seed is None else seed)
     with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
         rows = run_parts(only or list(Part), plan, Path(folder), _console.print)
     _show(must_table(rows))
-    _keep([RowLine(_now(), machine, _command(), row) for row in rows], write=write)
+    _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
     missed = [row.what for row in rows if row.ok is False]
     if missed:
         _console.print(f"missed: {'; '.join(missed)}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.load import RunResult
 from bench.load_table import largest_table, load_tables
 from bench.picture import draw
 from bench.results import RESULTS, LargestLine, Line, RowLine, RunLine, append, read
@@ -20,13 +21,23 @@ def write(new: Sequence[Line], folder: Path = Path()) -> None:
     append(folder / RESULTS, new)
     lines = read(folder / RESULTS)
     (folder / REPORT).write_text(markdown(lines))
-    draw([line.result for line in lines if isinstance(line, RunLine)], folder / PICTURE)
+    if runs := newest_runs(lines):
+        draw(runs, folder / PICTURE)
+
+
+def newest_runs(lines: Sequence[Line]) -> list[RunResult]:
+    """Of the runs under one load those that were measured together last: others had another machine, or code."""
+    runs = [line for line in lines if isinstance(line, RunLine)]
+    newest = {
+        (line.result.calls, line.result.variant): line.when for line in sorted(runs, key=lambda line: line.when)
+    }
+    return [line.result for line in runs if line.when == newest[line.result.calls, line.result.variant]]
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """The report of all results; of a row and of a search, the last one counts."""
+    """The report of all results; what was measured again counts as it was measured last."""
     newest = lines[-1]
-    runs = [line.result for line in lines if isinstance(line, RunLine)]
+    runs = newest_runs(lines)
     largest = {line.result.contestant: line.result for line in lines if isinstance(line, LargestLine)}
     rows = {line.result.what: line.result for line in lines if isinstance(line, RowLine)}
     commands = list(dict.fromkeys(line.command for line in lines))

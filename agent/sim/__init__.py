@@ -1,7 +1,7 @@
 """The agent's two neighbours, simulated: the carrier on one side, the speech-to-speech model on the other.
 
 They speak the real protocols over real sockets or, in virtual time, over memory streams (DESIGN D12). The
-project's own tests, demo and benchmark use them; so can the tests of whoever builds on the agent:
+project's own tests and demo use them; so can the tests of whoever builds on the agent:
 
 * ``agent.sim.carrier.stream``: one media stream, with playback buffer, marks, clear, DTMF and network faults;
 * ``agent.sim.carrier.twilio``: the rest of Twilio: REST API, signed webhooks, inbound and outbound calls;

@@ -1,6 +1,6 @@
 """One clock for all simulated streams: a task that calls each of them every 20 ms.
 
-A benchmark of 200 streams would spend most of its time on 200 sleeping tasks; here one sleeps. Streams are
+A load of 200 streams would spend most of its time on 200 sleeping tasks; here one sleeps. Streams are
 spread over ``phases`` within the 20 ms, as the calls of a real carrier are.
 """
 

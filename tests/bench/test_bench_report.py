@@ -17,7 +17,7 @@ from bench.load_table import load_tables
 from bench.machine import Machine
 from bench.parts.virtual_hour import SPARSE, TALKING, HourFigures
 from bench.report import PICTURE, REPORT, write
-from bench.results import RESULTS, LargestLine, RowLine, RunLine, read
+from bench.results import RESULTS, LargestLine, Line, RowLine, RunLine, read
 from bench.search import Bracket, Largest
 from bench.table import demo_row, hour_row, must_table, skipped_row
 
@@ -87,25 +87,28 @@ def test_runs_under_other_loads_stand_apart() -> None:
 
 
 def test_results_are_kept_and_the_report_is_made_of_all_of_them(tmp_path: Path) -> None:
-    """Numbers that are none, too; the last of a row and of a search counts."""
+    """Numbers that are none, too; what was measured again counts as it was measured last."""
     machine = Machine.here()
     about: dict[str, Any] = {"when": "2026-11-24", "machine": machine, "command": "python -m bench load"}
     lost = attrs.evolve(RUN, figures=attrs.evolve(FIGURES, recovery_s=inf), faults=("lost",))
-    first = [
+    older = {**about, "when": "2026-11-23"}
+    first: list[Line] = [
+        RunLine(**older, result=attrs.evolve(RUN, cpu_ms=99.0)),
         RunLine(**about, result=RUN),
         RunLine(**about, result=lost),
         RowLine(**about, result=skipped_row("no extra")),
     ]
+    second: list[Line] = [
+        RunLine(**about, result=YARDSTICK),
+        LargestLine(**about, result=Largest("ours", 80, "100 failed")),
+    ]
     write(first, tmp_path)
-    write(
-        [RunLine(**about, result=YARDSTICK), LargestLine(**about, result=Largest("ours", 80, "100 failed"))],
-        tmp_path,
-    )
+    write(second, tmp_path)
     write([RowLine(**about, result=skipped_row("still none"))], tmp_path)
     lines = read(tmp_path / RESULTS)
-    assert len(lines) == 6
-    assert isinstance(lines[1], RunLine)
-    assert lines[1].result.figures.recovery_s == inf
+    assert len(lines) == 7
+    assert isinstance(lines[2], RunLine)
+    assert lines[2].result.figures.recovery_s == inf
     text = (tmp_path / REPORT).read_text()
     assert "| ours | 80 | 100 failed |" in text
     assert "not run: still none" in text
