@@ -8,13 +8,14 @@ PIP := $(PY) -m pip --disable-pip-version-check
 
 setup: .venv/ready
 
-# Nothing is resolved: the lock is complete, --no-deps takes it as it stands, and pip check says so.
+# Nothing is resolved: the lock is complete, --no-deps takes it as it stands, and pip check says so. The packages can be
+# read by all: the embedded Postgres of root runs as another user.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
 	@echo "Setting up .venv from requirements.lock: about 900 MB on disk, the first time, a minute or two."
-	@$(PYTHON) -m venv .venv
-	@$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@umask 022 && $(PYTHON) -m venv .venv
+	@umask 022 && $(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
+	@umask 022 && $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PIP) check
 	@touch $@
 
@@ -28,7 +29,7 @@ ASYNC_IGNORED := ASYNC9,ASYNC114,ASYNC124,ASYNC127,ASYNC128
 check: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m flake8 --select ASYNC --extend-ignore $(ASYNC_IGNORED) agent tests
+	$(PY) -m flake8 --select ASYNC --extend-ignore $(ASYNC_IGNORED) agent bench tests
 	$(PY) -m mypy
 
 test: check
@@ -36,7 +37,8 @@ test: check
 	$(PY) -m pytest -m alone --cov --cov-append --cov-report=term:skip-covered
 
 bench: setup
-	@$(PY) -m agent bench
+	@$(PY) -m bench load
+	@$(PY) -m bench parts
 
 # Run after a change of the dependencies in pyproject.toml; the lock holds for every system and Python we support,
 # and names hashes and no index.
