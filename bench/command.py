@@ -20,16 +20,16 @@ from rich.markdown import Markdown
 
 from bench.after_calls.kills import KillPlan
 from bench.load import RunResult, Variant, plan_of, run_in_turns
-from bench.load_table import largest_table, load_tables
 from bench.machine import Machine
 from bench.parts.running import Part, run_parts
-from bench.report import REPORT
-from bench.report import write as write_report
-from bench.results import LargestLine, Line, RowLine, RunLine
+from bench.reporting.load_table import largest_table, load_tables
+from bench.reporting.report import REPORT
+from bench.reporting.report import write as write_report
+from bench.reporting.results import LargestLine, Line, RowLine, RunLine
+from bench.reporting.table import must_table
 from bench.rig.contestants import OURS, YARDSTICK, Contestant
 from bench.rig.processes import BenchError
 from bench.search import Largest, find_largest
-from bench.table import must_table
 
 _FAILED: Final = 1
 _console: Final = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -11,9 +11,9 @@ import attrs
 import msgspec
 import trio
 
-from bench.figures import LATE_TICK_MS, LoadFigures, evaluate, faults
 from bench.generator.observations import CarrierReport, ModelReport, Window
 from bench.generator.plan import LoadPlan
+from bench.reporting.figures import LATE_TICK_MS, LoadFigures, evaluate, faults
 from bench.rig.contestants import Contestant, open_contestant
 from bench.rig.players import open_callers, open_model, read_report, until, window_of
 from bench.rig.processes import BenchError, Child, Say, cores, moved_to

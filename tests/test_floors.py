@@ -34,11 +34,11 @@ PURE = {
     "call": "barge_in call_clock conversation dtmf response_requests responses tools.declare transcript"
     " truncation",
     "carrier": "http_head media_stream signature twiml",
-    "core": "errors steps tenant tenant_fields units",
-    "model": "errors events requests",
+    "core": "errors provider_models steps tenant tenant_fields units",
+    "model": "errors events requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"
     " transcription.talk_spans transcription.transcription"
-    " webhook.address_policy webhook.call_completed webhook.signature",
+    " analysis.spoken_names webhook.address_policy webhook.call_completed webhook.signature",
     "playout": "",
     "wire": "text_frames",
 }
@@ -46,7 +46,11 @@ PURE = {
 ENTRIES = 12
 """In one folder at the most, unless its reason stands here."""
 CROWDED = {
-    "agent/core": "what every room shares, one idea a file",
+    "agent": "the plan of the house: its rooms and the owner's four modules",
+    "tests": "one folder for each room of agent/, and what holds for all of them",
+    "tests/support": "what tests of several rooms share",
+    "tests/whole_calls": "one subject each, all of them about one call from its answer to its record",
+    "agent/core": "what every room shares, one idea in each file",
     "agent/call": "the parts of one call; what belongs together of them is in tools/",
 }
 WAITS_OR_KNOWS_THE_TIME = {

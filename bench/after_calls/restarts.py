@@ -10,8 +10,8 @@ from typing import Final
 import attrs
 import msgspec
 import trio
-from agent.store.record_store import decode_record
 
+from agent.store.spool import decode_record
 from bench.after_calls.aftermath import RestartFigures, restart_figures
 from bench.after_calls.outside import Outside, open_outside
 from bench.after_calls.own_postgres import OwnPostgres, StopMode, open_postgres

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from bench.after_calls.aftermath import BurstFigures, KillFigures, RestartFigures, few
-from bench.figures import MAX_GAP_MS
 from bench.parts import keeping, pg_queries
 from bench.parts.keeping import KeepingFigures
 from bench.parts.pg_queries import QueryFigures
-from bench.table import Row
+from bench.reporting.figures import MAX_GAP_MS
+from bench.reporting.table import Row
 
 BURST_S: Final = 20.0
 

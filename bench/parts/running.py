@@ -21,8 +21,8 @@ from bench.parts.demo_latency import measure_demo
 from bench.parts.keeping import measure_keeping
 from bench.parts.pg_queries import measure_queries
 from bench.parts.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.reporting.table import Row, demo_row, hour_row, skipped_row
 from bench.rig.processes import BenchError, Say, cores, moved_to
-from bench.table import Row, demo_row, hour_row, skipped_row
 
 _T = TypeVar("_T")
 

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from agent.core.units import FRAME_S, SILENCE_FRAME
-from bench.figures import LoadFigures, evaluate, faults, lateness_ms, percentile, recovery_s
 from bench.generator.observations import (
     CarrierCall,
     CarrierReport,
@@ -22,6 +21,7 @@ from bench.generator.observations import (
     Truncation,
 )
 from bench.generator.plan import LoadPlan, read_signature, silence
+from bench.reporting.figures import LoadFigures, evaluate, faults, lateness_ms, percentile, recovery_s
 
 
 def spell(number: int, begin_s: float, frames: int, *, late: dict[int, float] | None = None) -> Spell:

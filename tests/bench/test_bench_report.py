@@ -11,15 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.command import app
-from bench.figures import LoadFigures
 from bench.load import RunResult, Variant, summary
-from bench.load_table import load_tables
 from bench.machine import Machine
 from bench.parts.virtual_hour import SPARSE, TALKING, HourFigures
-from bench.report import PICTURE, REPORT, write
-from bench.results import RESULTS, LargestLine, Line, RowLine, RunLine, read
+from bench.reporting.figures import LoadFigures
+from bench.reporting.load_table import load_tables
+from bench.reporting.report import PICTURE, REPORT, write
+from bench.reporting.results import RESULTS, LargestLine, Line, RowLine, RunLine, read
+from bench.reporting.table import demo_row, hour_row, must_table, skipped_row
 from bench.search import Bracket, Largest
-from bench.table import demo_row, hour_row, must_table, skipped_row
 
 FIGURES = LoadFigures(
     call_seconds=800.0,

@@ -27,8 +27,8 @@ async def test_a_recording_that_completes_while_the_worker_asks_is_looked_at_soo
     recording = RecordingSid("RE1")
     record = make_record(1, recording_sid=recording)
     async with (
-        open_connection(postgres, autocommit=True) as worker,
-        open_connection(postgres, autocommit=True) as claims,
+        open_connection(postgres) as worker,
+        open_connection(postgres) as claims,
     ):
         call_id = await keep_record(worker, record)
         change(postgres, "UPDATE calls SET due_at = now() - interval '1 s'")

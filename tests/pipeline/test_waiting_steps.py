@@ -68,8 +68,8 @@ async def hold_summary(pg: Any, claims: Any, model: str) -> Claim:
 
 async def test_a_waiting_call_is_due_for_nobody_until_a_model_is_there_that_was_not_tried(postgres: str) -> None:
     async with (
-        open_connection(postgres, autocommit=True) as pg,
-        open_connection(postgres, autocommit=True) as claims,
+        open_connection(postgres) as pg,
+        open_connection(postgres) as claims,
     ):
         claim = await hold_summary(pg, claims, "old")
         assert rows(postgres, "SELECT due_at FROM calls") == [(None,)], "should its worker be killed now"
@@ -96,8 +96,8 @@ async def test_a_waiting_call_is_due_for_nobody_until_a_model_is_there_that_was_
 
 async def test_one_who_lost_the_claim_holds_nothing(postgres: str) -> None:
     async with (
-        open_connection(postgres, autocommit=True) as pg,
-        open_connection(postgres, autocommit=True) as claims,
+        open_connection(postgres) as pg,
+        open_connection(postgres) as claims,
     ):
         call_id = await keep_record(pg, make_record())
         claim = await claim_call(claims, call_id, "one")
@@ -214,8 +214,8 @@ async def test_retry_does_it_again_once_the_model_is_back(outside: Outside, tmp_
 
 async def test_a_record_that_comes_after_all_forgets_what_was_tried(postgres: str) -> None:
     async with (
-        open_connection(postgres, autocommit=True) as pg,
-        open_connection(postgres, autocommit=True) as claims,
+        open_connection(postgres) as pg,
+        open_connection(postgres) as claims,
     ):
         await hold_summary(pg, claims, "old")
         change(postgres, "UPDATE calls SET record = NULL")

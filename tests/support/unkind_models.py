@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import attrs
 import pytest
 import trio
-from agent.sim.model.wire import Outbox
 from trio.testing import MockClock
 
 from agent.call.tools.declare import ToolCall
+from agent.model.server_shapes import Outbox
 from agent.model.session import Connector
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
@@ -64,13 +65,22 @@ def slow_to_connect(model: ScriptedRealtime, *, first_s: float = 0.0, later_s: f
 
 def edit_events(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
     """Have every event of the scripted model, its audio deltas apart, altered by ``edit``."""
-    send = Outbox.send
+    send_all = Outbox.send_all
 
-    def send_edited(outbox: Outbox, kind: str, **fields: Any) -> None:
-        edit(kind, fields)
-        send(outbox, kind, **fields)
+    def send_edited(outbox: Outbox, events: Iterable[Mapping[str, Any]]) -> None:
+        edited = [dict(event) for event in events]
+        for event in edited:
+            edit(event["type"], event)
+        send_all(outbox, edited)
 
-    monkeypatch.setattr(Outbox, "send", send_edited)
+    monkeypatch.setattr(Outbox, "send_all", send_edited)
+
+
+def count_events(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The events of all models from now on, audio deltas apart, by their types."""
+    counts: Counter[str] = Counter()
+    edit_events(monkeypatch, lambda kind, _: counts.update([kind]))
+    return counts
 
 
 def told(model: ScriptedRealtime, text: str) -> int:

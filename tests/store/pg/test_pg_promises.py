@@ -59,7 +59,7 @@ async def test_what_returned_is_there_and_what_is_there_in_doubt_closed_its_conn
     empty_postgres: str,
 ) -> None:
     """A write that returned was made; one that was cancelled was not, or its connection is not used again."""
-    async with open_connection(empty_postgres, autocommit=True) as connection:
+    async with open_connection(empty_postgres) as connection:
         await connection.execute("CREATE TABLE t (id int PRIMARY KEY)")
     with trio.fail_after(60):
         async with open_pool(empty_postgres, min_size=1, max_size=6) as pool:
@@ -68,8 +68,8 @@ async def test_what_returned_is_there_and_what_is_there_in_doubt_closed_its_conn
                 async with trio.open_nursery() as nursery:
                     for _ in range(AT_ONCE):
                         nursery.start_soon(writers.insert)
-            in_use = pool.stats.in_use
-    async with open_connection(empty_postgres, autocommit=True) as connection:
+            in_use = len(pool._in_use)
+    async with open_connection(empty_postgres) as connection:
         found = await (await connection.execute("SELECT id FROM t WHERE id >= 0")).fetchall()
     there = {number for (number,) in found}
     assert in_use == 0

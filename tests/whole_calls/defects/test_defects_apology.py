@@ -10,7 +10,8 @@ from fault_calls import GREETING, SHORT, open_one_call, record_of
 from unkind_models import UNMET, suppose
 
 from agent.core.records import CallRecord, Outcome
-from agent.sim.model.script import Answer, ProviderError
+from agent.model.server_shapes import ProviderError
+from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 
@@ -64,7 +65,7 @@ async def test_the_line_is_closed_behind_the_apology(
     """The provider refuses the greeting for good: the line is closed within a second of the apology."""
 
     def refuse(session: ModelSession, event: Mapping[str, Any], _now: float) -> None:
-        session.outbox.error(NO_QUOTA, event)
+        session.error(NO_QUOTA, event)
 
     monkeypatch.setattr(ModelSession, "_create", refuse)
     async with open_one_call(ScriptedRealtime([GREETING])) as (services, _, leg):

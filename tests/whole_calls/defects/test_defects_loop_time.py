@@ -131,16 +131,16 @@ async def test_keeping_a_long_record_does_not_make_all_rows_in_one_step(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a record with a thousand turns no more than a hundred rows are made from one step to the next."""
-    steps, make = RowsInAStep(), agent.store.sql.calls._turn_values
+    steps, make = RowsInAStep(), agent.store.sql.calls._turn_row
 
-    def make_and_count(turn: Turn) -> tuple[Any, ...]:
+    def make_and_count(turn: Turn) -> dict[str, Any]:
         steps.made()
         return make(turn)
 
-    monkeypatch.setattr(agent.store.sql.calls, "_turn_values", make_and_count)
+    monkeypatch.setattr(agent.store.sql.calls, "_turn_row", make_and_count)
     record = make_record(1, turns=long_talk().conversation.transcript.turns())
     trio.lowlevel.add_instrument(steps)
-    async with open_connection(postgres, autocommit=True) as connection:
+    async with open_connection(postgres) as connection:
         await keep_record(connection, record)
     trio.lowlevel.remove_instrument(steps)
     suppose(steps.most, "rows are made")

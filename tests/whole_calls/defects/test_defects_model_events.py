@@ -8,33 +8,33 @@ from typing import Any
 import pytest
 import trio
 from fault_calls import GREETING, SHORT, open_faulty_call, open_one_call, record_of
-from unkind_models import UNMET, edit_events, suppose, until_spoken_to
+from unkind_models import UNMET, count_events, edit_events, suppose, until_spoken_to
 from virtual_call import counts, open_services, received
 
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
+from agent.model.server_shapes import ProviderError, RefusedError
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ProviderError, ToolCall
+from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.settings import SessionSettings
 from agent.sim.sounds import numbers_in, tone
 
 LEAVES = Answer("Bye.", 800, tool_call=ToolCall("end_call"))
-TRANSCRIPTION = "session.audio.input.transcription"
+VOICE = "session.audio.output.voice"
 ANSWERED_S = 4.0
 """From the caller's last word: the end-point silence, two seconds to ask again, and the answer."""
 
 
-def refuse_transcription(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The provider refuses every ``session.update`` that wants a transcription."""
+def refuse_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider refuses every ``session.update`` that names a voice: it retired them all."""
     update = SessionSettings.update
 
-    def refuse(settings: SessionSettings, session: object) -> tuple[ProviderError, str] | None:
-        if isinstance(session, dict) and "transcription" in session["audio"]["input"]:
-            error = ProviderError("invalid_request_error", "invalid_value", "Invalid value: a retired model.")
-            return error, TRANSCRIPTION
-        return update(settings, session)
+    def refuse(settings: SessionSettings, session: object) -> None:
+        if isinstance(session, dict) and "voice" in session["audio"]["output"]:
+            raise RefusedError("invalid_value", "Invalid value: a retired voice.", VOICE)
+        update(settings, session)
 
     monkeypatch.setattr(SessionSettings, "update", refuse)
 
@@ -51,14 +51,14 @@ async def test_nothing_is_played_in_a_format_that_was_not_confirmed(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings are refused: no audio of a session without ``session.updated`` reaches the caller."""
-    refuse_transcription(monkeypatch)
+    refuse_voice(monkeypatch)
+    sent = count_events(monkeypatch)
     model = ScriptedRealtime([GREETING, SHORT])
     async with open_one_call(model) as (_, stream, _leg):
         await trio.sleep(6.0)
         await stream.hang_up()
     suppose(model.errors_sent, "the settings are refused")
-    confirmed = any(session.outbox.sent_counts["session.updated"] for session in model.sessions)
-    assert confirmed or not spoken_by_model(stream)
+    assert sent["session.updated"] or not spoken_by_model(stream)
 
 
 @pytest.mark.xfail(
@@ -68,15 +68,15 @@ async def test_a_field_that_is_refused_is_left_out(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one field that the refusal names is dropped, and the rest is asked for again."""
-    refuse_transcription(monkeypatch)
+    refuse_voice(monkeypatch)
     model = ScriptedRealtime([GREETING, SHORT])
     async with open_one_call(model) as (_, stream, _leg):
         await trio.sleep(6.0)
         await stream.hang_up()
-    wanted = [event["session"]["audio"]["input"] for event in received(model, "session.update")]
-    suppose("transcription" in wanted[0], "a transcription is asked for at first")
+    wanted = [event["session"]["audio"]["output"] for event in received(model, "session.update")]
+    suppose("voice" in wanted[0], "a voice is asked for at first")
     assert len(wanted) >= 2
-    assert "transcription" not in wanted[-1]
+    assert "voice" not in wanted[-1]
     assert wanted[-1]["format"] == {"type": "audio/pcmu"}
 
 

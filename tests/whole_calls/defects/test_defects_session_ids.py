@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 
 import pytest
 import trio
-from agent.local.outbox import Outbox as EmbeddedOutbox
-from agent.sim.model.wire import Outbox
 from conversation_driver import Talk
 from fault_calls import open_faulty_call, record_of
 from unkind_models import UNMET, Desk, suppose
 from virtual_call import counts, open_services
 
 from agent.call.tools.declare import make_tool
+from agent.model.server_shapes import Outbox
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, ToolCall
 from agent.sim.model.server import ScriptedRealtime
@@ -129,13 +127,8 @@ async def test_a_tool_use_under_an_id_of_the_last_session_is_run_and_answered(
     assert not counts(record_of(services))["TOOL_REPEATED"]
 
 
-def embedded_outbox() -> EmbeddedOutbox:
-    return EmbeddedOutbox(trio.open_memory_channel[str](1)[0])
-
-
-@pytest.mark.parametrize("open_outbox", [Outbox, embedded_outbox], ids=["simulated", "embedded"])
 @pytest.mark.xfail(strict=True, raises=UNMET, reason="Our own servers number the ids of every session from 1.")
-def test_two_sessions_of_our_own_servers_share_no_id(open_outbox: Callable[[], Outbox | EmbeddedOutbox]) -> None:
+def test_two_sessions_of_our_own_servers_share_no_id() -> None:
     """What one session calls a thing, no other one does."""
-    first, second = open_outbox(), open_outbox()
+    first, second = Outbox(lambda _: None), Outbox(lambda _: None)
     assert not {first.new_id("item") for _ in range(20)} & {second.new_id("item") for _ in range(20)}

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.load import RunResult, Variant
-from bench.load_table import Figure as FigureOf
-from bench.load_table import grouped, median
+from bench.reporting.load_table import Figure as FigureOf
+from bench.reporting.load_table import grouped, median
 
 _PANELS: Final[tuple[tuple[str, FigureOf], ...]] = (
     ("CPU per call-second (ms)", lambda run: run.cpu_ms),

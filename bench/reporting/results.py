@@ -11,8 +11,8 @@ import msgspec
 
 from bench.load import RunResult
 from bench.machine import Machine
+from bench.reporting.table import Row
 from bench.search import Largest
-from bench.table import Row
 
 RESULTS: Final = Path("docs/benchmarks.jsonl")
 

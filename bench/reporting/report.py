@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from bench.load import RunResult
-from bench.load_table import largest_table, load_tables
-from bench.picture import draw
-from bench.results import RESULTS, LargestLine, Line, RowLine, RunLine, append, read
-from bench.table import must_table
+from bench.reporting.load_table import largest_table, load_tables
+from bench.reporting.picture import draw
+from bench.reporting.results import RESULTS, LargestLine, Line, RowLine, RunLine, append, read
+from bench.reporting.table import must_table
 
 REPORT: Final = RESULTS.with_suffix(".md")
 PICTURE: Final = RESULTS.with_suffix(".png")
