@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from trio.testing import MockClock
 
 from agent.call.tools.declare import END_CALL
+from agent.call.wiring import GREETING_REQUEST
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
 from agent.local.session import Session, make_outbox, run_session
 from agent.model import events as ours
 from agent.model import requests
-from agent.nursery_call import GREETING_REQUEST
 from agent.sim.memory import open_memory_sockets
 from agent.wire.connection import SendCheck
 from agent.wire.websocket import MessageSocket

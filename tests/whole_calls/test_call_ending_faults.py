@@ -25,11 +25,12 @@ from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, counts, open_call, open_services
 
 from agent.call.conversation import Conversation
+from agent.call.generations import Generations
 from agent.call.ingress import Ingress
 from agent.call.watchdog import CallWatchdog
+from agent.call.wiring import CallParts
 from agent.core.records import CallRecord, Outcome
 from agent.core.units import CallSid
-from agent.nursery_call import Call
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, ToolCall
 from agent.sim.model.server import ScriptedRealtime
@@ -185,8 +186,8 @@ ESSENTIAL = {
     "the pacer": (TxScheduler, "_speakable"),
     "the monitor": (Conversation, "due_interruption"),
     "the watch": (CallWatchdog, "_watch_clock"),
-    "a generation's task": (Call, "_until_heard"),
-    "the clearing of a barge-in": (Call, "cleared"),
+    "a generation's task": (Generations, "_until_heard"),
+    "the clearing of a barge-in": (CallParts, "cleared"),
 }
 
 
@@ -270,7 +271,7 @@ async def test_five_calls_lost_at_once_leave_nothing(autojump_clock: MockClock) 
         assert len(services.rest.hung_up) == 5
         assert_over(services)
         gc.collect()
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Call)]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, CallParts)]
         assert [call for call in left if call.state.services is services.calls] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,6 +98,8 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
     """
     turns = None if recording is None else await read_recording(recording)
     check_installed()
+    if find_spec("matplotlib") is None:
+        raise AgentError("the demo draws its picture with matplotlib: pip install 'call-agent[demo]'")
     await trio.Path(out).mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(16)
     progress.now("starting the embedded Postgres")

@@ -1,0 +1,99 @@
+"""The generations of one call: each answer is one task with one cancel scope (ST-2, DESIGN D4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from agent.audio.generation import Generation
+from agent.call.state import CallState
+from agent.core.units import GenerationId
+from agent.tx_scheduler import TxScheduler
+
+
+@attrs.frozen
+class _Running:
+    """A generation in progress."""
+
+    scope: trio.CancelScope
+    feed: trio.MemorySendChannel[bytes]
+    """The send end of its audio, in chunks as they came."""
+    all_sent: trio.Event
+    """Set once the pacer has handed all of it to the carrier."""
+
+
+@attrs.define(eq=False)
+class Generations:
+    """Starts, feeds and cancels the tasks of a call's answers, in the call's nursery.
+
+    A task owns its answer's frames until the pacer takes them. The scope holds the producer of frames only: no
+    write to a socket is ever inside it.
+    """
+
+    state: CallState
+    pacer: TxScheduler
+    on_heard: Callable[[Generation], None]
+    """Told when the caller heard the last frame of one."""
+    _running: dict[GenerationId, _Running] = attrs.field(factory=dict)
+
+    def start(self, nursery: trio.Nursery, generation: Generation) -> None:
+        """Register the scope, then start its task: a cancel in between is not missed."""
+        # Unbounded in chunks: the conversation bounds it in milliseconds of audio (TX-7).
+        feed, chunks = trio.open_memory_channel[bytes](math.inf)
+        running = self._running[generation.id] = _Running(trio.CancelScope(), feed, trio.Event())
+        self.pacer.queue(generation)
+        nursery.start_soon(self._run, generation, running, chunks, name=f"generation {generation.id}")
+
+    def feed(self, generation: Generation, audio: bytes) -> None:
+        """Hand audio to a generation's task."""
+        self._running[generation.id].feed.send_nowait(audio)
+
+    def complete(self, generation: Generation) -> None:
+        """No more audio comes; one that has ended already stays ended."""
+        if running := self._running.get(generation.id):
+            running.feed.close()
+
+    def cancel(self, generations: tuple[Generation, ...]) -> None:
+        """Cancel their scopes: the only place that does, and nothing is flushed."""
+        for generation in generations:
+            self._running[generation.id].scope.cancel(reason="barge-in")
+
+    def all_sent(self, generation: Generation) -> None:
+        """Let the task wait for the ear; at the end of the call it may be gone before the pacer."""
+        if running := self._running.get(generation.id):
+            running.all_sent.set()
+
+    async def _run(
+        self, generation: Generation, running: _Running, chunks: trio.MemoryReceiveChannel[bytes]
+    ) -> None:
+        """Slice one answer into frames until the caller heard the last; a cancel takes the rest with it."""
+        try:
+            with running.scope, chunks:
+                async for audio in chunks:
+                    generation.slicer.push(audio)
+                    self.pacer.audio_waits(generation)
+                generation.slicer.finish()
+                self.pacer.audio_waits(generation)
+                await running.all_sent.wait()
+                await self._until_heard(generation)
+                self.on_heard(generation)
+        finally:
+            self.pacer.withdraw(generation)
+            generation.slicer.drop()
+            running.feed.close()
+            del self._running[generation.id]
+            self.state.changed.unpark_all()
+
+    async def _until_heard(self, generation: Generation) -> None:
+        """Wait for the mark behind the last frame, or for the clock and its grace if none comes (D6)."""
+        playout = self.state.playout
+        sent_ms = playout.sent_ms(generation.id)
+        while not playout.proved(generation.id, sent_ms):
+            latest = playout.end_of(generation.id) + playout.grace_s
+            if trio.current_time() >= latest:
+                return
+            with trio.move_on_at(latest):
+                await self.state.changed.park()
