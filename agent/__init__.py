@@ -1,7 +1,7 @@
 """A phone agent developers can reason about: Twilio Media Streams, OpenAI Realtime, Trio.
 
-The public face, for tools of your own (README, "Tools"): ``from agent import tool, ToolCall, ToolError``. Nothing is
-imported until it is asked for.
+The public face, for tools of your own (README, "Tools"): ``from agent import tool, ToolCall, ToolError``.
+Nothing is imported until it is asked for.
 """
 
 from __future__ import annotations

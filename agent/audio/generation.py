@@ -1,7 +1,7 @@
 """A generation: one spoken answer of the model, from its creation until its last frame was heard or cancelled.
 
 This is the ledger half: the audio still owed, the text, the items it belongs to. The cancel scope around the
-task that fills it is kept by the call (``call/generations.py``); ``live`` is false from the instant of the cancel,
+task that fills it is in ``call/generations.py``; ``live`` is false from the instant of the cancel,
 and the pacer looks at it immediately before each write.
 """
 
