@@ -17,8 +17,8 @@ from bench.command import app
 from bench.generator.plan import LoadPlan
 
 pytestmark = pytest.mark.sockets
-REQUESTS = 4
-"""To the model API for each call: two channels, the summary, the particulars."""
+REQUESTS = 6
+"""To the model API for each call: two utterances on each channel, the summary, the particulars."""
 
 
 async def test_calls_that_end_together_are_completed_beside_one_that_goes_on(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ _CLOCK: Final = (
 _APPOINTMENT: Final = re.compile(
     rf"\b(?:{_DATE}(?:,? (?:at |around |in the )?{_CLOCK})*|{_CLOCK}(?:,? (?:on )?{_DATE})?)", _I
 )
+_MOST_WORDS: Final = 4
 _NO_MORE: Final = re.compile(r"\W*(?:no|nope|not really)(?:\W+(?:thanks?|thank you|nothing|sir|madam))*\W*", _I)
 
 
@@ -122,6 +123,11 @@ def understand(text: str, *, asked: Slot | None = None, services: Sequence[str] 
     slots = _slots(text, None, services)
     if asked is not None and not (subjects or intents - {Intent.AFFIRM, Intent.DENY, Intent.GREETING}):
         slots = _slots(text, asked, services) | slots
+    if asked is Slot.APPOINTMENT and not (subjects or slots or intents - {Intent.AFFIRM, Intent.GREETING}):
+        # No moment, and still what the caller said of it: "around lunch", "I do not know".
+        words = re.split(r"[.!?,]", text)[0].strip()
+        if words and len(words.split()) <= _MOST_WORDS and not QUESTION_OPENING.match(text):
+            slots = {Slot.APPOINTMENT: words}
     return Meaning(subjects, intents, slots)
 
 

@@ -31,8 +31,10 @@ class Backlog:
 async def count_left(connection: Connection[TupleRow]) -> tuple[int, int]:
     """How many calls have work left, due or not, and how many wait for the operator."""
     cursor = await connection.execute(
-        "SELECT (SELECT count(*) FROM calls WHERE due_at IS NOT NULL), "
-        "(SELECT count(*) FROM postcall_steps WHERE state = 'waiting')"
+        """
+        SELECT (SELECT count(*) FROM calls WHERE due_at IS NOT NULL),
+          (SELECT count(*) FROM postcall_steps WHERE state = 'waiting')
+        """
     )
     [row] = await cursor.fetchall()
     return row[0], row[1]

@@ -20,14 +20,14 @@ OTHERS = {"_BOOKS", "step.sql", "psycopg.sql.SQL('LISTEN {}').format(psycopg.sql
 
 def executed() -> Iterator[tuple[str, ast.expr]]:
     """Where something is executed, and what."""
-    for path in sorted(STORE.glob("*.py")):
+    for path in sorted([*STORE.glob("*.py"), *STORE.glob("sql/*.py")]):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and "execute" in node.func.attr
             ):
-                yield f"{path.name}:{node.args[0].lineno}", node.args[0]
+                yield f"{path.relative_to(STORE)}:{node.args[0].lineno}", node.args[0]
 
 
 STATEMENTS = {
