@@ -1,7 +1,8 @@
-"""The README's settings table is the settings."""
+"""The documents say what the code is: the table of settings, the files to read, the links."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from pydantic import AliasChoices
 
 from agent.core.settings import DEFAULT_INSTRUCTIONS, Settings
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+SETTINGS = ROOT / "docs" / "settings.md"
 
 
 def settings_rows() -> list[str]:
@@ -36,7 +39,18 @@ def _shown(default: Any) -> str:
 
 def test_the_settings_table_is_the_settings() -> None:
     """Every setting, with its default and description, and no other."""
-    text = README.read_text(encoding="utf-8")
+    text = SETTINGS.read_text(encoding="utf-8")
     table = text.partition("<!-- settings:")[2].partition("<!-- /settings -->")[0]
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert rows == settings_rows()
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    """In code or as a link."""
+    text = README.read_text(encoding="utf-8")
+    named = {
+        *re.findall(r"`((?:agent|bench|docs|tests)/[\w./-]*)`", text),
+        *re.findall(r"\]\(([\w./-]+)\)", text),
+    }
+    assert named
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]

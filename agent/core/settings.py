@@ -30,7 +30,7 @@ def _named(default: Any, *names: str, description: str, **limits: Any) -> Any:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; the table in the README is made from these descriptions."""
+    """Everything that can be set; the table in docs/settings.md is made from these descriptions."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True, frozen=True)
 

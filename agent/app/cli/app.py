@@ -31,7 +31,7 @@ app = typer.Typer(
     help="A phone agent: it answers a Twilio number with a speech-to-speech model, and can be interrupted.\n\n"
     "Without any key, **call-agent demo** phones it on this machine. With OPENAI_API_KEY and a Twilio "
     "number, **call-agent serve** answers real calls; **call-agent doctor** says what is missing.\n\n"
-    "Everything is set by environment variables or a .env file; the README has the table.",
+    "Everything is set by environment variables or a .env file; docs/settings.md has the table.",
 )
 
 _ELSEWHERE: Final[dict[str, Any]] = {
