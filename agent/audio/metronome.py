@@ -93,7 +93,7 @@ class PacerSlot:
 
 @attrs.define(eq=False)
 class Metronome:
-    """Ticks for every seat that waits for one; sleeps while none does."""
+    """Ticks for every slot that waits for one; sleeps while none does."""
 
     period_s: float = FRAME_S
     phases: int = PHASES
@@ -104,19 +104,19 @@ class Metronome:
         self._slots = [[] for _ in range(self.phases)]
 
     def attach(self) -> PacerSlot:
-        """A seat in the phase with the fewest others."""
+        """A slot in the phase with the fewest others."""
         phase = min(range(self.phases), key=lambda index: len(self._slots[index]))
         slot = PacerSlot(self, phase)
         self._slots[phase].append(slot)
         return slot
 
     def leave(self, slot: PacerSlot) -> None:
-        """Take a seat back; may be repeated."""
+        """Take a slot back; may be repeated."""
         if slot in self._slots[slot.phase]:
             self._slots[slot.phase].remove(slot)
 
     def expect(self) -> None:
-        """A seat waits for its tick: wake the metronome if it sleeps."""
+        """A slot waits for its tick: wake the metronome if it sleeps."""
         self._expected.set()
 
     async def run(self) -> None:
@@ -133,18 +133,18 @@ class Metronome:
                 self._expected = trio.Event()
                 await self._expected.wait()
                 step = max(step, ceil(trio.current_time() / self.period_s * self.phases - _DUST))
-            step = next((later for later in range(step, step + self.phases) if self._seats_at(later)), step)
+            step = next((later for later in range(step, step + self.phases) if self._slots_at(later)), step)
             # Also where it is overdue: it gives way to others between two goes.
             await trio.sleep_until(self._deadline(step))
             last = max(step, int(trio.current_time() / self.period_s * self.phases + _DUST))
             for due in range(max(step, last - self.phases + 1), last + 1):
-                for slot in self._seats_at(due):
+                for slot in self._slots_at(due):
                     if slot.ring(self._deadline(due)):
                         # Who was rung needs a moment before it waits again: a whole round without is silence.
                         silent_from = due + self.phases + 1
             step = last + 1
 
-    def _seats_at(self, step: int) -> list[PacerSlot]:
+    def _slots_at(self, step: int) -> list[PacerSlot]:
         return self._slots[step % self.phases]
 
     def _deadline(self, step: int) -> float:
