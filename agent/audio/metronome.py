@@ -2,7 +2,7 @@
 
 Waking a parked task costs a fifth of a ``sleep_until`` of its own (docs/decisions.md), and phases spread the
 calls over the 20 ms so that they do not all write at once. A late tick is not made up for: after a stall, each
-seat rings once, for its latest beat, and stays on the grid it had before (TX-1).
+slot rings once, for its latest beat, and stays on the grid it had before (TX-1).
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def answering(head: bytes) -> Connector:
             await theirs.receive_some()
             await theirs.send_all(head)
 
-        async with open_task_nursery() as task_nursery:
-            task_nursery.start_soon(serve)
+        async with open_task_nursery() as tasks:
+            tasks.start_soon(serve)
             async with open_client_over(ours, "model", "/v1/realtime") as socket:
                 yield socket
 
