@@ -162,8 +162,6 @@ class CancelAfter(trio.abc.Instrument):
             self.scope.cancel(reason="the sweep")
 
 
-# httpx leaves its stream's generator to the garbage collector when a request is cancelled between two steps.
-@pytest.mark.filterwarnings("ignore:Async generator .*ByteStream.__aiter__:ResourceWarning")
 async def test_pc_4_cancelled_anywhere_and_begun_again_every_effect_is_there_once(
     outside: Outside, tmp_path: Path
 ) -> None:

@@ -60,6 +60,8 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
                     # It was faster. The cancel is not lost: the next checkpoint delivers it.
                     return result  # noqa: ASYNC104
             raise
+        finally:
+            _drop(gen)
 
     async def drive(self, gen: PQGen[RV]) -> RV:
         """Run ``gen`` to its end; a cancel leaves it where it is, and the connection in doubt."""
@@ -86,9 +88,9 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
             if told:
                 raise
         except BaseException:
-            self._give_up(gen, "interrupted while a statement was being cancelled")
+            self.abandon("interrupted while a statement was being cancelled")
             raise
-        raise self._give_up(gen, "a statement could not be cancelled on the server")
+        raise self._given_up("a statement could not be cancelled on the server")
 
     async def see_through(self, gen: PQGen[RV]) -> RV:
         """Run ``gen``, which must not be broken off (a commit): a cancel waits until it has ended, bounded.
@@ -104,6 +106,8 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
                 if isinstance(interruption, trio.Cancelled):
                     return result  # noqa: ASYNC104 - done after all; the next checkpoint delivers the cancel
             raise
+        finally:
+            _drop(gen)
 
     async def clean_up(self, gen: PQGen[RV]) -> RV:
         """Run ``gen`` to its end, shielded for ``clean_up_s`` seconds; then the connection is closed.
@@ -116,14 +120,14 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
             with trio.move_on_after(self.clean_up_s, shield=True):
                 return await self.drive(gen)
         except KeyboardInterrupt:
-            self._give_up(gen, "interrupted while cleaning up")
+            self.abandon("interrupted while cleaning up")
             raise
-        raise self._give_up(gen, f"the server did not answer within {self.clean_up_s:g} s of a cancel")
+        finally:
+            _drop(gen)
+        raise self._given_up(f"the server did not answer within {self.clean_up_s:g} s of a cancel")
 
-    def _give_up(self, gen: PQGen[RV], why: str) -> psycopg.OperationalError:
+    def _given_up(self, why: str) -> psycopg.OperationalError:
         self.abandon(why)
-        with suppress(psycopg.Error, RuntimeError):  # what the generator still wants to say, nobody hears
-            gen.close()
         return psycopg.OperationalError(f"the connection was closed: {why}")
 
     async def _cancel_on_server(self) -> None:
@@ -160,3 +164,9 @@ class CancellableConnection(psycopg.AsyncConnection[Row]):
     def _finish(self) -> None:
         trio.lowlevel.notify_closing(self.pgconn.socket)
         self.pgconn.finish()
+
+
+def _drop(gen: PQGen[RV]) -> None:
+    """Close a generator that may not have ended: one of a pipeline would raise in the garbage collector."""
+    with suppress(psycopg.Error, RuntimeError):  # what it still wants to say, nobody hears
+        gen.close()

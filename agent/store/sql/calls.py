@@ -231,14 +231,15 @@ async def _replace_turns(connection: Connection[TupleRow], call_id: int, turns: 
 
 async def replace_words(connection: Connection[TupleRow], call_id: int, turns: Iterable[Turn]) -> None:
     """Give turns that are kept already the text that they have now."""
-    async with connection.cursor() as cursor:
-        await cursor.executemany(
-            """
-            UPDATE turns SET text = %(text)s, heard_text = %(heard_text)s
-            WHERE call_id = %(call_id)s AND turn_key = %(turn_key)s
-            """,
-            [_turn_row(turn) | {"call_id": call_id} for turn in turns],
-        )
+    words = [{k: row[k] for k in ("turn_key", "text", "heard_text")} for row in map(_turn_row, turns)]
+    await connection.execute(
+        """
+        UPDATE turns SET text = now.text, heard_text = now.heard_text
+        FROM jsonb_to_recordset(%(words)s) AS now (turn_key text, text text, heard_text text)
+        WHERE turns.call_id = %(call_id)s AND turns.turn_key = now.turn_key
+        """,
+        {"call_id": call_id, "words": msgspec.json.encode(words).decode()},
+    )
 
 
 def _write(record: CallRecord) -> tuple[str, str]:
