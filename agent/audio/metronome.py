@@ -138,8 +138,9 @@ class Metronome:
             await trio.sleep_until(self._deadline(step))
             last = max(step, int(trio.current_time() / self.period_s * self.phases + _DUST))
             for due in range(max(step, last - self.phases + 1), last + 1):
+                deadline = self._deadline(due)
                 for slot in self._slots_at(due):
-                    if slot.ring(self._deadline(due)):
+                    if slot.ring(deadline):
                         # Who was rung needs a moment before it waits again: a whole round without is silence.
                         silent_from = due + self.phases + 1
             step = last + 1
