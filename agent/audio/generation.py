@@ -104,9 +104,15 @@ class Generation:
         return self.owed_frames
 
     def accept(self, item_id: ItemId, content_index: int, audio: bytes) -> None:
-        """Account for audio that arrived; slicing it is the generation task's work."""
+        """Take audio that arrived: it waits in the slicer for the pacer."""
         self.part_of(item_id, content_index).length_bytes += len(audio)
         self.received_bytes += len(audio)
+        self.slicer.push(audio)
+
+    def close(self) -> None:
+        """No more audio comes; may be repeated."""
+        self.closed = True
+        self.slicer.finish()
 
     def part_of(self, item_id: ItemId, content_index: int = 0) -> Part:
         """The part of an item, begun here if it is new."""

@@ -40,11 +40,8 @@ class Effects(Addressee, Protocol):
     def start_generation(self, generation: Generation) -> None:
         """Give the generation its scope and its task, and let it speak after those before it."""
 
-    def feed(self, generation: Generation, audio: bytes) -> None:
-        """Hand audio to the generation's task."""
-
-    def complete(self, generation: Generation) -> None:
-        """No more audio comes for the generation."""
+    def audio_waits(self, generation: Generation) -> None:
+        """The generation has new audio in its slicer, or is complete: the pacer may have to be woken."""
 
     def interrupt(self, generations: tuple[Generation, ...]) -> None:
         """Cancel the scopes of these generations and have the carrier clear what it holds."""
@@ -123,7 +120,6 @@ class Conversation:
         generation = self._new_generation(ResponseId(""), Purpose.PROMPT, now)
         generation.response_done = True
         generation.accept(ItemId("prompt"), 0, audio)
-        self.effects.feed(generation, audio)
         self._complete(generation)
         return generation
 
@@ -234,8 +230,8 @@ class Conversation:
         return generation
 
     def _complete(self, generation: Generation) -> None:
-        generation.closed = True
-        self.effects.complete(generation)
+        generation.close()
+        self.effects.audio_waits(generation)
 
     def _audio(self, event: model.AudioDelta, _now: float) -> None:
         generation = self._generations.get(event.response_id)
@@ -248,7 +244,7 @@ class Conversation:
             self.events.count("DELTA_OVER_LIMIT")
             return
         generation.accept(event.item_id, event.content_index, event.audio)
-        self.effects.feed(generation, event.audio)
+        self.effects.audio_waits(generation)
         if generation.received_ms > self.max_answer_ms:
             self._end_overlong(generation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import attrs
@@ -18,19 +17,18 @@ from agent.tx_scheduler import TxScheduler
 class _Running:
     """A generation in progress."""
 
-    scope: trio.CancelScope
-    feed: trio.MemorySendChannel[bytes]
-    """The send end of its audio, in chunks as they came."""
-    all_sent: trio.Event
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    all_sent: trio.Event = attrs.field(factory=trio.Event)
     """Set once the pacer has handed all of it to the carrier."""
 
 
 @attrs.define(eq=False)
 class Generations:
-    """Starts, feeds and cancels the tasks of a call's answers, in the call's nursery.
+    """Starts and cancels the tasks of a call's answers, in the call's nursery.
 
-    A task owns its answer's frames until the pacer takes them. The scope holds the producer of frames only: no
-    write to a socket is ever inside it.
+    A task owns its answer's frames until the pacer takes them: the reader of the model's socket puts audio into
+    the answer's slicer in the step that received it; the end of the task, heard or cancelled, drops what is left.
+    The scope holds no write to a socket.
     """
 
     state: CallState
@@ -41,20 +39,9 @@ class Generations:
 
     def start(self, nursery: trio.Nursery, generation: Generation) -> None:
         """Register the scope, then start its task: a cancel in between is not missed."""
-        # Unbounded in chunks: the conversation bounds it in milliseconds of audio (TX-7).
-        feed, chunks = trio.open_memory_channel[bytes](math.inf)
-        running = self._running[generation.id] = _Running(trio.CancelScope(), feed, trio.Event())
+        running = self._running[generation.id] = _Running()
         self.pacer.queue(generation)
-        nursery.start_soon(self._run, generation, running, chunks, name=f"generation {generation.id}")
-
-    def feed(self, generation: Generation, audio: bytes) -> None:
-        """Hand audio to a generation's task."""
-        self._running[generation.id].feed.send_nowait(audio)
-
-    def complete(self, generation: Generation) -> None:
-        """No more audio comes; one that has ended already stays ended."""
-        if running := self._running.get(generation.id):
-            running.feed.close()
+        nursery.start_soon(self._run, generation, running, name=f"generation {generation.id}")
 
     def cancel(self, generations: tuple[Generation, ...]) -> None:
         """Cancel their scopes: the only place that does, and nothing is flushed."""
@@ -66,24 +53,16 @@ class Generations:
         if running := self._running.get(generation.id):
             running.all_sent.set()
 
-    async def _run(
-        self, generation: Generation, running: _Running, chunks: trio.MemoryReceiveChannel[bytes]
-    ) -> None:
-        """Slice one answer into frames until the caller heard the last; a cancel takes the rest with it."""
+    async def _run(self, generation: Generation, running: _Running) -> None:
+        """Hold one answer until the caller heard the last of it; a cancel takes the rest with it."""
         try:
-            with running.scope, chunks:
-                async for audio in chunks:
-                    generation.slicer.push(audio)
-                    self.pacer.audio_waits(generation)
-                generation.slicer.finish()
-                self.pacer.audio_waits(generation)
+            with running.scope:
                 await running.all_sent.wait()
                 await self._until_heard(generation)
                 self.on_heard(generation)
         finally:
             self.pacer.withdraw(generation)
             generation.slicer.drop()
-            running.feed.close()
             del self._running[generation.id]
             self.state.changed.unpark_all()
 

@@ -141,13 +141,9 @@ class CallParts(Effects, TxObserver):
         self.generations.start(self.nursery, generation)
 
     @override
-    def feed(self, generation: Generation, audio: bytes) -> None:
+    def audio_waits(self, generation: Generation) -> None:
         self._greeted = self._greeted or generation.purpose is Purpose.GREETING
-        self.generations.feed(generation, audio)
-
-    @override
-    def complete(self, generation: Generation) -> None:
-        self.generations.complete(generation)
+        self.pacer.audio_waits(generation)
 
     @override
     def interrupt(self, generations: tuple[Generation, ...]) -> None:

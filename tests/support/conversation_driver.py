@@ -39,14 +39,10 @@ class RecordingEffects:
         """See Effects."""
         self.started.append(generation)
 
-    def feed(self, generation: Generation, audio: bytes) -> None:
+    def audio_waits(self, generation: Generation) -> None:
         """See Effects."""
-        generation.slicer.push(audio)
-
-    def complete(self, generation: Generation) -> None:
-        """See Effects."""
-        generation.slicer.finish()
-        self.completed.append(generation)
+        if generation.closed:
+            self.completed.append(generation)
 
     def interrupt(self, generations: tuple[Generation, ...]) -> None:
         """See Effects."""

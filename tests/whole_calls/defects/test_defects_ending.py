@@ -240,11 +240,6 @@ async def stop_with_a_delta_in_hand(passes: int) -> None:
         await leg.over.wait()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A delta that the reader has in hand as the call ends is fed to a generation that is gone.",
-)
 def test_a_delta_in_hand_as_the_call_ends_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever task runs first when the server stops, the reader's last event raises nothing."""
     raised: list[Exception] = []
