@@ -35,6 +35,8 @@ class LevelMeter:
     frames: int = 0
     voiced_frames: int = 0
     """Voiced frames since the last pause of VOICED_MEMORY_FRAMES."""
+    voiced_total: int = 0
+    """All voiced frames so far."""
     noise_floor: float = 0.0
     level: float = 0.0
     _recent: deque[float] = attrs.field(factory=lambda: deque(maxlen=25))
@@ -48,6 +50,7 @@ class LevelMeter:
         self._recent.append(level)
         if level >= max(self.noise_floor + VOICED_OVER_FLOOR, VOICED_AT_LEAST):
             self.voiced_frames += 1
+            self.voiced_total += 1
             self._since_voiced = 0
         elif self._since_voiced < VOICED_MEMORY_FRAMES:
             self._since_voiced += 1

@@ -61,13 +61,10 @@ class BargeInPolicy:
         """
         if not self._protecting:
             return SpeechStart.NOTHING
-        if greeting_heard_ms is None:
-            self._protecting = False
-            return SpeechStart.NOTHING
-        if greeting_heard_ms < self.protect_ms:
-            return SpeechStart.PROTECT
+        if greeting_heard_ms is not None and (greeting_heard_ms < self.protect_ms or not voiced):
+            return SpeechStart.PROTECT  # a pause just then postpones: the next voiced frame interrupts
         self._protecting = False
-        return SpeechStart.INTERRUPT if voiced else SpeechStart.NOTHING
+        return SpeechStart.NOTHING if greeting_heard_ms is None else SpeechStart.INTERRUPT
 
     @property
     def protecting(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import attrs
 
@@ -14,6 +15,11 @@ class Due(enum.Enum):
     PROMPT = "prompt"
     IDLE = "idle"
     TIME_LIMIT = "time_limit"
+    OVERDUE = "overdue"
+
+
+PAST_LIMIT_S: Final = 30.0
+"""How long a caller may go on past the time limit (MO-7)."""
 
 
 @attrs.define(eq=False)
@@ -26,7 +32,6 @@ class CallClock:
     max_call_s: float
     _quiet_since: float = attrs.field(init=False)
     _prompted: int = 0
-    _ended: bool = False
 
     @_quiet_since.default
     def _from_the_answer(self) -> float:
@@ -37,12 +42,10 @@ class CallClock:
         self._prompted = 0
 
     def look(self, now: float, *, idle: bool, audible_until: float) -> Due:
-        """What is due at ``now``; ``idle``: nobody speaks and nothing is owed. Ends are given once."""
-        if self._ended:
-            return Due.NOTHING
-        if now - self.answered_s >= self.max_call_s:
-            self._ended = True
-            return Due.TIME_LIMIT
+        """What is due at ``now``; ``idle``: nobody speaks and nothing is owed. Ends stay due."""
+        over_s = now - self.answered_s - self.max_call_s
+        if over_s >= 0:
+            return Due.OVERDUE if over_s >= PAST_LIMIT_S else Due.TIME_LIMIT
         if not idle:
             self._quiet_since = now
             return Due.NOTHING
@@ -50,7 +53,6 @@ class CallClock:
         if not self.idle_prompt_s or quiet_s < self.idle_prompt_s:
             return Due.NOTHING
         if self._prompted >= self.idle_prompts:
-            self._ended = True
             return Due.IDLE
         self._prompted += 1
         self._quiet_since = now

@@ -7,7 +7,6 @@ record durable, hand it over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -18,14 +17,18 @@ import trio
 from agent.audio.generation import Purpose
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
+from agent.call.leaving import Departure
 from agent.call.state import CallState, run_guest
 from agent.core.errors import CarrierError
 from agent.core.records import CallMetrics, CallRecord, Outcome
+from agent.core.units import FRAME_S
 from agent.model.session import ModelSessions
 
 DRAIN_EXTRA_S: Final = 0.4
 """Waited after the last word was heard, before hanging up (PL-6)."""
 DRAIN_BOUND_S: Final = 30.0
+LAST_LOOK_S: Final = 2.0
+"""How long voice in the last moment may keep the line open until the model calls it speech."""
 FAREWELL_BOUND_S: Final = 15.0
 STEP_S: Final = 6.0
 """Bound of each step of the ending, which run side by side; and of the carrier's answer to a transfer."""
@@ -39,22 +42,23 @@ class CallEnding:
     conversation: Conversation
     leg: ModelSessions
     meter: PacerMetrics
-    leaving: bool = False
-    """The model asked to hang up or to transfer; a barge-in takes that back."""
     _transferring: int = 0
     """Transfers under way: who is asked to hang up, too, leaves it to them."""
 
     # While the call runs
 
-    async def hang_up(self) -> bool:
-        """The model's ``end_call``: hang up when its last word was heard; False if the caller speaks again."""
-        self.state.events.emit("END_CALL_ASKED")
-        left = await self._leave()
-        if left and not self._transferring:
-            self.state.end(Outcome.AGENT_HUNG_UP, "the agent ended the call")
-        return left
+    def leave(self, outcome: Outcome, reason: str) -> Departure:
+        """Decide to end the call, in the step in which the model asks for it; a speech start takes it back."""
+        self.state.events.emit("LEAVE_ASKED", reason=reason)
+        return self.conversation.leave(outcome, reason)
 
-    async def transfer(self, number: str) -> bool:
+    async def hang_up(self, departure: Departure) -> bool:
+        """The model's ``end_call``: hang up when its last word was heard; False if the caller speaks again."""
+        if await self._until_let_go(departure, DRAIN_BOUND_S) and not self._transferring:
+            self.state.end(departure.outcome, departure.reason)
+        return not departure.taken_back
+
+    async def transfer(self, departure: Departure, number: str) -> bool:
         """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
 
         It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError
@@ -63,15 +67,14 @@ class CallEnding:
         state, rest = self.state, self.state.services.rest
         if rest is None:
             return False
-        state.events.emit("TRANSFER_ASKED", number=number)
         self._transferring += 1
         try:
-            if not await self._leave():
+            if not await self._until_let_go(departure, DRAIN_BOUND_S):
                 return False
             with trio.fail_after(STEP_S):
                 await rest.transfer(state.ticket.call_sid, number)
         except (CarrierError, trio.TooSlowError) as error:
-            self.leaving = False
+            self.conversation.departure = None
             state.events.emit("TRANSFER_FAILED", "error", error=str(error) or "the carrier does not answer")
             raise
         finally:
@@ -79,37 +82,48 @@ class CallEnding:
         state.transferred(number)
         return True
 
-    async def _leave(self) -> bool:
-        """Wait until what was said was heard, within a bound; whether the caller let us go."""
-        self.leaving = True
-        with trio.move_on_after(DRAIN_BOUND_S):
-            await self._drain(lambda: self.leaving)
-        return self.leaving
-
-    async def say_farewell(self, instructions: str, outcome: Outcome) -> None:
-        """Have the model say goodbye, then end the call, heard or not, within FAREWELL_BOUND_S."""
+    async def say_farewell(self, instructions: str, departure: Departure) -> None:
+        """Have the model say goodbye, then end the call; what the caller says meanwhile takes that back."""
         with trio.move_on_after(FAREWELL_BOUND_S):
-            while self.conversation.turns.busy:
+            while self.conversation.turns.busy and not departure.taken_back:
                 await self.state.changed.park()
-            self.conversation.response_requests.ask(Purpose.FAREWELL, instructions)
-            await self._drain()
-        self.state.end(outcome, "the agent said goodbye")
+            if not departure.taken_back:
+                self.conversation.response_requests.ask(Purpose.FAREWELL, instructions)
+                await self._drain(departure)
+        if not departure.taken_back:
+            self.state.end(departure.outcome, departure.reason)
 
     async def apologise(self, reason: str) -> None:
         """The model is of no use any more: say so with the bundled prompt, then end the call."""
         self.state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
         with trio.move_on_after(FAREWELL_BOUND_S):
-            self.conversation.say(self.state.services.apology, trio.current_time())
-            await self._drain()
+            apology = self.state.services.apology
+            await self._drain(self.conversation.apologise(apology, reason, trio.current_time()))
         self.state.end(Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE, reason)
 
-    async def _drain(self, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Wait until all that was said was heard, and a little longer; return early if no longer wanted."""
-        conversation = self.conversation
-        while wanted() and (conversation.live or conversation.turns.busy):
-            await self.state.changed.park()
-        if wanted():
-            await trio.sleep(DRAIN_EXTRA_S)
+    async def _until_let_go(self, departure: Departure, bound_s: float) -> bool:
+        """Wait until what was said was heard, within a bound; whether the caller let us go."""
+        with trio.move_on_after(bound_s):
+            await self._drain(departure)
+        return not departure.taken_back
+
+    async def _drain(self, departure: Departure) -> None:
+        """Wait until all that was said was heard, and a little longer; return early if it is taken back.
+
+        Who begins to speak in the last moment is heard by our own ear before the model says so.
+        """
+        conversation, changed = self.conversation, self.state.changed
+        while not departure.taken_back and (
+            conversation.live or (conversation.turns.busy and not departure.final)
+        ):
+            await changed.park()
+        with trio.move_on_after(DRAIN_EXTRA_S):
+            while not departure.taken_back:
+                await changed.park()
+        with trio.move_on_after(LAST_LOOK_S):
+            while not (departure.taken_back or departure.final) and self.state.meter.voiced:  # noqa: ASYNC110
+                await trio.sleep(FRAME_S)
+        if not departure.taken_back:
             self.state.playout.drained()
 
     async def record_call(self) -> None:

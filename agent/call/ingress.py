@@ -72,7 +72,7 @@ class Ingress:
         if missing_ms:
             self._insert_silence(missing_ms)
         state.meter.feed(media.audio)
-        self.conversation.appended_ms += length_ms
+        self.conversation.turns.session.appended_ms += length_ms
         self.outbox.put_audio(encode_append(media.payload))
 
     def fill_gap(self, now: float) -> float | None:
@@ -86,7 +86,7 @@ class Ingress:
 
     def _insert_silence(self, length_ms: int) -> None:
         self.state.events.count("CALLER_AUDIO_REPAIRED")
-        self.conversation.appended_ms += length_ms
+        self.conversation.turns.session.appended_ms += length_ms
         silence = bytes([ULAW_SILENCE]) * (length_ms * BYTES_PER_MS)
         self.outbox.put_audio(encode_append(b64encode(silence).decode()))
 

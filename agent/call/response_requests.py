@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import attrs
 
 from agent.audio.generation import Purpose
-from agent.call.responses import ResponseTracker
+from agent.call.responses import Debt, ResponseTracker
 from agent.core.event_log import EventLog
 from agent.model import requests
 from agent.model.errors import Severity, severity
@@ -22,6 +22,10 @@ _OPTIONAL: Final = (Purpose.IDLE, Purpose.FILLER, Purpose.FAREWELL)
 """Answers that nobody waits for: one that fails is not asked for again."""
 _NEWS: Final = (Purpose.TOOL, Purpose.KEYS)
 """Answers to something that we told the model just before: another answer under way may not know of it."""
+RATE_LIMITED: Final = ("rate_limit_exceeded", "rate_limit_error", "tokens", "requests")
+"""Reasons of a failed answer that time mends."""
+RATE_WAITS_S: Final = (2.0, 4.0, 6.0, 8.0, 10.0, 10.0, 10.0, 10.0)
+"""Pauses before an answer is asked for again while the rate is limited: a minute, then the call is given up."""
 
 
 class Addressee(Protocol):
@@ -41,44 +45,50 @@ class ResponseRequests:
     model: Addressee
     turns: ResponseTracker
     events: EventLog
+    instructions: str = ""
+    """Those of the session. A request's own replace them for its answer, so it repeats them."""
     given_up: bool = False
     """Nothing is asked of the model any more."""
-    _requests: dict[str, Purpose] = attrs.field(factory=dict)
-    """Our requests for answers in this session, by the event id that a refusal names."""
+    limited: bool = False
+    """The provider limits the rate, and the caller waits for it."""
     _event_count: int = 0
     _failed: int = 0
+    _limits: int = 0
 
     def next_event_id(self) -> str:
         """An id for an event of ours, by which its errors name it."""
         self._event_count += 1
         return f"agent-{self._event_count}"
 
-    def request(self, purpose: Purpose, instructions: str | None = None) -> str:
+    def request(self, purpose: Purpose, instructions: str = "") -> str:
         """The event that requests an answer; whoever takes it sends it."""
-        self.turns.asked(purpose)
         event_id = self.next_event_id()
-        self._requests[event_id] = purpose
+        self.turns.session.requests[event_id] = self.turns.asked(purpose)
+        whole = "\n\n".join(text for text in (self.instructions, instructions) if text) if instructions else None
         # Who fills the time that a tool takes has no need of tools.
         tools = purpose is not Purpose.FILLER
-        return requests.encode_response_create(event_id, purpose.value, instructions, tools=tools)
+        return requests.encode_response_create(event_id, purpose.value, whole, tools=tools)
 
-    def ask(self, purpose: Purpose, instructions: str | None = None) -> None:
-        """Request an answer, unless the model was given up."""
-        if not self.given_up:
+    def ask(self, purpose: Purpose, instructions: str = "") -> None:
+        """Request an answer, unless the model was given up; from the next session if there is none."""
+        if self.given_up:
+            return
+        if self.turns.session.ready:
             self.model.to_model(self.request(purpose, instructions))
+        elif purpose not in _OPTIONAL:
+            self.turns.owe(Debt.NOW)
 
     def ask_when_free(self, purpose: Purpose) -> None:
         """Request an answer, once the one under way is over: the provider would refuse it before."""
         if self.turns.busy:
-            self.turns.owe()
+            self.turns.owe(Debt.WHEN_FREE)
         else:
             self.ask(purpose)
 
-    def answer_tool(self, call_id: str, output: str, *, answer: bool) -> None:
-        """Give a tool's output to the model, and ask it to go on unless nothing is to be said."""
-        self.model.to_model(requests.encode_tool_output(call_id, output, self.next_event_id()))
-        if answer:
-            self.ask_when_free(Purpose.TOOL)
+    def tell(self, message: str) -> None:
+        """Send an event of this session; if there is none, the next one is told by the replay."""
+        if self.turns.session.ready:
+            self.model.to_model(message)
 
     def give_up(self, reason: str) -> None:
         """The model is of no use any more: nothing is asked of it, and the call is given up, once."""
@@ -88,29 +98,35 @@ class ResponseRequests:
 
     def refused(self, event: ErrorEvent, grade: Severity, now: float) -> None:
         """The provider refused an event of ours; if it was a request, see what is to become of it."""
-        purpose = self._requests.pop(event.event_id, None)
-        if purpose is None:
+        response = self.turns.session.requests.pop(event.event_id, None)
+        if response is None:
             return
-        self.turns.refused(purpose)
+        stood = self.turns.refused(response)  # if not, an answer of the provider's own was taken for it
         if grade is not Severity.IGNORABLE:
-            self.failed(purpose, event.code or event.kind, event.message, now)
-        elif purpose in _NEWS:
+            if stood:
+                self.failed(response.purpose, event.code or event.kind, event.message, now)
+        elif response.purpose in _NEWS:
             self.turns.committed(now)
         # Else refused for an answer of the provider's own: the request is met by that answer.
 
     def failed(self, purpose: Purpose, reason: str, message: str, now: float) -> None:
         """An answer failed at the provider: it is still owed, unless nobody waits for it or too many failed."""
-        self._failed += 1
         self.events.emit("ANSWER_FAILED", "error", reason=reason, message=message)
-        if self._failed >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
+        self.limited = reason in RATE_LIMITED
+        if self.limited and self._limits < len(RATE_WAITS_S):
+            wait_s = RATE_WAITS_S[self._limits]
+            self._limits += 1
+            self.events.emit("RATE_LIMITED", "warning", wait_s=wait_s, cure="raise the account's rate limits")
+            if purpose not in _OPTIONAL:
+                self.turns.owe(Debt.PROVIDER, now + wait_s)
+            return
+        self._failed += 1
+        if self.limited or self._failed >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
             self.give_up(f"the model failed to answer: {reason or 'no reason given'}")
         elif purpose not in _OPTIONAL:
-            self.turns.committed(now)
+            self.turns.owe(Debt.NOW)
 
     def succeeded(self) -> None:
         """An answer came whole."""
-        self._failed = 0
-
-    def session_lost(self) -> None:
-        """Requests went with the session."""
-        self._requests.clear()
+        self._failed = self._limits = 0
+        self.limited = False

@@ -21,10 +21,12 @@ import trio
 
 from agent.audio.generation import Purpose
 from agent.call.conversation import Conversation
+from agent.call.leaving import Departure
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
 from agent.core.graceful import run_until_stopped
+from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.model.events import FunctionCallDone
 
@@ -59,14 +61,13 @@ def tools_of(tenant: Tenant, there_are: tuple[Tool, ...], *, can_transfer: bool)
 class Leaving(Protocol):
     """How a call ends when the model wants it to; each returns False when the caller spoke again instead."""
 
-    @property
-    def leaving(self) -> bool:
-        """Whether the last words are being said."""
+    def leave(self, outcome: Outcome, reason: str) -> Departure:
+        """Decide to end the call."""
 
-    async def hang_up(self) -> bool:
+    async def hang_up(self, departure: Departure) -> bool:
         """End the call when its last word was heard."""
 
-    async def transfer(self, number: str) -> bool:
+    async def transfer(self, departure: Departure, number: str) -> bool:
         """As hang_up, but the carrier connects the caller to ``number``. Raises CarrierError, TooSlowError."""
 
 
@@ -78,6 +79,8 @@ class Use:
     tool: Tool | None
     lost: bool = False
     """The session that wanted it is gone."""
+    departure: Departure | None = None
+    """Of a tool that ends the call: decided as it was asked for."""
 
     @property
     def ends_call(self) -> bool:
@@ -93,8 +96,6 @@ class CallTools:
     conversation: Conversation
     tools: Mapping[str, Tool]
     ending: Leaving
-    _seen: set[str] = attrs.field(factory=set)
-    """Uses that came: a repeated event is not a second use."""
     _uses: list[Use] = attrs.field(factory=list)
     _working: int = 0
     _asked_to_wait: bool = False
@@ -111,11 +112,14 @@ class CallTools:
 
     def begin(self, call: FunctionCallDone) -> Use | None:
         """The model wants a tool: ``run`` what this returns. None: it was told before."""
-        if call.call_id in self._seen:
+        seen = self.conversation.turns.session.tool_uses
+        if call.call_id in seen:
             self.state.events.count("TOOL_REPEATED")
             return None
-        self._seen.add(call.call_id)
+        seen.add(call.call_id)
         use = Use(call, self.tools.get(call.name))
+        if call.name == END_CALL.name:
+            use.departure = self.ending.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
         self._uses.append(use)
         return use
 
@@ -142,8 +146,8 @@ class CallTools:
             events.emit("TOOL_ARGUMENTS_WRONG", "warning", tool=tool.name, error=str(error)[:200])
             await self._answer(use, {"error": str(error)[:500]})
             return
-        if tool.name == END_CALL.name:
-            if not await self.ending.hang_up():
+        if use.departure is not None:
+            if not await self.ending.hang_up(use.departure):
                 self._tell(use, _TAKEN_BACK)
         elif tool.name == TRANSFER_CALL.name:
             await self._transfer(use, str(arguments["number"]))
@@ -161,7 +165,8 @@ class CallTools:
             await self._answer(use, {"error": f"calls may only be transferred to {', '.join(allowed)}"})
             return
         try:
-            gone = await self.ending.transfer(number)
+            departure = self.ending.leave(Outcome.TRANSFERRED, f"transferred to {number}")
+            gone = await self.ending.transfer(departure, number)
         except (CarrierError, trio.TooSlowError):
             await self._answer(use, {"error": "the transfer failed; nobody was reached"})
         else:
@@ -235,21 +240,20 @@ class CallTools:
 
     async def _answer(self, use: Use, output: Any) -> None:
         """Answer a use when the answer it was made in is over, and have the model go on if nothing else will."""
-        while not use.lost and self.conversation.turns.is_active(use.call.response_id):
-            await self.state.changed.park()
         same = (other for other in self._uses if other.call.response_id == use.call.response_id)
         last = all(other is use or other.ends_call for other in same)
-        self._tell(use, output, answer=last and not self.ending.leaving)
+        self._tell(use, output, answer=last and self.conversation.departure is None)
 
     def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
+        conversation, now = self.conversation, trio.current_time()
         if not use.lost:
-            self.conversation.response_requests.answer_tool(use.call.call_id, _as_text(output), answer=answer)
+            conversation.answer_tool(use.call, _as_text(output), now, answer=answer)
             return
         self.state.events.count("TOOL_ANSWERED_LATE")
         if not use.ends_call:
             # The use went with its session; what came of it is told to the present one in words.
             words = f"(You used the tool {use.call.name[:80]}; it answered: {_as_text(output)})"
-            self.conversation.tell(words, trio.current_time())
+            conversation.tell(words, now)
 
 
 def _as_text(output: Any) -> str:

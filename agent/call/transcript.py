@@ -47,6 +47,11 @@ class Transcript:
         """The caller ended; also makes the turn if its start was missed."""
         self._caller.setdefault(item_id, _CallerTurn(item_id, now)).ended_s = now
 
+    @property
+    def any_caller_words(self) -> bool:
+        """Whether the caller's words in any turn are known."""
+        return any(turn.text for turn in self._caller.values())
+
     def caller_committed(self, item_id: ItemId, now: float) -> None:
         """The caller's turn is over."""
         self.caller_stopped(item_id, now)

@@ -7,11 +7,12 @@ heard; where the provider refuses a 0, the item is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 
-from agent.audio.generation import Generation, Part
+from agent.audio.generation import Generation, Part, heard_text
+from agent.call.response_requests import ResponseRequests
 from agent.call.transcript import Transcript
 from agent.core.units import ItemId, ResponseId
 from agent.model import requests
@@ -24,10 +25,8 @@ class TruncationLedger:
 
     playout: PlayoutClock
     transcript: Transcript
-    to_model: Callable[[str], None]
-    next_event_id: Callable[[], str]
+    requests: ResponseRequests
     _cut: list[Generation] = attrs.field(factory=list)
-    _deletable: dict[str, ItemId] = attrs.field(factory=dict)
 
     def cut_off(self, generations: Iterable[Generation]) -> None:
         """They were interrupted; ``cleared`` follows."""
@@ -43,7 +42,24 @@ class TruncationLedger:
             self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
             for part in generation.parts:
                 self._truncate(generation, part, part.heard_of(heard_ms))
+            self._correct_retold(generation, heard_ms)
             self.playout.forget(generation.id)
+
+    def withdrawn(self, generation: Generation) -> None:
+        """Nothing of it was or will be heard: the model is told so, and the transcript has none of it."""
+        for part in generation.parts:
+            self._truncate(generation, part, 0)
+        self.playout.forget(generation.id)
+
+    def _correct_retold(self, generation: Generation, heard_ms: int) -> None:
+        """A session was told of an answer that still played, and then it was cut off: tell it what was heard."""
+        item_id = self.requests.turns.session.retold.pop(generation.id, None)
+        if item_id is not None and generation.interrupted:
+            heard = [heard_text(part, part.heard_of(heard_ms), complete=True) for part in generation.parts]
+            self.requests.tell(requests.encode_item_delete(item_id, self.requests.next_event_id()))
+            words = " ".join(text for text in heard if text)
+            if words:
+                self.requests.tell(requests.encode_text_item("assistant", words, self.requests.next_event_id()))
 
     def heard_to_end(self, generation: Generation) -> None:
         """The caller heard the last frame."""
@@ -66,22 +82,21 @@ class TruncationLedger:
 
     def refused(self, event_id: str) -> bool:
         """Whether the provider refused one of our truncates at 0; the item is deleted instead."""
-        unheard = self._deletable.pop(event_id, None)
+        unheard = self.requests.turns.session.deletable.pop(event_id, None)
         if unheard is not None:
-            self.to_model(requests.encode_item_delete(unheard, self.next_event_id()))
+            self.requests.tell(requests.encode_item_delete(unheard, self.requests.next_event_id()))
         return unheard is not None
 
     def session_lost(self, live: Iterable[Generation]) -> None:
         """The items went with the session: there is nothing left to truncate."""
         for generation in (*live, *self._cut):
             generation.response_id = ResponseId("")
-        self._deletable.clear()
 
     def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
         whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
         if whole or not generation.response_id:
             return
-        event_id = self.next_event_id()
+        event_id = self.requests.next_event_id()
         if heard_ms == 0:
-            self._deletable[event_id] = part.item_id
-        self.to_model(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
+            self.requests.turns.session.deletable[event_id] = part.item_id
+        self.requests.tell(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))

@@ -78,7 +78,13 @@ class CallWatchdog:
     def _watch_clock(self, now: float) -> None:
         playout = self.state.playout
         idle = self.is_idle() and not playout.audible(now)
+        leaving = self.conversation.departure is not None
+        held = leaving or self.conversation.caller_holds_the_floor(now)
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
+            case Due.OVERDUE:
+                self.state.end(Outcome.TIME_LIMIT, "the caller went on past the time limit")
+            case Due.IDLE | Due.TIME_LIMIT if held:
+                pass
             case Due.PROMPT:
                 self.state.events.emit("IDLE_PROMPT")
                 self.conversation.response_requests.ask(Purpose.IDLE, IDLE_REQUEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -25,8 +25,8 @@ from agent.call.transcript import Transcript
 from agent.call.watchdog import CallWatchdog
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.records import Outcome
+from agent.core.units import FRAME_MS
 from agent.model import events as model
-from agent.model import requests
 from agent.model.outbox import ModelOutbox
 from agent.model.session import ModelSessions
 from agent.store.call_writer import CallWriter
@@ -67,6 +67,7 @@ class CallParts(Effects, TxObserver):
             transcript=Transcript(state.answered_s, settings.transcribes_calls),
             meter=state.meter,
             max_answer_ms=int(settings.max_answer_s * 1000),
+            language=state.tenant.language or settings.language,
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
         )
         self.pacer = TxScheduler(
@@ -84,11 +85,16 @@ class CallParts(Effects, TxObserver):
             connect=services.connect_model,
             outbox=self.outbox,
             events=events,
-            opening=self._opening,
+            settings=self._settings,
+            on_ready=self._session_ready,
             on_event=self._model_event,
             on_lost=self._session_lost,
             quiet=lambda: self._idle,
             answer_due=lambda: self.conversation.turns.busy,
+            unheard_voice_ms=lambda: (
+                (state.meter.voiced_total - self.conversation.unanswered_voice_from) * FRAME_MS
+            ),
+            next_event_id=self.conversation.response_requests.next_event_id,
         )
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
         self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
@@ -105,17 +111,22 @@ class CallParts(Effects, TxObserver):
 
     # What the model's side tells
 
-    def _opening(self) -> list[str]:
-        """What a session begins with: its settings, what was said so far, and the greeting if it is due."""
-        conversation, services = self.conversation, self.state.services
-        session = services.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
-        messages = [requests.encode_session_update(session, conversation.response_requests.next_event_id())]
+    def _settings(self) -> dict[str, Any]:
+        """What a session is told first, and must confirm."""
+        session = self.state.services.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
+        self.conversation.response_requests.instructions = session["instructions"]
+        return session
+
+    def _session_ready(self) -> list[str]:
+        """What a session is told next: what was said so far, and the greeting if it is due."""
+        conversation = self.conversation
+        conversation.session_ready()
         said = conversation.replay()
-        messages += said
-        greeting = services.greeting_of(self.state.tenant)
+        greeting = self.state.services.greeting_of(self.state.tenant)
         if greeting and not self._greeted and not said:
-            messages.append(conversation.response_requests.request(Purpose.GREETING, GREETING_REQUEST + greeting))
-        return messages
+            said.append(conversation.response_requests.request(Purpose.GREETING, GREETING_REQUEST + greeting))
+        self.state.changed.unpark_all()
+        return said
 
     def _model_event(self, event: model.ModelEvent) -> None:
         self.conversation.model_event(event, trio.current_time())
@@ -146,9 +157,12 @@ class CallParts(Effects, TxObserver):
         self.pacer.audio_waits(generation)
 
     @override
+    def withdraw(self, generation: Generation) -> None:
+        self.generations.cancel((generation,))
+
+    @override
     def interrupt(self, generations: tuple[Generation, ...]) -> None:
         self.generations.cancel(generations)
-        self.ending.leaving = False
         self.pacer.clear()
         self.state.changed.unpark_all()
 
@@ -232,4 +246,5 @@ class CallParts(Effects, TxObserver):
         self.nursery.start_soon(run_guest, self.state.events, name, run, name=name)
 
     def _start_farewell(self, instructions: str, outcome: Outcome) -> None:
-        self.nursery.start_soon(self.ending.say_farewell, instructions, outcome)
+        departure = self.conversation.leave(outcome, "the agent said goodbye")
+        self.nursery.start_soon(self.ending.say_farewell, instructions, departure)

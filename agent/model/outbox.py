@@ -26,6 +26,7 @@ class ModelOutbox:
     audio_dropped: Callable[[], None]
     connected: bool = False
     _queue: deque[tuple[bool, str]] = attrs.field(factory=deque)
+    _settings: deque[str] = attrs.field(factory=deque)
     _audio_waiting: int = 0
     _stopping: bool = False
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
@@ -41,15 +42,22 @@ class ModelOutbox:
         """Any other event: never dropped while its session lives."""
         self._put((False, message))
 
-    def open_session(self, first: list[str]) -> None:
-        """A session is open: ``first`` goes out before everything that waits."""
-        self.connected, self._stopping = True, False
+    def open_session(self, settings: str) -> None:
+        """A session is open: ``settings`` goes out, and nothing else until ``begin``."""
+        self._settings.append(settings)
+        self._stopping = False
+        self._parked.unpark()
+
+    def begin(self, first: list[str]) -> None:
+        """The session is as we want it: ``first`` goes out before everything that waits."""
+        self.connected = True
         self._queue.extendleft((False, message) for message in reversed(first))
         self._parked.unpark()
 
     def lose_session(self) -> None:
         """The session is gone, and with it the meaning of all that waits but the caller's audio."""
         self.connected = False
+        self._settings.clear()
         self._queue = deque(entry for entry in self._queue if entry[0])
 
     def stop(self) -> None:
@@ -60,12 +68,14 @@ class ModelOutbox:
     async def run(self, socket: MessageSocket) -> None:
         """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_stopped``."""
         while not self._stopping:
-            if not self._queue:
+            if self._settings:
+                await socket.send(self._settings.popleft())
+            elif self.connected and self._queue:
+                is_audio, message = self._queue.popleft()
+                self._audio_waiting -= is_audio
+                await socket.send(message)
+            else:
                 await self._parked.park()
-                continue
-            is_audio, message = self._queue.popleft()
-            self._audio_waiting -= is_audio
-            await socket.send(message)
 
     def _put(self, entry: tuple[bool, str]) -> None:
         self._queue.append(entry)

@@ -13,6 +13,8 @@ import msgspec
 
 from agent.core.units import ItemId, ResponseId
 
+PCMU: Final = "audio/pcmu"
+"""G.711 mu-law at 8 kHz, in the provider's words."""
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 
 
@@ -65,10 +67,12 @@ def encode_item_delete(item_id: ItemId, event_id: str) -> str:
     return _encode({"type": "conversation.item.delete", "event_id": event_id, "item_id": item_id})
 
 
-def encode_text_item(role: str, text: str, event_id: str) -> str:
-    """Add a message to the conversation: ``role`` is ``user``, ``assistant`` or ``system``."""
+def encode_text_item(role: str, text: str, event_id: str, item_id: ItemId | None = None) -> str:
+    """Add a message to the conversation; ``role``: ``user``, ``assistant`` or ``system``, ``item_id``: <= 32 letters."""
     kind = "output_text" if role == "assistant" else "input_text"
-    item = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+    item: dict[str, Any] = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+    if item_id:
+        item["id"] = item_id
     return _encode({"type": "conversation.item.create", "event_id": event_id, "item": item})
 
 
@@ -92,7 +96,7 @@ def make_session(
     ``turn_detection`` is the provider's object without the two flags that D3 fixes. Without ``transcription``
     there is no such field, for the provider's types know no null there: a session begins with none.
     """
-    ulaw = {"type": "audio/pcmu"}
+    ulaw = {"type": PCMU}
     audio_in: dict[str, Any] = {
         "format": ulaw,
         "turn_detection": {**turn_detection, "create_response": True, "interrupt_response": False},
@@ -107,6 +111,16 @@ def make_session(
         "tools": list(tools),
         "tool_choice": "auto",
     }
+
+
+def leave_out(session: dict[str, Any], path: str) -> None:
+    """Remove a field from a session object; ``path`` is what the provider names it by, ``session.audio...``."""
+    *parents, name = path.removeprefix("session.").split(".")
+    place: Any = session
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, dict) else None
+    if isinstance(place, dict):
+        place.pop(name, None)
 
 
 def _encode(event: Mapping[str, Any]) -> str:

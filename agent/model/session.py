@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -23,9 +23,17 @@ from agent.core.errors import (
 )
 from agent.core.event_log import EventLog
 from agent.core.graceful import run_until_stopped
-from agent.model.errors import handshake_is_fatal
-from agent.model.events import ModelEvent, SessionCreated, decode_event
+from agent.model.errors import Severity, handshake_is_fatal, severity
+from agent.model.events import (
+    AudioDelta,
+    ErrorEvent,
+    ModelEvent,
+    SessionCreated,
+    SessionUpdated,
+    decode_event,
+)
 from agent.model.outbox import ModelOutbox
+from agent.model.requests import PCMU, encode_session_update, leave_out
 from agent.wire.websocket import MessageSocket
 
 Connector = Callable[[], AbstractAsyncContextManager[MessageSocket]]
@@ -37,9 +45,21 @@ OUTAGE_S: Final = 6.0
 """No try begins when the model was away for longer than this: a caller waits in silence meanwhile."""
 CREATED_S: Final = 5.0
 """How long a session may take to begin with ``session.created`` once its socket is open."""
-SILENT_S: Final = 10.0
-"""A session from which nothing comes for this long while an answer is due is lost, whatever its socket says."""
-WATCH_S: Final = 1.0
+SILENT_S: Final = 5.0
+"""A session that answers nothing for so long, a question of ours included, is lost, whatever its socket says."""
+PROBE_AFTER_S: Final = 1.5
+"""Silence, while an answer is due or after words of the caller, after which a sign of life is asked for."""
+VOICE_MS: Final = 400
+"""Voice of the caller by our own ear that a session must have heard."""
+REFUSALS: Final = 3
+"""Settings that may be dropped because the provider refuses them."""
+NEVER_DROPPED: Final = (
+    "session.audio.input.format",
+    "session.audio.output.format",
+    "session.audio.input.turn_detection",
+)
+"""Without these the call would be noise, or the interruption not ours."""
+WATCH_S: Final = 0.5
 STABLE_AFTER_S: Final = 10.0
 """A session that lasted this long was a good one: the pauses begin anew."""
 PING_EVERY_S: Final = 10.0
@@ -58,15 +78,20 @@ class ModelSessions:
     connect: Connector
     outbox: ModelOutbox
     events: EventLog
-    opening: Callable[[], list[str]]
-    """What a new session is told first."""
+    settings: Callable[[], dict[str, Any]]
+    """The ``session`` object that a new session is to confirm before anything else is said."""
+    on_ready: Callable[[], list[str]]
+    """The session has confirmed: what it is told next."""
     on_event: Callable[[ModelEvent], None]
     on_lost: Callable[[], None]
     """The session is gone; called before any pause and before the next one opens."""
     quiet: Callable[[], bool]
     """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
-    answer_due: Callable[[], bool] = lambda: False
+    answer_due: Callable[[], bool]
     """Whether an answer is asked for or being generated: then silence means that something is wrong."""
+    unheard_voice_ms: Callable[[], int]
+    """Voice of the caller, by our own ear, since the model was last heard from."""
+    next_event_id: Callable[[], str]
     sessions: int = 0
     """Sessions that began; a socket that was opened is not one yet."""
     _created: trio.Event = attrs.field(factory=trio.Event)
@@ -75,6 +100,14 @@ class ModelSessions:
     """Why we ended the present session ourselves, if we did."""
     _heard_s: float = 0.0
     """When the model was last heard from, or had nothing to say."""
+    _probed: bool = False
+    _ready: bool = False
+    """The present session confirmed our settings."""
+    _useful: bool = False
+    """The present session brought audio, or lasted: one that did not is part of the outage before it."""
+    _update_id: str = ""
+    _refused: list[str] = attrs.field(factory=list)
+    """Settings that the provider refused in this call, by the paths it names them with."""
     _session_scope: trio.CancelScope | None = None
 
     @property
@@ -96,10 +129,8 @@ class ModelSessions:
             self.outbox.lose_session()
             self.on_lost()
             now = trio.current_time()
-            if self._created.is_set():
-                there_s = now
-                if now - tried > STABLE_AFTER_S:
-                    pauses = iter(RETRY_PAUSES_S)
+            if self._useful or (self._ready and now - tried > STABLE_AFTER_S):
+                there_s, pauses = now, iter(RETRY_PAUSES_S)
             pause_s = next(pauses, None)
             if pause_s is None or now - there_s > OUTAGE_S:
                 raise ModelUnavailableError(reason)
@@ -118,6 +149,7 @@ class ModelSessions:
     async def _one_session(self) -> str:
         """Open a session and run it to its end; returns why it ended."""
         self._created, self._renewed = trio.Event(), ""
+        self._ready = self._useful = self._probed = False
         try:
             async with self.connect() as socket:
                 return await self._converse(socket)
@@ -150,20 +182,72 @@ class ModelSessions:
     async def _read(self, socket: MessageSocket) -> None:
         while True:
             raw = await socket.receive()
-            self._heard_s = trio.current_time()
+            self._heard_s, self._probed = trio.current_time(), False
             try:
                 event = decode_event(raw)
             except MalformedMessageError as error:
                 self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
                 continue
-            if isinstance(event, SessionCreated) and not self._created.is_set():
-                self._begin_session()
-            self.on_event(event)
+            if self._ready:
+                self._useful = self._useful or isinstance(event, AudioDelta)
+                self.on_event(event)
+            else:
+                self._open(event)
 
-    def _begin_session(self) -> None:
-        self.sessions += 1
-        self._created.set()
-        self.outbox.open_session(self.opening())
+    def _open(self, event: ModelEvent) -> None:
+        """Take an event of a session that has not confirmed our settings: nothing of it is heard (MO-1)."""
+        match event:
+            case SessionCreated() if not self._created.is_set():
+                self.sessions += 1
+                self._created.set()
+                self.outbox.open_session(self._update())
+            case SessionUpdated():
+                self._confirm(event)
+            case ErrorEvent() if event.event_id == self._update_id:
+                self._drop(event)
+            case ErrorEvent():
+                self.on_event(event)
+            case _:
+                self.events.count("EVENT_BEFORE_CONFIRMATION")
+
+    def _update(self) -> str:
+        session = self.settings()
+        for path in self._refused:
+            leave_out(session, path)
+        self._update_id = self.next_event_id()
+        return encode_session_update(session, self._update_id)
+
+    def _confirm(self, event: SessionUpdated) -> None:
+        wrong = [
+            f"{what} is {is_!r}, not {must!r}"
+            for what, is_, must in (
+                ("the input's format", event.input_format, PCMU),
+                ("the output's format", event.output_format, PCMU),
+                ("interrupt_response", event.interrupt_response, False),
+            )
+            if is_ != must
+        ]
+        if wrong:
+            self.events.emit("MODEL_SETTINGS_NOT_CONFIRMED", "error", wrong=wrong)
+            raise ModelUnavailableError(f"the model does not confirm our settings: {'; '.join(wrong)}")
+        self._ready = True
+        self.outbox.begin(self.on_ready())
+
+    def _drop(self, error: ErrorEvent) -> None:
+        """The provider refused our settings: leave out the one it names, and ask again."""
+        path = error.param
+        self.events.emit(
+            "MODEL_SETTING_REFUSED",
+            "error",
+            setting=path,
+            message=error.message,
+            cure="set another value: docs/settings.md names what sets it",
+        )
+        fatal = severity(error.kind, error.code) is Severity.FATAL
+        if fatal or not path or path.startswith(NEVER_DROPPED) or len(self._refused) >= REFUSALS:
+            raise ModelUnavailableError(f"the model refuses the session's settings: {error.message}")
+        self._refused.append(path)
+        self.outbox.open_session(self._update())
 
     async def _write(self, socket: MessageSocket) -> None:
         await self._created.wait()
@@ -182,11 +266,15 @@ class ModelSessions:
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
-            created = self._created.is_set()
-            if created and not self.answer_due():
+            due = not self._ready or self.answer_due() or self.unheard_voice_ms() >= VOICE_MS
+            if not due:
                 self._heard_s = now
-            if now - self._heard_s > (SILENT_S if created else CREATED_S):
+            silent_s = now - self._heard_s
+            if silent_s > (SILENT_S if self._created.is_set() else CREATED_S):
                 raise SocketClosedError(1006, "the model is silent")
+            if self._ready and silent_s > PROBE_AFTER_S and not self._probed:
+                self._probed = True
+                self.outbox.put(encode_session_update({"type": "realtime"}, self.next_event_id()))
 
     async def _renew_in_time(self) -> None:
         await trio.sleep(RENEW_AFTER_S)

@@ -50,9 +50,18 @@ def test_bi_5_it_is_decided_when_the_protection_is_over() -> None:
 
 
 def test_bi_5_a_cough_is_over_by_then() -> None:
+    """It is silent when the protection ends, and its end is reported before it is heard again."""
     policy = protected()
-    assert policy.due_interruption(greeting_heard_ms=500, voiced=False) is SpeechStart.NOTHING
+    assert policy.due_interruption(greeting_heard_ms=500, voiced=False) is SpeechStart.PROTECT
+    policy.speech_stopped()
+    assert policy.due_interruption(greeting_heard_ms=900, voiced=True) is SpeechStart.NOTHING
     assert not policy.protecting
+
+
+def test_bi_5_a_breath_at_the_end_of_the_protection_only_postpones() -> None:
+    policy = protected()
+    assert policy.due_interruption(greeting_heard_ms=500, voiced=False) is SpeechStart.PROTECT
+    assert policy.due_interruption(greeting_heard_ms=760, voiced=True) is SpeechStart.INTERRUPT
 
 
 def test_bi_5_speech_that_ended_needs_no_decision() -> None:

@@ -112,7 +112,7 @@ def test_bi_6_a_turn_committed_while_an_answer_is_active_is_answered_after_it() 
     talk.audio("greeting", 3000)
     talk.play(200)
     talk.starts()
-    talk.commits()
+    talk.commits(text="How much is it?")
     talk.pause(5.0)
     assert talk.asked == ["greeting"], "not while the greeting is active"
     talk.done("greeting")
@@ -373,10 +373,18 @@ def tool_call(response: str) -> model.FunctionCallDone:
     return model.FunctionCallDone(ResponseId(response), ItemId("call item"), "call_1", "end_call", "{}")
 
 
+def answer_tool(talk: Talk, call_id: str, *, answer: bool) -> None:
+    call = model.FunctionCallDone(ResponseId("r"), ItemId("call item"), call_id, "look", "{}")
+    talk.conversation.answer_tool(call, "{}", talk.now, answer=answer)
+
+
 def test_a_tool_called_by_a_live_answer_runs() -> None:
+    """Once the answer is over: one that is cut short may not have meant it."""
     talk = Talk()
     talk.created("r1")
     talk.event(tool_call("r1"))
+    assert talk.effects.tools == []
+    talk.done("r1")
     assert [call.name for call in talk.effects.tools] == ["end_call"]
 
 
@@ -396,17 +404,17 @@ def test_a_tool_called_by_a_cancelled_or_unknown_answer_does_not() -> None:
 def test_a_tools_output_is_told_and_answered_when_the_model_is_free() -> None:
     talk = Talk()
     talk.created("r1")
-    talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
+    answer_tool(talk, "call_1", answer=True)
     assert [event["item"]["type"] for event in talk.told("conversation.item.create")] == ["function_call_output"]
     assert talk.asked == []
     talk.done("r1")
     talk.pause(FREED_GRACE_S)
     assert talk.asked == ["turn"]
     talk.answer("r2", 100, purpose="turn")
-    talk.conversation.response_requests.answer_tool("call_2", "{}", answer=True)
+    answer_tool(talk, "call_2", answer=True)
     assert talk.asked == ["turn", "tool"]
     talk.answer("r3", 100, purpose="tool")
-    talk.conversation.response_requests.answer_tool("call_3", "{}", answer=False)
+    answer_tool(talk, "call_3", answer=False)
     assert talk.asked == ["turn", "tool"]
 
 
@@ -414,7 +422,7 @@ def test_a_model_that_was_given_up_is_asked_for_nothing() -> None:
     """Or the apology would wait for an answer that cannot come."""
     talk = Talk()
     talk.event(model.ErrorEvent("invalid_request_error", "invalid_api_key", "no", "", ""))
-    talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
+    answer_tool(talk, "call_1", answer=True)
     talk.conversation.tell("The caller pressed 42#", talk.now)
     assert talk.asked == []
     assert not talk.conversation.turns.busy
@@ -435,7 +443,7 @@ def test_news_that_lost_a_race_are_answered_after_the_answer_that_won(news: str)
     if news == "keys":
         talk.conversation.tell("The caller pressed 42#", talk.now)
     else:
-        talk.conversation.response_requests.answer_tool("call_1", "{}", answer=True)
+        answer_tool(talk, "call_1", answer=True)
     [request] = talk.told("response.create")
     talk.created("r1")
     refusal = "conversation_already_has_active_response"
@@ -485,7 +493,7 @@ def test_the_latency_of_a_turn_counts_from_the_real_end_of_speech() -> None:
     """The model reports the end of speech 300 ms late and waits 500 ms to be sure: both are the caller's wait."""
     talk = Talk()
     talk.conversation.endpoint_ms = 500
-    talk.conversation.appended_ms = 10_300
+    talk.conversation.turns.session.appended_ms = 10_300
     talk.now = 11.0
     talk.starts()
     talk.event(model.SpeechStopped(ItemId("caller 1"), 10_000))

@@ -200,6 +200,9 @@ def test_a_turn_that_was_owed_an_answer_is_asked_for_in_the_new_session() -> Non
     talk.created("r1")
     talk.conversation.session_lost()
     talk.pause(0.0)
+    assert talk.asked == [], "there is nobody to ask"
+    talk.conversation.session_ready()
+    talk.pause(0.0)
     assert talk.asked == ["turn"]
 
 

@@ -243,6 +243,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
         self.to_provider.clear()
         self.active, self.speaking = None, False
         self.talk.conversation.session_lost()
+        self.talk.conversation.session_ready()
         self.known -= self.keys
         for message in self.talk.conversation.replay():
             self.sent(msgspec.json.decode(message))

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.audio.generation import Purpose
-from agent.call.responses import ResponseTracker
+from agent.call.responses import Response, ResponseTracker, Session, Stage
 from agent.core.units import ResponseId
 
 
@@ -19,10 +19,10 @@ class Provider(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.turns = ResponseTracker()
+        self.turns = ResponseTracker(Session(ready=True))
         self.now = 0.0
         self.speaking = False
-        self.asked: list[Purpose] = []
+        self.asked: list[Response] = []
         self.active: list[ResponseId] = []
         self.ended: list[ResponseId] = []
         self.cancelled: list[ResponseId] = []
@@ -40,8 +40,7 @@ class Provider(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         """The agent wants to say something."""
-        self.turns.asked(Purpose.IDLE)
-        self.asked.append(Purpose.IDLE)
+        self.asked.append(self.turns.asked(Purpose.IDLE))
 
     @precondition(lambda self: (self.asked or self.auto) and not self.active)
     @rule()
@@ -49,14 +48,14 @@ class Provider(RuleBasedStateMachine):
         """The provider begins an answer: one asked for, or its own."""
         self.count += 1
         response_id = ResponseId(f"r{self.count}")
-        purpose = self.asked.pop(0) if self.asked else None
+        purpose = self.asked.pop(0).purpose if self.asked else None
         if purpose is None:
             self.auto = False
         self.active.append(response_id)
         new_response = self.turns.created(response_id, purpose or Purpose.ANSWER, caller_speaking=self.speaking)
         assert new_response is not None
-        if new_response.unwanted:
-            self._cancel([response_id] if self.turns.cancel(response_id) else [])
+        if new_response.stage is Stage.CANCELLED:
+            self._cancel([response_id])
         else:
             self.unanswered = False
 
@@ -79,9 +78,9 @@ class Provider(RuleBasedStateMachine):
     @rule()
     def refuse(self) -> None:
         """The provider refuses a request; who asked for the caller's turn sees to it again, as the call does."""
-        purpose = self.asked.pop(0)
-        self.turns.refused(purpose)
-        if purpose is Purpose.TURN:
+        request = self.asked.pop(0)
+        assert self.turns.refused(request)
+        if request.purpose is Purpose.TURN:
             self.turns.committed(self.now)
 
     @rule()
@@ -104,8 +103,7 @@ class Provider(RuleBasedStateMachine):
         """Time passes and the monitor looks."""
         self.now += 1.0
         if self.turns.answer_due(self.now, caller_speaking=self.speaking):
-            self.turns.asked(Purpose.TURN)
-            self.asked.append(Purpose.TURN)
+            self.asked.append(self.turns.asked(Purpose.TURN))
             self.auto = False
 
     @invariant()

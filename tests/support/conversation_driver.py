@@ -44,6 +44,10 @@ class RecordingEffects:
         if generation.closed:
             self.completed.append(generation)
 
+    def withdraw(self, generation: Generation) -> None:
+        """See Effects."""
+        self.interrupted.append((generation,))
+
     def interrupt(self, generations: tuple[Generation, ...]) -> None:
         """See Effects."""
         self.interrupted.append(generations)
@@ -85,6 +89,7 @@ class Talk:
             meter=LevelMeter(),
             max_answer_ms=self.max_answer_ms,
         )
+        self.conversation.session_ready()
 
     # The model says
 

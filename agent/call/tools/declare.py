@@ -150,6 +150,9 @@ TRANSFER_CALL: Final = Tool(
     arguments=_Transfer,
 )
 
+LEAVES: Final = (END_CALL.name, TRANSFER_CALL.name)
+"""Tools that end the call."""
+
 
 def transfer_tool(tenant: Tenant) -> Tool:
     """``transfer_call`` as declared for a tenant: with the numbers it may go to."""

@@ -83,11 +83,6 @@ async def test_a_goodbye_is_heard_out_although_the_line_stalls(autojump_clock: o
     assert heard_ms == turn.audio_ms
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The words of an answer that still plays are replayed whole, and a later barge-in corrects nothing.",
-)
 async def test_an_answer_cut_off_after_a_reconnection_is_told_as_cut(autojump_clock: object) -> None:
     """The session is lost while an answer plays, then it is cut off: the new session is told that it was."""
     model = ScriptedRealtime(

@@ -6,7 +6,7 @@ import pytest
 import trio
 from fault_calls import GREETING, LONG, SHORT, open_one_call, record_of
 from trio.testing import MockClock
-from unkind_models import UNMET, run_in_order
+from unkind_models import run_in_order
 
 from agent.core.records import Outcome
 from agent.sim.model.script import Answer, ToolCall
@@ -17,11 +17,6 @@ GOODBYE = Answer("Goodbye then.", 600, tool_call=ToolCall("end_call"))
 
 
 @pytest.mark.parametrize("pause_ms", [0, 150, 350])
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="Once the goodbye was heard, speech finds nothing to interrupt and does not take the leaving back.",
-)
 async def test_who_speaks_right_after_the_goodbye_is_not_hung_up_on(
     autojump_clock: object, pause_ms: int
 ) -> None:
@@ -64,11 +59,6 @@ async def speak_as_the_model_leaves() -> bool:
     return hung_up
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="Leaving begins when the tool's task first runs, which may be after the speech that takes it back.",
-)
 def test_speech_behind_end_call_takes_it_back_in_any_order_of_tasks() -> None:
     """Speech that arrives right behind ``end_call`` keeps the call, whichever task happens to run first."""
     assert not any(
@@ -76,11 +66,6 @@ def test_speech_behind_end_call_takes_it_back_in_any_order_of_tasks() -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The idle farewell ends the call once it is said or interrupted, whatever the caller says into it.",
-)
 async def test_who_answers_into_the_idle_farewell_is_not_hung_up_on(autojump_clock: object) -> None:
     """A caller who says that he is there, in the middle of the farewell, is heard out and answered."""
     model = ScriptedRealtime(
@@ -100,11 +85,6 @@ async def test_who_answers_into_the_idle_farewell_is_not_hung_up_on(autojump_clo
     assert record_of(services).turns[-1].text == SHORT.text
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="At the time limit the goodbye is cancelled at birth by the caller's speech, and the line is cut.",
-)
 async def test_the_time_limit_waits_for_the_callers_words_and_says_goodbye(autojump_clock: object) -> None:
     """The limit comes into a sentence: it is heard out, then the goodbye is spoken, then the line is closed."""
     model = ScriptedRealtime([Answer("Hello.", 1000), Answer("Time is up, goodbye.", 1500), SHORT])

@@ -44,9 +44,6 @@ def spoken_by_model(stream: SimulatedStream) -> Counter[int]:
     return sum((numbers_in(entry.audio) for entry in stream.wire if entry.direction == "tx"), Counter())
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="Audio is played whether or not the provider has confirmed its format."
-)
 async def test_nothing_is_played_in_a_format_that_was_not_confirmed(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,9 +58,6 @@ async def test_nothing_is_played_in_a_format_that_was_not_confirmed(
     assert sent["session.updated"] or not spoken_by_model(stream)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="Settings that are refused are logged and not asked for in another way."
-)
 async def test_a_field_that_is_refused_is_left_out(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,11 +74,6 @@ async def test_a_field_that_is_refused_is_left_out(
     assert wanted[-1]["format"] == {"type": "audio/pcmu"}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A response.done with a null message is dropped whole, and its response stays open.",
-)
 async def test_a_failure_without_a_message_ends_its_response(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,11 +107,6 @@ async def speak_once(answer: Answer) -> tuple[Outcome, float]:
     return record_of(services).outcome, silent_s
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The name of a tool is read from one event only, where the provider may omit it.",
-)
 async def test_a_tool_event_without_a_name_takes_it_from_its_item(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,9 +121,6 @@ async def test_a_tool_event_without_a_name_takes_it_from_its_item(
     assert outcome is Outcome.AGENT_HUNG_UP
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="A tool is run at its own event, before its response is known to be whole."
-)
 async def test_end_call_of_an_incomplete_answer_does_not_end_the_call(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,9 +136,6 @@ async def test_end_call_of_an_incomplete_answer_does_not_end_the_call(
     assert outcome is Outcome.CALLER_HUNG_UP
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="An incomplete answer settles what is owed, even if it had no sound at all."
-)
 async def test_an_incomplete_answer_without_a_sound_is_made_up_for(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,11 +173,6 @@ async def test_a_rate_limit_is_waited_for(autojump_clock: object) -> None:
     assert GREETING.text in [turn.text for turn in record.turns]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The instructions of a request of ours replace the session's, persona and all.",
-)
 async def test_requests_of_our_own_keep_the_tenants_instructions(autojump_clock: object) -> None:
     """Greeting and idle prompt are asked for in words beside the tenant's instructions, not in their stead."""
     tenant = Tenant("t", "מרפאה", language="he", greeting="שלום", instructions="דבר עברית בלבד.")

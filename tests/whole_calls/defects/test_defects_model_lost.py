@@ -52,13 +52,11 @@ HALF_A_TURN = (
 
 
 @pytest.mark.parametrize("idle_prompt_s", [0.0, 15.0])
-@pytest.mark.xfail(strict=True, raises=UNMET, reason=HALF_A_TURN)
 async def test_a_turn_lost_before_its_commit_is_answered(autojump_clock: object, idle_prompt_s: float) -> None:
     """The socket drops 100 ms after the caller's last word: he is answered all the same."""
     assert await silence_after_loss("drop", 1600, idle_prompt_s) < OWED_S
 
 
-@pytest.mark.xfail(strict=True, raises=UNMET, reason=HALF_A_TURN)
 @example("drop", 1600, 0)
 @given(st.sampled_from(LOSSES), st.integers(0, 3000), st.integers(0, 999))
 @settings(
@@ -95,11 +93,6 @@ async def test_a_deaf_session_is_noticed_while_an_answer_is_owed(autojump_clock:
     assert silent_s < OWED_S
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="Only the model's ear interrupts, so nothing does while no session is open.",
-)
 async def test_our_own_ear_interrupts_while_no_session_is_open(autojump_clock: object) -> None:
     """The caller speaks into an answer while the model is away: the agent stops within half a second."""
     model = ScriptedRealtime([Answer("A long answer of many words.", 9000, speed=None), SHORT])
@@ -119,11 +112,6 @@ async def test_our_own_ear_interrupts_while_no_session_is_open(autojump_clock: o
     assert not talks_over_him
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="What is told while no session is open waits in the outbox and is in the replay besides.",
-)
 async def test_keys_pressed_before_the_first_session_are_told_once(autojump_clock: object) -> None:
     """Two keys while the model is still being reached: it is told of them once."""
     model = ScriptedRealtime([GREETING, SHORT])
@@ -160,31 +148,16 @@ async def result_while_reconnecting() -> ScriptedRealtime:
     return model
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A result that comes while no session is open waits in the outbox and is in the replay besides.",
-)
 async def test_a_result_that_comes_while_reconnecting_is_told_once(autojump_clock: object) -> None:
     """The next session is told of the tool's result once."""
     assert told(await result_while_reconnecting(), "BOOKED-4711") == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A result that comes while no session is open is asked about, and what is owed is asked for besides.",
-)
 async def test_a_result_that_comes_while_reconnecting_is_answered_once(autojump_clock: object) -> None:
     """The next session answers once."""
     assert len((await result_while_reconnecting()).session.responses) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The replay has no results of tools, so the next session has the write done once more.",
-)
 async def test_a_result_that_was_told_to_a_lost_session_is_told_to_the_next(autojump_clock: object) -> None:
     """A write is done and told, the session lost before a word of it was said: the next one hears of it, once."""
     model = ScriptedRealtime(

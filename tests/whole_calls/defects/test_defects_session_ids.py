@@ -56,11 +56,6 @@ def test_a_response_under_a_cancelled_id_of_the_last_session_can_be_cancelled() 
         talk.conversation.session_lost()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The ids of cancelled responses outlive their session, so its successor's are never owed again.",
-)
 def test_an_answer_lost_under_a_cancelled_id_of_the_last_session_is_owed() -> None:
     """An answer that is lost with the second session is owed, although its id was cancelled in the first."""
     talk = Talk()
@@ -82,11 +77,6 @@ def test_an_answer_lost_under_a_cancelled_id_of_the_last_session_is_owed() -> No
     assert talk.conversation.turns.owes_answer
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The uses of tools that were seen are kept for the whole call, so a second session's are ignored.",
-)
 async def test_a_tool_use_under_an_id_of_the_last_session_is_run_and_answered(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
