@@ -23,6 +23,7 @@ from fault_calls import (
     record_of,
 )
 from trio.testing import MockClock
+from unkind_models import edit_events, until_spoken_to
 from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
 from agent.core.errors import HandshakeRejectedError
@@ -407,3 +408,21 @@ async def test_a_request_refused_by_an_error_event_is_made_again(
     record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 1
     assert record.turns[-1].heard_text == LONG.text
+
+
+async def test_a_failure_without_a_message_ends_its_response(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers fail with ``message: null``: the model is given up and the caller hears the apology."""
+
+    def silence_errors(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "response.done" and fields["response"]["status"] == "failed":
+            fields["response"]["status_details"]["error"]["message"] = None
+
+    edit_events(monkeypatch, silence_errors)
+    failing = Faults(fail_answers=ProviderError("server_error", "server_error", ""))
+    async with open_one_call(ScriptedRealtime([GREETING], faults=failing)) as (services, stream, _):
+        silent_s = await until_spoken_to(stream, 9.0)
+        await stream.hang_up()
+    assert counts(record_of(services))["ANSWER_FAILED"]
+    assert silent_s < 9.0
