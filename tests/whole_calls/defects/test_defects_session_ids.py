@@ -125,10 +125,3 @@ async def test_a_tool_use_under_an_id_of_the_last_session_is_run_and_answered(
     assert desk.booked == ["call_1", "call_1"]
     assert len(model.session.conversation.tool_outputs) == 1
     assert not counts(record_of(services))["TOOL_REPEATED"]
-
-
-@pytest.mark.xfail(strict=True, raises=UNMET, reason="Our own servers number the ids of every session from 1.")
-def test_two_sessions_of_our_own_servers_share_no_id() -> None:
-    """What one session calls a thing, no other one does."""
-    first, second = Outbox(lambda _: None), Outbox(lambda _: None)
-    assert not {first.new_id("item") for _ in range(20)} & {second.new_id("item") for _ in range(20)}
