@@ -7,6 +7,7 @@ no half-made decisions. What is to be done goes out through ``Effects``; time co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Final, Protocol
 
 import attrs
@@ -38,6 +39,8 @@ OWN_EAR_MS: Final = 200
 """Voice that interrupts an answer by our own ear, while no session is there to hear it."""
 APOLOGY_WAITS_MS: Final = 1500
 """What an answer may still have to say before an apology: one that has more is cut off."""
+FRESH_S: Final = 0.3
+"""How old the last audio of the caller may be for our own ear to say anything."""
 NOISE_S: Final = 20.0
 """Speech that the model hears for so long, and our own ear does not, is steady noise."""
 WORDS_UNKNOWN: Final = "(The caller said something here that was not transcribed.)"
@@ -88,6 +91,8 @@ class Conversation:
     caller_quiet_since: float | None = None
     """When the caller's last speech really ended, end-pointing silence taken off; None once it is answered."""
     barged_in_s: float = 0.0
+    caller_heard_s: float = -inf
+    """When audio of the caller last came."""
     language: str = ""
     """Of the caller, a BCP 47 tag; empty: unknown."""
     departure: Departure | None = None
@@ -121,10 +126,14 @@ class Conversation:
         """Whether nobody speaks, nothing is owed, and no answer is underway."""
         return not (self._live or self.policy.caller_speaking or self.turns.busy or self.turns.owes_answer)
 
+    def voiced(self, now: float) -> bool:
+        """Whether our own ear hears the caller speak; it is deaf while the carrier sends nothing."""
+        return self.meter.voiced and now - self.caller_heard_s < FRESH_S
+
     def caller_holds_the_floor(self, now: float) -> bool:
         """Whether the caller speaks, by the model's ear or ours. Steady noise does not count for ever."""
         since = self.policy.speaking_since
-        return self.meter.voiced or (since is not None and now - since < NOISE_S)
+        return self.voiced(now) or (since is not None and now - since < NOISE_S)
 
     def greeting_heard_ms(self, now: float) -> int | None:
         """Heard of the greeting while it is the only thing live, else None."""
@@ -234,7 +243,7 @@ class Conversation:
             return self._due_by_ear(now)
         if self.policy.protecting:
             decision = self.policy.due_interruption(
-                greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.meter.voiced
+                greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.voiced(now)
             )
             if decision is SpeechStart.INTERRUPT:
                 self._interrupt(now, audible=True)
@@ -244,7 +253,7 @@ class Conversation:
 
     def _due_by_ear(self, now: float) -> float:
         """No session hears the caller: our own ear interrupts."""
-        if self.meter.voiced_frames * FRAME_MS >= OWN_EAR_MS:
+        if self.voiced(now) and self.meter.voiced_frames * FRAME_MS >= OWN_EAR_MS:
             self._stay()
             self._interrupt(now, audible=self.playout.audible(now))
             self.turns.owe(Debt.NOW)
@@ -256,7 +265,7 @@ class Conversation:
             if now < turn.committed_s + WORDS_S:
                 return turn.committed_s + WORDS_S
             self._settle_by_ear(turn, now)
-        if self.turns.debt is Debt.NOW and self.turns.owed_at is not None and self.meter.voiced:
+        if self.turns.debt is Debt.NOW and self.turns.owed_at is not None and self.voiced(now):
             return now + PROTECT_CHECK_S  # the caller goes on, and the model has not heard it yet
         if self.turns.answer_due(now, caller_speaking=self.policy.caller_speaking):
             self.events.emit("TURN_RECOVERED")
@@ -422,7 +431,11 @@ class Conversation:
             self.events.emit("STALE_TOOL_CALL", "warning", tool=event.name)
             return
         name = event.name or self.turns.session.tool_names.get(event.item_id, "")
-        response.tool_calls.append(attrs.evolve(event, name=name))
+        call = attrs.evolve(event, name=name)
+        if response.stage is Stage.OVER and response.generation.response_done:
+            self.effects.call_tool(call)
+        else:
+            response.tool_calls.append(call)
 
     def _done(self, event: model.ResponseDone, now: float) -> None:
         response = self.turns.done(event.response_id, now)
@@ -486,6 +499,7 @@ class Conversation:
         for generation in self.live:
             self._complete(generation)
         self.truncation.session_lost(self._live)
+        self.transcript.session_lost()
         self.policy.speech_stopped()
         self._greeted_turn = None
 

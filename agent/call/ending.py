@@ -121,7 +121,7 @@ class CallEnding:
             while not departure.taken_back:
                 await changed.park()
         with trio.move_on_after(LAST_LOOK_S):
-            while not (departure.taken_back or departure.final) and self.state.meter.voiced:  # noqa: ASYNC110
+            while not (departure.taken_back or departure.final) and conversation.voiced(trio.current_time()):  # noqa: ASYNC110
                 await trio.sleep(FRAME_S)
         if not departure.taken_back:
             self.state.playout.drained()

@@ -66,7 +66,7 @@ class Ingress:
             self.state.events.count("EMPTY_MEDIA")
             return
         state = self.state
-        now = state.last_rx_s = trio.current_time()
+        now = state.last_rx_s = self.conversation.caller_heard_s = trio.current_time()
         state.frames_in += 1
         missing_ms = self._repair.media(media.timestamp_ms, length_ms, now)
         if missing_ms:

@@ -22,6 +22,8 @@ _OPTIONAL: Final = (Purpose.IDLE, Purpose.FILLER, Purpose.FAREWELL)
 """Answers that nobody waits for: one that fails is not asked for again."""
 _NEWS: Final = (Purpose.TOOL, Purpose.KEYS)
 """Answers to something that we told the model just before: another answer under way may not know of it."""
+FAILED_PAUSE_S: Final = 0.5
+"""Pause before an answer that failed is asked for again; twice as long after the second."""
 RATE_LIMITED: Final = ("rate_limit_exceeded", "rate_limit_error", "tokens", "requests")
 """Reasons of a failed answer that time mends."""
 RATE_WAITS_S: Final = (2.0, 4.0, 6.0, 8.0, 10.0, 10.0, 10.0, 10.0)
@@ -124,7 +126,7 @@ class ResponseRequests:
         if self.limited or self._failed >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
             self.give_up(f"the model failed to answer: {reason or 'no reason given'}")
         elif purpose not in _OPTIONAL:
-            self.turns.owe(Debt.NOW)
+            self.turns.owe(Debt.PROVIDER, now + FAILED_PAUSE_S * self._failed)
 
     def succeeded(self) -> None:
         """An answer came whole."""

@@ -101,7 +101,7 @@ class Response:
 
     @property
     def owed(self) -> bool:
-        """Whether, if it is lost, somebody still waits for it. A greeting that was not begun is asked for anew."""
+        """Whether somebody waits for it if it is lost; a greeting that was not begun is asked for anew."""
         if self.stage is Stage.GENERATING:
             begun = self.generation is not None and self.generation.received_bytes
             return bool(begun) or self.purpose is not Purpose.GREETING

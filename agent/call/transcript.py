@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import attrs
@@ -36,31 +37,49 @@ class Transcript:
     """Whether the session writes down the caller's words. If not, a turn is over when it was committed."""
     listener: Callable[[Turn], None] | None = None
     """Told of each turn when it is over and its words, if they will be, are known."""
-    _caller: dict[ItemId, _CallerTurn] = attrs.field(factory=dict)
+    _caller: list[_CallerTurn] = attrs.field(factory=list)
+    _by_item: dict[ItemId, _CallerTurn] = attrs.field(factory=dict)
+    """The turns of the present session by its ids; those of the next one are its own."""
+    _uses: Counter[ItemId] = attrs.field(factory=Counter)
+    """How many sessions used an id: a second turn under it gets one of its own."""
     _agent: list[_AgentTurn] = attrs.field(factory=list)
 
     def caller_started(self, item_id: ItemId, now: float) -> None:
         """The caller began to speak."""
-        self._caller.setdefault(item_id, _CallerTurn(item_id, now))
+        self._turn(item_id, now)
+
+    def _turn(self, item_id: ItemId, now: float) -> _CallerTurn:
+        turn = self._by_item.get(item_id)
+        if turn is None:
+            self._uses[item_id] += 1
+            again = self._uses[item_id]
+            turn = _CallerTurn(ItemId(f"{item_id}#{again}") if again > 1 else item_id, now)
+            self._by_item[item_id] = turn
+            self._caller.append(turn)
+        return turn
+
+    def session_lost(self) -> None:
+        """The ids of the session mean nothing to the next one."""
+        self._by_item.clear()
 
     def caller_stopped(self, item_id: ItemId, now: float) -> None:
         """The caller ended; also makes the turn if its start was missed."""
-        self._caller.setdefault(item_id, _CallerTurn(item_id, now)).ended_s = now
+        self._turn(item_id, now).ended_s = now
 
     @property
     def any_caller_words(self) -> bool:
         """Whether the caller's words in any turn are known."""
-        return any(turn.text for turn in self._caller.values())
+        return any(turn.text for turn in self._caller)
 
     def caller_committed(self, item_id: ItemId, now: float) -> None:
         """The caller's turn is over."""
         self.caller_stopped(item_id, now)
         if not self.live:
-            self._tell(self._caller_turn(self._caller[item_id]))
+            self._tell(self._caller_turn(self._by_item[item_id]))
 
     def caller_said(self, item_id: ItemId, text: str, now: float) -> None:
         """The text of a caller's turn, whenever it comes."""
-        turn = self._caller.setdefault(item_id, _CallerTurn(item_id, now))
+        turn = self._turn(item_id, now)
         turn.text, turn.transcribed = text.strip(), True
         self._tell(self._caller_turn(turn))
 
@@ -82,7 +101,7 @@ class Transcript:
 
     def turns(self) -> tuple[Turn, ...]:
         """The transcript so far; a caller's turn without words (noise, not transcribed yet) has empty text."""
-        caller = [(turn.started_s, self._caller_turn(turn)) for turn in self._caller.values()]
+        caller = [(turn.started_s, self._caller_turn(turn)) for turn in self._caller]
         agent = [(turn.generation.first_frame_s or turn.generation.created_s, turn) for turn in self._agent]
         every = caller + [(started, self._agent_turn(turn, started)) for started, turn in agent]
         return tuple(turn for _, turn in sorted(every, key=lambda entry: entry[0]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -25,7 +26,15 @@ class SessionCreated:
 
 @attrs.frozen
 class SessionUpdated:
-    """Our ``session.update`` is in force."""
+    """Our ``session.update`` is in force: what is confirmed of it, empty or None where nothing is said."""
+
+    input_format: str = ""
+    """``audio/pcmu`` for example."""
+    output_format: str = ""
+    turn_detection: str = ""
+    """``server_vad`` or ``semantic_vad``; empty: nobody listens for turns."""
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
 
 
 @attrs.frozen
@@ -77,11 +86,13 @@ class ResponseCreated:
 
 @attrs.frozen
 class OutputItemAdded:
-    """An item of an answer begins: ``kind`` is ``message`` or ``function_call``."""
+    """An item of an answer begins: ``kind`` is ``message`` or ``function_call``, which has the rest."""
 
     response_id: ResponseId
     item_id: ItemId
     kind: str
+    call_id: str = ""
+    name: str = ""
 
 
 @attrs.frozen
@@ -113,9 +124,22 @@ class TranscriptDelta:
 
 @attrs.frozen
 class FunctionCallDone:
-    """The model calls the tool ``name``; ``arguments`` is JSON text, not yet validated."""
+    """The model calls the tool ``name``; ``arguments`` is JSON text, not yet validated.
+
+    The name may be empty: then it is that of the item, see OutputItemAdded and ResponseDone.
+    """
 
     response_id: ResponseId
+    item_id: ItemId
+    call_id: str
+    name: str
+    arguments: str
+
+
+@attrs.frozen
+class OutputCall:
+    """A function call among the output of an answer; ``arguments`` is JSON text, not yet validated."""
+
     item_id: ItemId
     call_id: str
     name: str
@@ -130,6 +154,25 @@ class ResponseDone:
     status: str
     reason: str
     message: str
+    calls: tuple[OutputCall, ...] = ()
+    has_audio: bool = False
+    """Whether any message in its output has audio."""
+
+
+@attrs.frozen
+class RateLimit:
+    """What is left of ``requests`` or ``tokens``, and in how many seconds it is whole again; None: not said."""
+
+    name: str
+    remaining: int | None
+    reset_s: float | None
+
+
+@attrs.frozen
+class RateLimits:
+    """The limits as they stand after an answer."""
+
+    limits: tuple[RateLimit, ...]
 
 
 @attrs.frozen
@@ -173,6 +216,7 @@ ModelEvent = (
     | TranscriptDelta
     | FunctionCallDone
     | ResponseDone
+    | RateLimits
     | ItemTruncated
     | ErrorEvent
     | OtherEvent
@@ -180,11 +224,24 @@ ModelEvent = (
 
 
 class _ErrorBody(msgspec.Struct):
-    message: str = ""
-    type: str = ""
+    message: str | None = None
+    type: str | None = None
     code: str | None = None
     event_id: str | None = None
     param: str | None = None
+
+
+class _Part(msgspec.Struct):
+    type: str | None = None
+
+
+class _Item(msgspec.Struct):
+    id: str | None = None
+    type: str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    content: list[_Part] | None = None
 
 
 class _StatusDetails(msgspec.Struct):
@@ -193,32 +250,76 @@ class _StatusDetails(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    id: str = ""
+    id: str | None = None
     status: str | None = None
     status_details: _StatusDetails | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, object] | None = None
+    output: list[_Item] | None = None
 
 
-class _Item(msgspec.Struct):
-    id: str = ""
-    type: str = ""
+class _Ended(msgspec.Struct):
+    """As much of a response as must be read: it ends, whatever else is said of it."""
+
+    id: str | None = None
+    status: object = None
+
+
+class _Limit(msgspec.Struct):
+    name: str | None = None
+    remaining: int | None = None
+    reset_seconds: float | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str | None = None
+
+
+class _Detection(msgspec.Struct):
+    type: str | None = None
+    create_response: bool | None = None
+    interrupt_response: bool | None = None
+
+
+class _Way(msgspec.Struct):
+    format: _Format | None = None
+    turn_detection: _Detection | None = None
+
+
+class _Audio(msgspec.Struct):
+    input: _Way | None = None
+    output: _Way | None = None
+
+
+class _Session(msgspec.Struct):
+    audio: _Audio | None = None
+
+
+_NOTHING: Final = msgspec.Raw(b"{}")
 
 
 class _Event(msgspec.Struct):
+    """Any event. ``response`` and ``session`` are read by those that need them, so that others pass without."""
+
     type: str
-    response_id: str = ""
-    item_id: str = ""
-    content_index: int = 0
-    delta: str = ""
-    transcript: str = ""
-    audio_start_ms: int = 0
-    audio_end_ms: int = 0
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-    response: _Response | None = None
+    response_id: str | None = None
+    item_id: str | None = None
+    content_index: int | None = None
+    delta: str | None = None
+    transcript: str | None = None
+    audio_start_ms: int | None = None
+    audio_end_ms: int | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    response: msgspec.Raw = _NOTHING
+    session: msgspec.Raw = _NOTHING
     item: _Item | None = None
     error: _ErrorBody | None = None
+    rate_limits: list[_Limit] | None = None
+
+
+class _Kind(msgspec.Struct):
+    type: str
 
 
 _decoder: Final = msgspec.json.Decoder(_Event)
@@ -232,15 +333,24 @@ def decode_event(raw: str | bytes) -> ModelEvent:
     """
     try:
         event = _decoder.decode(raw)
+        build = _BUILDERS.get(event.type)
+        return OtherEvent(event.type) if build is None else build(event)
     except msgspec.ValidationError as error:
-        raise MalformedMessageError("model_field", str(error)) from None
+        return _unread(raw, error)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise MalformedMessageError("model_json", str(error)) from None
-    build = _BUILDERS.get(event.type)
-    return OtherEvent(event.type) if build is None else build(event)
 
 
-def _required(text: str, field: str, event: _Event) -> str:
+def _unread(raw: str | bytes, error: msgspec.ValidationError) -> OtherEvent:
+    """An event that does not fit is one that nothing here needs, or malformed."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        kind = msgspec.json.decode(raw, type=_Kind).type
+        if kind not in _BUILDERS:
+            return OtherEvent(kind)
+    raise MalformedMessageError("model_field", str(error)) from None
+
+
+def _required(text: str | None, field: str, event: _Event) -> str:
     if not text:
         raise MalformedMessageError("model_field", f"{event.type} without {field}")
     return text
@@ -254,64 +364,98 @@ def _item_id(event: _Event) -> ItemId:
     return ItemId(_required(event.item_id, "item_id", event))
 
 
-def _own_id(event: _Event) -> ResponseId:
-    return ResponseId(_required(event.response.id if event.response else "", "response.id", event))
-
-
-def _purpose(event: _Event) -> str:
-    metadata = event.response.metadata if event.response else None
-    return metadata.get("purpose", "") if metadata else ""
+def _own_id(response: _Response | _Ended, event: _Event) -> ResponseId:
+    return ResponseId(_required(response.id, "response.id", event))
 
 
 def _audio_delta(event: _Event) -> AudioDelta:
     try:
-        audio = a2b_base64(event.delta, strict_mode=True)
+        audio = a2b_base64(event.delta or "", strict_mode=True)
     except (Base64Error, ValueError) as error:
         raise MalformedMessageError("model_base64", str(error)) from None
-    return AudioDelta(_response_id(event), _item_id(event), event.content_index, audio)
+    return AudioDelta(_response_id(event), _item_id(event), event.content_index or 0, audio)
 
 
 def _output_item(event: _Event) -> OutputItemAdded:
-    item = event.item or _Item()
-    return OutputItemAdded(_response_id(event), ItemId(_required(item.id, "item.id", event)), item.type)
+    item = event.item
+    if item is None:
+        raise MalformedMessageError("model_field", f"{event.type} without item")
+    names = item.call_id or "", item.name or ""
+    return OutputItemAdded(_response_id(event), ItemId(item.id or ""), item.type or "", *names)
+
+
+def _response_created(event: _Event) -> ResponseCreated:
+    response = msgspec.json.decode(event.response, type=_Response)
+    purpose = (response.metadata or {}).get("purpose")
+    return ResponseCreated(_own_id(response, event), purpose if isinstance(purpose, str) else "")
 
 
 def _response_done(event: _Event) -> ResponseDone:
-    response = event.response or _Response()
+    try:
+        response = msgspec.json.decode(event.response, type=_Response)
+    except msgspec.ValidationError:
+        ended = msgspec.json.decode(event.response, type=_Ended)
+        status = ended.status if isinstance(ended.status, str) else "completed"
+        return ResponseDone(_own_id(ended, event), status, "", "")
     details = response.status_details or _StatusDetails()
     error = details.error or _ErrorBody()
-    reason = details.reason or error.code or error.type
-    return ResponseDone(_own_id(event), response.status or "completed", reason or "", error.message)
+    reason = details.reason or error.code or error.type or ""
+    output = response.output or ()
+    calls = tuple(_output_call(item) for item in output if item.type == "function_call")
+    audible = any(part.type in _AUDIO_PARTS for item in output for part in item.content or ())
+    status = response.status or "completed"
+    return ResponseDone(_own_id(response, event), status, reason, error.message or "", calls, audible)
+
+
+def _output_call(item: _Item) -> OutputCall:
+    return OutputCall(ItemId(item.id or ""), item.call_id or "", item.name or "", item.arguments or "")
+
+
+def _session_updated(event: _Event) -> SessionUpdated:
+    audio = msgspec.json.decode(event.session, type=_Session).audio or _Audio()
+    rx, tx = audio.input or _Way(), audio.output or _Way()
+    heard, spoken = rx.format or _Format(), tx.format or _Format()
+    turns = rx.turn_detection or _Detection()
+    return SessionUpdated(
+        heard.type or "", spoken.type or "", turns.type or "", turns.create_response, turns.interrupt_response
+    )
+
+
+def _rate_limits(event: _Event) -> RateLimits:
+    limits = event.rate_limits or ()
+    return RateLimits(tuple(RateLimit(each.name or "", each.remaining, each.reset_seconds) for each in limits))
 
 
 def _error(event: _Event) -> ErrorEvent:
     body = event.error or _ErrorBody()
-    return ErrorEvent(body.type, body.code or "", body.message, body.event_id or "", body.param or "")
+    return ErrorEvent(body.type or "", body.code or "", body.message or "", body.event_id or "", body.param or "")
 
 
+_AUDIO_PARTS: Final = ("output_audio", "audio")
 _BUILDERS: Final[Mapping[str, Callable[[_Event], ModelEvent]]] = {
     "response.output_audio.delta": _audio_delta,
     "response.output_audio.done": lambda event: AudioDone(_response_id(event), _item_id(event)),
     "response.output_audio_transcript.delta": lambda event: TranscriptDelta(
-        _response_id(event), _item_id(event), event.delta
+        _response_id(event), _item_id(event), event.delta or ""
     ),
-    "response.created": lambda event: ResponseCreated(_own_id(event), _purpose(event)),
+    "response.created": _response_created,
     "response.done": _response_done,
     "response.output_item.added": _output_item,
     "response.function_call_arguments.done": lambda event: FunctionCallDone(
-        _response_id(event), _item_id(event), event.call_id, event.name, event.arguments
+        _response_id(event), _item_id(event), event.call_id or "", event.name or "", event.arguments or ""
     ),
-    "input_audio_buffer.speech_started": lambda event: SpeechStarted(_item_id(event), event.audio_start_ms),
-    "input_audio_buffer.speech_stopped": lambda event: SpeechStopped(_item_id(event), event.audio_end_ms),
+    "input_audio_buffer.speech_started": lambda event: SpeechStarted(_item_id(event), event.audio_start_ms or 0),
+    "input_audio_buffer.speech_stopped": lambda event: SpeechStopped(_item_id(event), event.audio_end_ms or 0),
     "input_audio_buffer.committed": lambda event: InputCommitted(_item_id(event)),
     "conversation.item.input_audio_transcription.completed": lambda event: InputTranscribed(
-        _item_id(event), event.transcript
+        _item_id(event), event.transcript or ""
     ),
     "conversation.item.input_audio_transcription.failed": lambda event: InputTranscriptionFailed(
-        _item_id(event), event.error.message if event.error else ""
+        _item_id(event), (event.error or _ErrorBody()).message or ""
     ),
-    "conversation.item.truncated": lambda event: ItemTruncated(_item_id(event), event.audio_end_ms),
+    "conversation.item.truncated": lambda event: ItemTruncated(_item_id(event), event.audio_end_ms or 0),
     "session.created": lambda _: SessionCreated(),
-    "session.updated": lambda _: SessionUpdated(),
+    "session.updated": _session_updated,
+    "rate_limits.updated": _rate_limits,
     "error": _error,
 }

@@ -6,7 +6,9 @@ Names and shapes are those of the GA API (``openai.types.realtime``; tests valid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
+from secrets import token_hex
 from typing import Any
 
 import attrs
@@ -37,16 +39,20 @@ class RefusedError(AgentError):
 
 @attrs.define(eq=False)
 class Outbox:
-    """The way out of a session: events are numbered, encoded and given to ``put``, whose errors pass."""
+    """The way out of a session: events are numbered, encoded and given to ``put``, whose errors pass.
+
+    ``session`` stands in all its ids, as no client may take one session's for another's.
+    """
 
     _put: Callable[[str], object]
     _digits: int = 0
     """Ids have at least so many, with zeros in front."""
+    session: str = attrs.field(factory=partial(token_hex, 4))
     _ids: count[int] = attrs.field(factory=lambda: count(1))
 
     def new_id(self, kind: str) -> str:
-        """An id no other object of this session has."""
-        return f"{kind}_{next(self._ids):0{self._digits}}"
+        """An id that no other object has, of this session or another."""
+        return f"{kind}_{self.session}_{next(self._ids):0{self._digits}}"
 
     def send(self, kind: str, **fields: Any) -> None:
         """Send an event of type ``kind``."""

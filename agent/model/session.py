@@ -43,10 +43,12 @@ RETRY_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Pauses before the tries to reach the model again; after the last the call is given up."""
 OUTAGE_S: Final = 6.0
 """No try begins when the model was away for longer than this: a caller waits in silence meanwhile."""
-CREATED_S: Final = 5.0
-"""How long a session may take to begin with ``session.created`` once its socket is open."""
+OPENED_S: Final = 3.0
+"""How long a session may take for each step of its opening: ``session.created``, and confirming our settings."""
 SILENT_S: Final = 5.0
 """A session that answers nothing for so long, a question of ours included, is lost, whatever its socket says."""
+STUCK_S: Final = 8.0
+"""A session that shows signs of life, and nothing of an answer that is asked for, is lost after this."""
 PROBE_AFTER_S: Final = 1.5
 """Silence, while an answer is due or after words of the caller, after which a sign of life is asked for."""
 VOICE_MS: Final = 400
@@ -99,12 +101,16 @@ class ModelSessions:
     _renewed: str = ""
     """Why we ended the present session ourselves, if we did."""
     _heard_s: float = 0.0
-    """When the model was last heard from, or had nothing to say."""
+    """When the model last said anything but that it is there, or had nothing to say."""
+    _alive_s: float = 0.0
+    """When anything came from it, or nothing was due."""
     _probed: bool = False
     _ready: bool = False
     """The present session confirmed our settings."""
     _useful: bool = False
     """The present session brought audio, or lasted: one that did not is part of the outage before it."""
+    _hopeless: str = ""
+    """Why no session of this call can be what we need."""
     _update_id: str = ""
     _refused: list[str] = attrs.field(factory=list)
     """Settings that the provider refused in this call, by the paths it names them with."""
@@ -164,7 +170,7 @@ class ModelSessions:
 
     async def _converse(self, socket: MessageSocket) -> str:
         reason = ""
-        self._heard_s = trio.current_time()
+        self._heard_s = self._alive_s = trio.current_time()
         try:
             with trio.CancelScope() as self._session_scope:
                 async with trio.open_nursery() as nursery:
@@ -177,17 +183,27 @@ class ModelSessions:
             reason = str(closed.exceptions[0])
         finally:
             self._session_scope = None
+        if self._hopeless:
+            raise ModelUnavailableError(self._hopeless)
         return self._renewed or reason
+
+    def _end_for_good(self, reason: str) -> None:
+        """No session of this call can be what we need."""
+        self._hopeless = reason
+        if self._session_scope is not None:
+            self._session_scope.cancel(reason=reason)
 
     async def _read(self, socket: MessageSocket) -> None:
         while True:
             raw = await socket.receive()
-            self._heard_s, self._probed = trio.current_time(), False
+            self._alive_s = trio.current_time()
             try:
                 event = decode_event(raw)
             except MalformedMessageError as error:
                 self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
                 continue
+            if not isinstance(event, SessionUpdated):
+                self._heard_s, self._probed = self._alive_s, False
             if self._ready:
                 self._useful = self._useful or isinstance(event, AudioDelta)
                 self.on_event(event)
@@ -229,7 +245,8 @@ class ModelSessions:
         ]
         if wrong:
             self.events.emit("MODEL_SETTINGS_NOT_CONFIRMED", "error", wrong=wrong)
-            raise ModelUnavailableError(f"the model does not confirm our settings: {'; '.join(wrong)}")
+            self._end_for_good(f"the model does not confirm our settings: {'; '.join(wrong)}")
+            return
         self._ready = True
         self.outbox.begin(self.on_ready())
 
@@ -245,7 +262,8 @@ class ModelSessions:
         )
         fatal = severity(error.kind, error.code) is Severity.FATAL
         if fatal or not path or path.startswith(NEVER_DROPPED) or len(self._refused) >= REFUSALS:
-            raise ModelUnavailableError(f"the model refuses the session's settings: {error.message}")
+            self._end_for_good(f"the model refuses the session's settings: {error.message}")
+            return
         self._refused.append(path)
         self.outbox.open_session(self._update())
 
@@ -268,11 +286,11 @@ class ModelSessions:
             now = trio.current_time()
             due = not self._ready or self.answer_due() or self.unheard_voice_ms() >= VOICE_MS
             if not due:
-                self._heard_s = now
-            silent_s = now - self._heard_s
-            if silent_s > (SILENT_S if self._created.is_set() else CREATED_S):
+                self._heard_s = self._alive_s = now
+            deaf = now - self._alive_s > (SILENT_S if self._ready else OPENED_S)
+            if deaf or (self.answer_due() and now - self._heard_s > STUCK_S):
                 raise SocketClosedError(1006, "the model is silent")
-            if self._ready and silent_s > PROBE_AFTER_S and not self._probed:
+            if self._ready and now - self._heard_s > PROBE_AFTER_S and not self._probed:
                 self._probed = True
                 self.outbox.put(encode_session_update({"type": "realtime"}, self.next_event_id()))
 

@@ -155,6 +155,21 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
     ({"type": "session.created", "session": {"id": "sess_1"}}, codec.SessionCreated()),
     ({"type": "session.updated", "session": {"id": "sess_1"}}, codec.SessionUpdated()),
     (
+        {
+            "type": "session.updated",
+            "session": {
+                "audio": {
+                    "input": {
+                        "format": {"type": "audio/pcmu"},
+                        "turn_detection": {"type": "server_vad", "interrupt_response": False, "threshold": 0.5},
+                    },
+                    "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin"},
+                }
+            },
+        },
+        codec.SessionUpdated("audio/pcmu", "audio/pcm", "server_vad", None, interrupt_response=False),
+    ),
+    (
         {"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 960},
         codec.SpeechStarted(ITEM, 960),
     ),
@@ -203,6 +218,14 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
         codec.OutputItemAdded(RESPONSE, ITEM, "message"),
     ),
     (
+        {
+            "type": "response.output_item.added",
+            "response_id": "resp_1",
+            "item": {"id": "item_1", "type": "function_call", "call_id": "call_1", "name": "end_call"},
+        },
+        codec.OutputItemAdded(RESPONSE, ITEM, "function_call", "call_1", "end_call"),
+    ),
+    (
         {"type": "response.output_audio.delta", **IDS, "content_index": 1, "delta": b64encode(AUDIO).decode()},
         codec.AudioDelta(RESPONSE, ITEM, 1, AUDIO),
     ),
@@ -220,6 +243,10 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
             "arguments": "{}",
         },
         codec.FunctionCallDone(RESPONSE, ITEM, "call_1", "end_call", "{}"),
+    ),
+    (
+        {"type": "response.function_call_arguments.done", **IDS, "call_id": "call_1", "arguments": "{}"},
+        codec.FunctionCallDone(RESPONSE, ITEM, "call_1", "", "{}"),
     ),
     (
         {"type": "response.done", "response": {"id": "resp_1", "status": "completed", "status_details": None}},
@@ -251,6 +278,32 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
         codec.ResponseDone(RESPONSE, "failed", "rate_limit_exceeded", "slow down"),
     ),
     (
+        {
+            "type": "response.done",
+            "response": {
+                "id": "resp_1",
+                "status": "completed",
+                "output": [
+                    {
+                        "id": "item_0",
+                        "type": "message",
+                        "content": [{"type": "output_audio", "transcript": "Hi"}],
+                    },
+                    {
+                        "id": "item_1",
+                        "type": "function_call",
+                        "call_id": "call_1",
+                        "name": "end_call",
+                        "arguments": "{}",
+                    },
+                ],
+            },
+        },
+        codec.ResponseDone(
+            RESPONSE, "completed", "", "", (codec.OutputCall(ITEM, "call_1", "end_call", "{}"),), has_audio=True
+        ),
+    ),
+    (
         {"type": "conversation.item.truncated", "item_id": "item_1", "content_index": 0, "audio_end_ms": 1200},
         codec.ItemTruncated(ITEM, 1200),
     ),
@@ -268,7 +321,16 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
         },
         codec.ErrorEvent("invalid_request_error", "invalid_event", "The 'type' field is missing.", "evt_1", ""),
     ),
-    ({"type": "rate_limits.updated", "rate_limits": []}, codec.OtherEvent("rate_limits.updated")),
+    (
+        {
+            "type": "rate_limits.updated",
+            "rate_limits": [
+                {"name": "requests", "limit": 1000, "remaining": 999, "reset_seconds": 60},
+                {"name": "tokens", "remaining": None},
+            ],
+        },
+        codec.RateLimits((codec.RateLimit("requests", 999, 60.0), codec.RateLimit("tokens", None, None))),
+    ),
     ({"type": "an.event.of.tomorrow", "anything": [1, {}]}, codec.OtherEvent("an.event.of.tomorrow")),
 ]
 

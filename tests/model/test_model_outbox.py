@@ -61,7 +61,8 @@ async def drain(outbox: ModelOutbox) -> list[str]:
 
 async def test_messages_leave_in_order_as_they_come(autojump_clock: MockClock) -> None:
     outbox, socket = Box().outbox, Socket(took_s=0.01)
-    outbox.open_session(["session"])
+    outbox.open_session("session")
+    outbox.begin([])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run, as_socket(socket))
         for number in range(20):
@@ -76,21 +77,34 @@ async def test_messages_leave_in_order_as_they_come(autojump_clock: MockClock) -
 async def test_what_opens_a_session_goes_before_all_that_waits(autojump_clock: MockClock) -> None:
     outbox = Box().outbox
     outbox.put_audio("audio")
-    outbox.open_session(["session.update", "history", "greeting"])
+    outbox.open_session("session.update")
+    outbox.begin(["history", "greeting"])
     assert await drain(outbox) == ["session.update", "history", "greeting", "audio"]
+
+
+async def test_mo_1_nothing_but_its_settings_is_said_to_a_session_that_has_not_confirmed_them(
+    autojump_clock: MockClock,
+) -> None:
+    outbox = Box().outbox
+    outbox.put_audio("audio")
+    outbox.open_session("session.update")
+    assert await drain(outbox) == ["session.update"]
+    outbox.open_session("session.update, one field less")
+    assert await drain(outbox) == ["session.update, one field less"]
 
 
 async def test_a_lost_session_keeps_only_the_callers_audio(autojump_clock: MockClock) -> None:
     """A cancel or truncate of the old session means nothing in the next one; the caller's words do."""
     outbox = Box().outbox
-    outbox.open_session([])
+    outbox.begin([])
     outbox.put("response.cancel")
     outbox.put_audio("a1")
     outbox.put("truncate")
     outbox.put_audio("a2")
     outbox.lose_session()
     outbox.put_audio("a3")
-    outbox.open_session(["session.update"])
+    outbox.open_session("session.update")
+    outbox.begin([])
     assert await drain(outbox) == ["session.update", "a1", "a2", "a3"]
 
 
@@ -99,7 +113,9 @@ async def test_without_a_session_the_newest_15_seconds_are_kept(autojump_clock: 
     for number in range(KEEP_AUDIO_MESSAGES + 50):
         box.outbox.put_audio(str(number))
     assert box.tally["dropped"] == 50
+    box.outbox.begin([])
     assert await drain(box.outbox) == [str(number) for number in range(50, KEEP_AUDIO_MESSAGES + 50)]
+    box.outbox.lose_session()
     box.outbox.put_audio("again")
     assert box.tally["dropped"] == 50, "what was sent does not count any more"
 
@@ -107,7 +123,7 @@ async def test_without_a_session_the_newest_15_seconds_are_kept(autojump_clock: 
 async def test_with_a_session_nothing_is_dropped(autojump_clock: MockClock) -> None:
     """A slow socket is not a lost one."""
     box = Box()
-    box.outbox.open_session([])
+    box.outbox.begin([])
     for number in range(2 * KEEP_AUDIO_MESSAGES):
         box.outbox.put_audio(str(number))
     assert not box.tally
@@ -119,12 +135,13 @@ async def test_other_events_are_never_dropped_for_audio(autojump_clock: MockCloc
     box.outbox.put("event")
     for number in range(KEEP_AUDIO_MESSAGES + 1):
         box.outbox.put_audio(str(number))
+    box.outbox.begin([])
     assert (await drain(box.outbox))[:2] == ["event", "1"]
 
 
 async def test_a_closed_socket_ends_it_with_the_sockets_error(autojump_clock: MockClock) -> None:
     outbox, socket = Box().outbox, Socket(closed_after=2)
-    outbox.open_session(["1", "2", "3"])
+    outbox.begin(["1", "2", "3"])
     with pytest.raises(SocketClosedError):
         await outbox.run(as_socket(socket))
     assert socket.sent == ["1", "2"]
@@ -133,7 +150,7 @@ async def test_a_closed_socket_ends_it_with_the_sockets_error(autojump_clock: Mo
 async def test_a_cancel_ends_it_behind_a_whole_message(autojump_clock: MockClock) -> None:
     """Under ``run_until_stopped``, as the sessions run it: the message under way is finished, no other begun."""
     outbox, socket = Box().outbox, Socket(took_s=1)
-    outbox.open_session(["1", "2", "3"])
+    outbox.begin(["1", "2", "3"])
     with trio.move_on_after(1.5) as scope:
         await run_until_stopped(lambda: outbox.run(as_socket(socket)), outbox.stop, grace_s=5)
     assert scope.cancelled_caught

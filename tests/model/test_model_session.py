@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -17,8 +20,9 @@ from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.model.events import ModelEvent, OtherEvent
 from agent.model.outbox import ModelOutbox
+from agent.model.requests import PCMU
 from agent.model.session import (
-    CREATED_S,
+    OPENED_S,
     OUTAGE_S,
     PING_BOUND_S,
     PING_EVERY_S,
@@ -33,6 +37,20 @@ from agent.model.session import (
 from agent.wire.websocket import MessageSocket
 
 CREATED = '{"type":"session.created","session":{"id":"s"}}'
+SETTINGS: dict[str, Any] = {
+    "type": "realtime",
+    "audio": {
+        "input": {
+            "format": {"type": PCMU},
+            "turn_detection": {"type": "server_vad", "interrupt_response": False},
+        },
+        "output": {"format": {"type": PCMU}, "voice": "marin"},
+    },
+}
+
+
+def updated(session: dict[str, Any] = SETTINGS) -> str:
+    return json.dumps({"type": "session.updated", "session": session})
 
 
 @attrs.define(eq=False)
@@ -44,6 +62,8 @@ class ModelEnd:
     closed_s: float | None = None
     answers_pings: bool = True
     takes_s: float = 0.0
+    confirms: bool = True
+    """Whether it answers ``session.update``."""
     _in: trio.MemorySendChannel[str | SocketClosedError] = attrs.field(init=False)
     _out: trio.MemoryReceiveChannel[str | SocketClosedError] = attrs.field(init=False)
 
@@ -69,6 +89,8 @@ class ModelEnd:
         """See MessageSocket."""
         await trio.sleep(self.takes_s)
         self.told.append((trio.current_time(), message))
+        if is_update(message) and self.confirms:
+            self.says(updated(json.loads(message)["session"]))
         return True
 
     async def ping(self) -> None:
@@ -125,6 +147,7 @@ class Desk:
     lost_s: list[float] = attrs.field(factory=list)
     quiet: bool = False
     answer_due: bool = False
+    unheard_voice_ms: int = 0
 
     def count(self, event: str) -> int:
         """How often an event was counted."""
@@ -134,6 +157,8 @@ class Desk:
 def make_desk(model: Model) -> Desk:
     """A leg whose opening is one message that numbers the session."""
     outbox, events = ModelOutbox(lambda: None), list[ModelEvent]()
+
+    numbers = itertools.count(1)
 
     def opening() -> list[str]:
         return [f"opening {desk.leg.sessions}"]
@@ -145,7 +170,10 @@ def make_desk(model: Model) -> Desk:
         connect=model.connect,
         outbox=outbox,
         events=EventLog(Telemetry()),
-        opening=opening,
+        settings=lambda: copy.deepcopy(SETTINGS),
+        on_ready=opening,
+        unheard_voice_ms=lambda: desk.unheard_voice_ms,
+        next_event_id=lambda: f"event {next(numbers)}",
         on_event=events.append,
         on_lost=on_lost,
         quiet=lambda: desk.quiet,
@@ -166,8 +194,17 @@ async def open_desk(model: Model) -> AsyncIterator[Desk]:
         nursery.cancel_scope.cancel()
 
 
+def is_update(message: str) -> bool:
+    return '"session.update"' in message
+
+
 def texts(end: ModelEnd) -> list[str]:
-    return [text for _, text in end.told]
+    """What it was told, its settings apart."""
+    return [text for _, text in end.told if not is_update(text)]
+
+
+def settings_told(end: ModelEnd) -> list[dict[str, Any]]:
+    return [json.loads(text)["session"] for _, text in end.told if is_update(text)]
 
 
 async def test_a_session_begins_with_its_opening_and_then_what_waited(autojump_clock: MockClock) -> None:
@@ -211,7 +248,7 @@ async def test_what_cannot_be_read_is_counted_and_the_session_goes_on(autojump_c
         assert desk.count("MODEL_JSON") == 1
         assert desk.count("MODEL_FIELD") == 1
         assert desk.count("MODEL_BASE64") == 1
-        assert desk.events[1:] == [OtherEvent("ping.pong")]
+        assert desk.events == [OtherEvent("ping.pong")]
         assert len(desk.model.ends) == 1
 
 
@@ -307,7 +344,7 @@ async def test_sockets_that_open_but_never_begin_are_given_up_in_time(autojump_c
     desk = make_desk(Model(greets=False))
     with pytest.raises(ModelUnavailableError, match="silent"):
         await desk.leg.run()
-    assert trio.current_time() <= OUTAGE_S + CREATED_S + 2 * WATCH_S
+    assert trio.current_time() <= OUTAGE_S + OPENED_S + 2 * WATCH_S
     assert desk.leg.sessions == 0
 
 
@@ -320,8 +357,98 @@ async def test_a_model_that_is_silent_when_an_answer_is_due_is_replaced(autojump
             await trio.sleep(SILENT_S - 2 * WATCH_S)
             desk.model.now_there.says('{"type":"response.output_audio.delta.like"}')
         assert len(desk.model.ends) == 1, "it was heard from"
+        desk.model.now_there.confirms = False
         await trio.sleep(SILENT_S + 2 * WATCH_S)
         assert len(desk.model.ends) == 2
+
+
+async def test_mo_4_a_model_that_lives_but_says_nothing_of_an_answer_is_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    """It answers our questions whether it is there, and nothing else."""
+    async with open_desk(Model()) as desk:
+        desk.answer_due = True
+        await trio.sleep(STUCK_S - WATCH_S)
+        assert len(desk.model.ends) == 1
+        await trio.sleep(3 * WATCH_S)
+        assert len(desk.model.ends) == 2
+
+
+@pytest.mark.parametrize("deaf", [True, False])
+async def test_mo_4_a_model_that_did_not_hear_the_caller_is_asked_whether_it_is_there(
+    autojump_clock: MockClock, *, deaf: bool
+) -> None:
+    """Words by our own ear, and nothing of the model: deaf, it is replaced; if it answers, it heard but noise."""
+    async with open_desk(Model()) as desk:
+        desk.model.now_there.confirms = not deaf
+        desk.unheard_voice_ms = 1000
+        await trio.sleep(SILENT_S + 2 * WATCH_S)
+        assert len(desk.model.ends) == 1 + deaf
+
+
+async def test_mo_1_what_is_refused_is_left_out_and_nothing_is_said_before(autojump_clock: MockClock) -> None:
+    model = Model(greets=False)
+    async with open_desk(model) as desk:
+        end = model.now_there
+        end.confirms = False
+        end.says(CREATED)
+        await trio.sleep(0.1)
+        refused = {"message": "retired", "param": "session.audio.output.voice", "event_id": "event 1"}
+        end.says(json.dumps({"type": "error", "error": refused}))
+        await trio.sleep(0.1)
+        first, second = settings_told(end)
+        assert first["audio"]["output"].pop("voice") == "marin"
+        assert second == first
+        assert texts(end) == []
+        end.says(updated(second))
+        await trio.sleep(0.1)
+        assert texts(end) == ["opening 1"]
+        assert desk.count("MODEL_SETTING_REFUSED") == 1
+
+
+@pytest.mark.parametrize(
+    "param", ["session.audio.output.format", "session.audio.input.turn_detection.type", None]
+)
+async def test_mo_1_without_the_calls_format_there_is_no_call(
+    autojump_clock: MockClock, param: str | None
+) -> None:
+    model = Model(greets=False)
+    desk = make_desk(model)
+
+    async def refuse() -> None:
+        await trio.sleep(0.1)
+        model.now_there.confirms = False
+        model.now_there.says(CREATED)
+        await trio.sleep(0.1)
+        error = {"message": "no", "param": param, "event_id": "event 1"}
+        model.now_there.says(json.dumps({"type": "error", "error": error}))
+
+    with trio.fail_after(10), pytest.RaisesGroup(ModelUnavailableError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refuse)
+            nursery.start_soon(desk.leg.run)
+    assert trio.current_time() < 1
+
+
+@pytest.mark.parametrize("way", ["input", "output"])
+async def test_mo_1_a_format_that_is_not_confirmed_is_not_played(autojump_clock: MockClock, way: str) -> None:
+    """The provider's default, 16 bits at 24 kHz, would be noise."""
+    model = Model(greets=False)
+    desk = make_desk(model)
+
+    async def confirm_another() -> None:
+        await trio.sleep(0.1)
+        model.now_there.confirms = False
+        model.now_there.says(CREATED)
+        session = copy.deepcopy(SETTINGS)
+        session["audio"][way]["format"] = {"type": "audio/pcm", "rate": 24000}
+        model.now_there.says(updated(session))
+
+    with trio.fail_after(10), pytest.RaisesGroup(ModelUnavailableError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(confirm_another)
+            nursery.start_soon(desk.leg.run)
+    assert desk.events == []
 
 
 async def test_a_model_that_answers_no_ping_is_replaced(autojump_clock: MockClock) -> None:
@@ -403,6 +530,7 @@ async def test_an_error_of_the_calls_own_is_not_taken_for_a_lost_session(autojum
         raise KeyError("a bug")
 
     desk.leg.on_event = fail
-    with pytest.RaisesGroup(KeyError):
+    desk.answer_due = True  # so that the model is asked for a sign of life, and gives one
+    with trio.fail_after(10), pytest.RaisesGroup(KeyError):
         await desk.leg.run()
     assert len(desk.model.ends) == 1

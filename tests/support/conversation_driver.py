@@ -91,6 +91,11 @@ class Talk:
         )
         self.conversation.session_ready()
 
+    def next_session(self) -> None:
+        """The session is lost, and another one confirms its settings."""
+        self.conversation.session_lost()
+        self.conversation.session_ready()
+
     # The model says
 
     def event(self, event: model.ModelEvent) -> None:

@@ -154,11 +154,12 @@ async def open_scripted_call(
     answers: Sequence[Answer],
     *,
     settings: dict[str, Any] | None = None,
+    transcripts: Sequence[str] = (),
     at_most_s: float = 120.0,
     **stream: Any,
 ) -> AsyncIterator[tuple[FakeServices, SimulatedStream, ScriptedRealtime]]:
     """One call to one scripted model."""
-    model = ScriptedRealtime(answers)
+    model = ScriptedRealtime(answers, transcripts=transcripts)
     async with (
         open_services(memory_realtime(lambda: model), **(settings or {})) as services,
         open_call(services, at_most_s=at_most_s, **stream) as simulated,

@@ -90,15 +90,20 @@ def test_a_stuck_key_is_bounded() -> None:
 # Idle prompts and the time limit
 
 
-def test_idle_prompts_then_idle_then_nothing() -> None:
-    """Two questions into silence, each after 5 s of it, then the end, once."""
+def test_idle_prompts_then_the_end_which_stays_due() -> None:
+    """Two questions into silence, each after 5 s of it, then the end, until it comes or somebody speaks."""
     clock = CallClock(0.0, idle_prompt_s=5.0, idle_prompts=2, max_call_s=3600.0)
-    due = [(second, clock.look(second, idle=True, audible_until=0.0)) for second in range(30)]
+    due = [(second, clock.look(second, idle=True, audible_until=0.0)) for second in range(18)]
     assert [(second, what) for second, what in due if what is not Due.NOTHING] == [
         (5, Due.PROMPT),
         (10, Due.PROMPT),
         (15, Due.IDLE),
+        (16, Due.IDLE),
+        (17, Due.IDLE),
     ]
+    clock.caller_spoke()
+    assert clock.look(18, idle=False, audible_until=0.0) is Due.NOTHING
+    assert clock.look(23, idle=True, audible_until=0.0) is Due.PROMPT
 
 
 def test_silence_counts_from_the_audible_end_of_speech() -> None:
@@ -116,11 +121,12 @@ def test_a_caller_who_speaks_is_asked_anew() -> None:
     assert clock.look(11, idle=True, audible_until=0) is Due.PROMPT
 
 
-def test_the_time_limit_comes_once_and_first() -> None:
+def test_mo_7_the_time_limit_comes_first_and_is_overdue_after_half_a_minute() -> None:
     clock = CallClock(100.0, idle_prompt_s=0.0, idle_prompts=1, max_call_s=60.0)
     assert clock.look(159.9, idle=True, audible_until=0) is Due.NOTHING
     assert clock.look(160.0, idle=False, audible_until=0) is Due.TIME_LIMIT
-    assert clock.look(161.0, idle=False, audible_until=0) is Due.NOTHING
+    assert clock.look(189.9, idle=False, audible_until=0) is Due.TIME_LIMIT
+    assert clock.look(190.0, idle=False, audible_until=0) is Due.OVERDUE
 
 
 # BI-7: our own ear

@@ -250,7 +250,7 @@ async def test_a_late_speech_started_truncates_at_what_was_heard_then(autojump_c
 async def test_bi_6_a_provider_that_says_it_is_busy_is_asked_afterwards(autojump_clock: MockClock) -> None:
     """BI-6: the refusal of an automatic answer is an error event: the turn is answered when the model is free."""
     slow = Answer(GREETING.text, 3000, speed=1.1)
-    model = ScriptedRealtime([slow, SHORT], faults=Faults(busy_error=True))
+    model = ScriptedRealtime([slow, SHORT], faults=Faults(busy_error=True), transcripts=["How much is it?"])
     async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(60)
         stream.say(tone(200))

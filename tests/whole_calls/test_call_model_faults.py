@@ -23,8 +23,10 @@ from fault_calls import (
     record_of,
 )
 from trio.testing import MockClock
+from unkind_models import edit_events, until_spoken_to
 from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
+from agent.call.response_requests import FAILED_PAUSE_S
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
 from agent.core.task_nursery import open_task_nursery
@@ -32,7 +34,7 @@ from agent.model.server_shapes import ProviderError
 from agent.model.session import Connector
 from agent.sim.link import memory_link
 from agent.sim.memory import Connect, memory_realtime
-from agent.sim.model.script import RATE_LIMITED, Answer, Faults, Stage
+from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Stage
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 from agent.sim.sounds import numbers_in, tone
@@ -352,15 +354,15 @@ async def test_a_fatal_error_is_apologised_for_at_once(autojump_clock: MockClock
 
 
 async def test_answers_that_fail_are_asked_for_again_then_given_up(autojump_clock: MockClock) -> None:
-    """A rate limit: three answers in a row fail, with pauses between; then the apology."""
-    model = ScriptedRealtime([GREETING], faults=Faults(fail_answers=RATE_LIMITED))
+    """Three answers in a row fail, with pauses between; then the apology."""
+    model = ScriptedRealtime([GREETING], faults=Faults(fail_answers=SERVER_ERROR))
     async with open_one_call(model, at_most_s=40) as (services, stream, leg):
         await leg.over.wait()
     record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 3
     assert record.outcome is Outcome.MODEL_LOST
     asked_s = [at_s for at_s, event in model.received if event["type"] == "response.create"]
-    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(asked_s))
+    assert all(later - earlier >= FAILED_PAUSE_S for earlier, later in itertools.pairwise(asked_s))
     assert stream.playback.tape.audio().startswith(services.calls.apology)
 
 
@@ -407,3 +409,21 @@ async def test_a_request_refused_by_an_error_event_is_made_again(
     record = record_of(services)
     assert counts(record)["ANSWER_FAILED"] == 1
     assert record.turns[-1].heard_text == LONG.text
+
+
+async def test_a_failure_without_a_message_ends_its_response(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers fail with ``message: null``: the model is given up and the caller hears the apology."""
+
+    def silence_errors(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "response.done" and fields["response"]["status"] == "failed":
+            fields["response"]["status_details"]["error"]["message"] = None
+
+    edit_events(monkeypatch, silence_errors)
+    failing = Faults(fail_answers=ProviderError("server_error", "server_error", ""))
+    async with open_one_call(ScriptedRealtime([GREETING], faults=failing)) as (services, stream, _):
+        silent_s = await until_spoken_to(stream, 9.0)
+        await stream.hang_up()
+    assert counts(record_of(services))["ANSWER_FAILED"]
+    assert silent_s < 9.0

@@ -128,7 +128,7 @@ async def test_a_caller_who_speaks_before_the_greeting_is_answered(
 ) -> None:
     """BI-6: words said before the greeting begins get their answer, with or without the greeting before it."""
     greeting = Answer(GREETING.text, 2000, created_ms=created_ms, first_delta_ms=first_delta_ms)
-    model = ScriptedRealtime([greeting, SHORT, LONG])
+    model = ScriptedRealtime([greeting, SHORT, LONG], transcripts=["How much is it?"])
     async with open_one_call(model) as (services, stream, _):
         await trio.sleep(0.2)
         stream.say(tone(300))

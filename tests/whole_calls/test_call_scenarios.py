@@ -254,7 +254,7 @@ async def test_bi_5_a_short_noise_in_the_protected_greeting_is_ignored(autojump_
 async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(autojump_clock: MockClock) -> None:
     """BI-6: words committed while the greeting was still being generated get their answer afterwards."""
     slow = Answer(GREETING.text, 3000, speed=1.1)
-    async with open_scripted_call([slow, SHORT]) as (services, stream, model):
+    async with open_scripted_call([slow, SHORT], transcripts=["How much is it?"]) as (services, stream, model):
         await stream.until_heard_ms(60)
         stream.say(tone(200))
         await trio.sleep(8)

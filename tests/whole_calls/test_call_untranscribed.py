@@ -101,7 +101,7 @@ async def test_a_turn_committed_while_an_answer_is_active_is_answered_all_the_sa
     slow = Answer(GREETING.text, 6000, speed=1.0)
     async with open_scripted_call([slow, SHORT], settings=NOBODY_WRITES) as (services, stream, model):
         await stream.until_heard_ms(40)
-        stream.say(tone(200))
+        stream.say(tone(900))
         await trio.sleep(10)
         await stream.hang_up()
     assert services.record.turns[-1].heard_text == SHORT.text

@@ -13,7 +13,7 @@ from virtual_call import counts, open_services, received
 
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
-from agent.model.server_shapes import ProviderError, RefusedError
+from agent.model.server_shapes import RefusedError
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ToolCall
@@ -72,24 +72,6 @@ async def test_a_field_that_is_refused_is_left_out(
     assert len(wanted) >= 2
     assert "voice" not in wanted[-1]
     assert wanted[-1]["format"] == {"type": "audio/pcmu"}
-
-
-async def test_a_failure_without_a_message_ends_its_response(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Answers fail with ``message: null``: the model is given up and the caller hears the apology."""
-
-    def silence_errors(kind: str, fields: dict[str, Any]) -> None:
-        if kind == "response.done" and fields["response"]["status"] == "failed":
-            fields["response"]["status_details"]["error"]["message"] = None
-
-    edit_events(monkeypatch, silence_errors)
-    failing = Faults(fail_answers=ProviderError("server_error", "server_error", ""))
-    async with open_one_call(ScriptedRealtime([GREETING], faults=failing)) as (services, stream, _):
-        silent_s = await until_spoken_to(stream, 9.0)
-        await stream.hang_up()
-    assert counts(record_of(services))["ANSWER_FAILED"]
-    assert silent_s < 9.0
 
 
 async def speak_once(answer: Answer) -> tuple[Outcome, float]:
