@@ -45,7 +45,7 @@ OUTAGE_S: Final = 6.0
 """No try begins when the model was away for longer than this: a caller waits in silence meanwhile."""
 OPENED_S: Final = 3.0
 """How long a session may take for each step of its opening: ``session.created``, and confirming our settings."""
-SILENT_S: Final = 5.0
+SILENT_S: Final = 4.0
 """A session that answers nothing for so long, a question of ours included, is lost, whatever its socket says."""
 STUCK_S: Final = 8.0
 """A session that shows signs of life, and nothing of an answer that is asked for, is lost after this."""

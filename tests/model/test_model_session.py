@@ -31,6 +31,7 @@ from agent.model.session import (
     RETRY_PAUSES_S,
     SILENT_S,
     STABLE_AFTER_S,
+    STUCK_S,
     WATCH_S,
     ModelSessions,
 )

@@ -19,11 +19,6 @@ from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The transcript keys turns by item id for the whole call, and a second session repeats ids.",
-)
 def test_a_sentence_under_an_id_of_the_last_session_is_a_turn_of_its_own() -> None:
     """Whatever the second session calls the caller's item, both sentences are in the transcript."""
     talk = Talk()
@@ -37,11 +32,6 @@ def test_a_sentence_under_an_id_of_the_last_session_is_a_turn_of_its_own() -> No
     assert said == ["Book Monday at nine.", "Book Friday at noon."]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The ids of cancelled responses outlive their session, so its successor's are taken for cancelled.",
-)
 def test_a_response_under_a_cancelled_id_of_the_last_session_can_be_cancelled() -> None:
     """A barge-in cancels the second session's answer, although its id was cancelled in the first."""
     talk = Talk()
