@@ -127,7 +127,7 @@ class PlayoutClock:
             self.audible_until = end
 
     def mark_sent(self, generation: GenerationId, now: float) -> str:
-        """Name a mark at the present end of ``generation``: it is sent now, behind the frame or some time after."""
+        """Name a mark at the present end of ``generation``: it is sent now, behind its frame or later."""
         position_ms = self._ledger(generation).sent_ms
         name = f"{generation}:{position_ms}"
         if len(self._marks) >= MARKS_PENDING:
