@@ -33,7 +33,7 @@ PURE = {
     "audio": "frames gap_filler generation level_meter pacer_metrics ulaw",
     "call": "barge_in call_clock conversation dtmf response_requests responses tools.declare transcript"
     " truncation",
-    "carrier": "http_head media_stream signature twiml",
+    "carrier": "http_head media_stream signature stream_events twiml",
     "core": "errors provider_models steps tenant tenant_fields units",
     "model": "errors events requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"

@@ -35,10 +35,14 @@ UNKNOWN_NUMBER: Final[Words] = {
 }
 
 
-def connect_stream(url: str, token: str) -> str:
-    """Connect the call's audio, both ways, to the WebSocket at ``url``; ``token`` comes back in ``start``."""
+def connect_stream(url: str, token: str, status_callback: str) -> str:
+    """Connect the call's audio, both ways, to the WebSocket at ``url``; ``token`` comes back in ``start``.
+
+    ``status_callback`` is told by POST how the stream goes on.
+    """
     connect = Connect()
-    connect.stream(url=url).parameter(name=TOKEN_PARAMETER, value=token)
+    stream = connect.stream(url=url, status_callback=status_callback, status_callback_method="POST")
+    stream.parameter(name=TOKEN_PARAMETER, value=token)
     return str(VoiceResponse().append(connect))
 
 

@@ -8,11 +8,15 @@ from agent.carrier import twiml
 
 
 def test_a_call_is_connected_to_its_stream_and_to_nothing_after_it() -> None:
-    root = ET.fromstring(twiml.connect_stream("wss://a.example/media-stream", 'a&b"<c>'))  # noqa: S314 - our own
+    root = ET.fromstring(twiml.connect_stream("wss://a.example/media-stream", 'a&b"<c>', "https://a.example/s"))  # noqa: S314 - our own
     assert [child.tag for child in root] == ["Connect"]
     stream = root.find("Connect/Stream")
     assert stream is not None
-    assert stream.attrib == {"url": "wss://a.example/media-stream"}
+    assert stream.attrib == {
+        "url": "wss://a.example/media-stream",
+        "statusCallback": "https://a.example/s",
+        "statusCallbackMethod": "POST",
+    }
     [parameter] = stream
     assert parameter.attrib == {"name": "token", "value": 'a&b"<c>'}
 
