@@ -15,7 +15,7 @@ _MOST_TEXT: Final = 200
 _MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     "31901": (
         "Twilio asked for the stream and got no answer at all",
-        "check that AGENT_PUBLIC_URL leads here from the internet, through proxy, tunnel and firewall, on port 443",
+        "check that AGENT_PUBLIC_URL leads here from the internet, through proxy and firewall, on port 443",
     ),
     "31902": (
         "nobody listens where Twilio asked for the stream",
@@ -27,7 +27,7 @@ _MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "31921": (
         "the stream was closed from our side before the call was over",
-        "look for this call's CALL_ENDED or CALL_ERROR in this log, and at the proxy's limits for long connections",
+        "look for this call's CALL_ENDED or CALL_ERROR in this log, and at the proxy's limit for long streams",
     ),
     "31924": (
         "Twilio got a message that breaks the WebSocket protocol or is none of its own",

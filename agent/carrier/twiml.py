@@ -24,6 +24,16 @@ BUSY: Final[Words] = {
     "it-IT": "Tutte le linee sono occupate. La preghiamo di richiamare tra qualche minuto. Arrivederci.",
     "pt-BR": "Todas as nossas linhas estão ocupadas. Por favor, ligue novamente em alguns minutos. Até logo.",
 }
+UNAVAILABLE: Final[Words] = {
+    _ENGLISH: "We are sorry, we cannot take your call right now. Please call again later. Goodbye.",
+    "de-DE": "Es tut uns leid, wir können Ihren Anruf gerade nicht annehmen. Bitte rufen Sie später wieder an. "
+    "Auf Wiederhören.",
+    "es-ES": "Lo sentimos, ahora no podemos atender su llamada. Vuelva a llamar más tarde, por favor. Adiós.",
+    "fr-FR": "Nous sommes désolés, nous ne pouvons pas vous répondre. Veuillez rappeler plus tard. Au revoir.",
+    "he-IL": "אנו מצטערים, איננו יכולים לקבל את שיחתכם כרגע. אנא התקשרו שוב מאוחר יותר. להתראות.",
+    "it-IT": "Siamo spiacenti, ora non possiamo rispondere. La preghiamo di richiamare più tardi. Arrivederci.",
+    "pt-BR": "Desculpe, não podemos atender agora. Por favor, ligue novamente mais tarde. Até logo.",
+}
 UNKNOWN_NUMBER: Final[Words] = {
     _ENGLISH: "The number you have called is not in use. Goodbye.",
     "de-DE": "Die gewählte Rufnummer ist nicht vergeben. Auf Wiederhören.",
@@ -33,6 +43,19 @@ UNKNOWN_NUMBER: Final[Words] = {
     "it-IT": "Il numero chiamato non è attivo. Arrivederci.",
     "pt-BR": "O número chamado não está em uso. Até logo.",
 }
+VOICES: Final[Mapping[str, str]] = {
+    "de-DE": "Polly.Vicki",
+    "es-ES": "Polly.Lucia",
+    "fr-FR": "Polly.Lea",
+    "he-IL": "Google.he-IL-Wavenet-A",
+    "it-IT": "Polly.Bianca",
+    "pt-BR": "Polly.Camila",
+}
+"""A voice for each language but English: ``<Say>`` fails with a voice that lacks the language, and the default
+has few.
+
+Source: https://www.twilio.com/docs/voice/twiml/say/text-speech.
+"""
 
 
 def connect_stream(url: str, token: str, status_callback: str) -> str:
@@ -46,16 +69,26 @@ def connect_stream(url: str, token: str, status_callback: str) -> str:
     return str(VoiceResponse().append(connect))
 
 
+def has_words_in(language: str) -> bool:
+    """Whether what we say in TwiML is said in ``language`` (a code such as he or pt-PT), and not in English."""
+    return _spoken(language) != _ENGLISH
+
+
 def refuse_politely(words: Words = BUSY, language: str = "") -> str:
     """Say why nobody can take the call, and hang up: the caller would take silence for a broken line.
 
     ``language`` is a code such as he or pt-PT; English if we do not have the words in it.
     """
-    spoken = {name.partition("-")[0]: name for name in words}.get(language.partition("-")[0], _ENGLISH)
+    spoken = _spoken(language)
+    voice = VOICES.get(spoken)
     response = VoiceResponse()
-    response.say(words[spoken], **({} if spoken == _ENGLISH else {"language": spoken}))
+    response.say(words[spoken], **({"language": spoken, "voice": voice} if voice else {}))
     response.hangup()
     return str(response)
+
+
+def _spoken(language: str) -> str:
+    return {name.partition("-")[0]: name for name in VOICES}.get(language.partition("-")[0].lower(), _ENGLISH)
 
 
 def dial(number: str) -> str:

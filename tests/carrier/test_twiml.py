@@ -34,8 +34,15 @@ def test_a_refused_caller_is_told_so() -> None:
 def test_a_refusal_is_in_the_language_of_who_is_called(language: str, spoken: str | None, word: str) -> None:
     root = ET.fromstring(twiml.refuse_politely(twiml.UNKNOWN_NUMBER, language))  # noqa: S314 - our own
     assert root[0].attrib.get("language") == spoken
+    assert root[0].attrib.get("voice") == twiml.VOICES.get(spoken or "")
+    assert twiml.has_words_in(language) is (spoken is not None)
     assert word in (root[0].text or "")
-    assert twiml.BUSY.keys() == twiml.UNKNOWN_NUMBER.keys()
+
+
+def test_all_we_say_is_there_in_every_language_that_has_a_voice() -> None:
+    for words in (twiml.BUSY, twiml.UNAVAILABLE, twiml.UNKNOWN_NUMBER):
+        assert words.keys() == {"en-US", *twiml.VOICES}
+        assert len(set(words.values())) == len(words)
 
 
 def test_a_transferred_call_is_dialled_on() -> None:
