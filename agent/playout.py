@@ -31,6 +31,8 @@ MARKS_PENDING: Final = 1000
 """Marks waited for; a carrier that returns none must not cost memory."""
 OVERDUE_S: Final = 0.080
 """A mark this much behind the quickest ones is overdue: four frames, more than a steady network's jitter."""
+STEADY_S: Final = 0.040
+"""How far apart the round trips of a steady network are at the most."""
 UNPROVED_S: Final = 10.0
 """How long after the schedule audio without its mark may still be heard: as long as a write may block."""
 
@@ -217,15 +219,13 @@ class PlayoutClock:
     def _behind(self, now: float) -> float:
         """By how much playback is behind its schedule; infinite if the oldest mark underway says it stands still.
 
-        A single late mark is no proof of a lag, but where the next one is late as well it is the likeliest one.
+        A single late mark is no proof of a lag, but over STEADY_S it is the likeliest one until the next is back.
         """
+        last = self._excess[-1] if self._excess else 0.0
+        behind = max(self.lag_s, last) if last > STEADY_S else self.lag_s
         oldest = next(iter(self._marks.values()), None)
-        if oldest is None:
-            return self.lag_s
-        late = now - oldest.due - self._round_trip_s - OVERDUE_S
-        if late <= self.lag_s:
-            return self.lag_s
-        return self._excess[-1] if self._excess and late <= self._excess[-1] else inf
+        overdue = oldest is not None and now - oldest.due - self._round_trip_s - OVERDUE_S > behind
+        return inf if overdue else behind
 
     def proved(self, generation: GenerationId, position_ms: int) -> bool:
         """Whether a mark showed that ``position_ms`` of ``generation`` was played."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.core.units import GenerationId
@@ -375,6 +375,7 @@ def pace(line: Line, ticks: int) -> None:
     delay_ms=st.sampled_from([0, 20, 60]),
     jitter_ms=st.lists(st.integers(0, 20), max_size=40),
 )
+@example(before=20, hold_ticks=7, into=20, delay_ms=0, jitter_ms=[])
 def test_mo_8_a_barge_in_into_a_stall_finds_what_the_ear_had(
     before: int, hold_ticks: int, into: int, delay_ms: int, jitter_ms: list[int]
 ) -> None:
