@@ -4,7 +4,9 @@ One question has one answer in one place (PL-1). The clock models the carrier's 
 begins when it was handed over or when the frame before it ended, whichever is later. Because a ``clear`` takes as
 long to reach the carrier as audio does, this estimate needs no network delay to be right about what a clear cuts
 off. Marks correct it (PL-4, DESIGN D6): a mark that was *played* proves its position; marks that come later than
-the quickest ones did show by how much playback fell behind. Marks that come back after a clear prove nothing.
+the quickest ones did show by how much playback fell behind; one that does not come shows that playback stands
+still, and then only what was proved counts as heard (MO-8). Marks that come back after a clear prove nothing. All
+of this needs a carrier that returns marks: until the first one is back, the schedule alone counts.
 
 Pure: times are seconds on the monotonic clock and come in as arguments. Nothing here waits.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from math import inf
 from typing import Any, Final
 
 import attrs
@@ -26,6 +29,12 @@ MARKS_REMEMBERED: Final = 250
 
 MARKS_PENDING: Final = 1000
 """Marks waited for; a carrier that returns none must not cost memory."""
+OVERDUE_S: Final = 0.080
+"""A mark this much behind the quickest ones is overdue: four frames, more than a steady network's jitter."""
+STEADY_S: Final = 0.040
+"""How far apart the round trips of a steady network are at the most."""
+UNPROVED_S: Final = 10.0
+"""How long after the schedule audio without its mark may still be heard: as long as a write may block."""
 
 
 class MarkOutcome(enum.Enum):
@@ -50,10 +59,10 @@ class _Ledger:
     """What was handed over of one generation, and what is known to have been heard."""
 
     sent_ms: int = 0
-    heard_ms: int = 0
     proved_ms: int = 0
     stretches: list[_Stretch] = attrs.field(factory=list)
-    frozen: bool = False
+    frozen_ms: int | None = None
+    """What was heard when a clear cut it off."""
 
 
 @attrs.define
@@ -61,7 +70,6 @@ class _Mark:
     generation: GenerationId
     position_ms: int
     due: float
-    cleared: bool = False
 
 
 @attrs.define(eq=False)
@@ -69,14 +77,19 @@ class PlayoutClock:
     """The playback of one call. All methods are synchronous, so that they are atomic to other tasks."""
 
     grace_s: float = GRACE_S
-    buffer_end: float = float("-inf")
+    buffer_end: float = -inf
     """When the carrier will have played all it was handed, by schedule; the past if it holds nothing."""
-    audible_until: float = float("-inf")
+    audible_until: float = -inf
     """When the last audio handed over or owed will have been heard, grace included (PL-2)."""
     lag_s: float = 0.0
     """By how much playback is behind the schedule in this talk spurt, as its marks tell."""
     _ledgers: dict[GenerationId, _Ledger] = attrs.field(factory=dict)
     _marks: dict[str, _Mark] = attrs.field(factory=dict)
+    """What is waited for, in the order it was sent, which is the order it comes back in."""
+    _settled: dict[str, MarkOutcome] = attrs.field(factory=dict)
+    """Marks whose return proves nothing any more, and what it means."""
+    _round_trip_s: float = inf
+    """From a mark's due time to its return, by the quickest one; infinite until the first is back."""
     _returns: deque[float] = attrs.field(factory=lambda: deque(maxlen=MARKS_REMEMBERED))
     _excess: deque[float] = attrs.field(factory=lambda: deque(maxlen=2))
 
@@ -115,23 +128,21 @@ class PlayoutClock:
         if (owed_frames or self.buffer_end > now) and end > self.audible_until:
             self.audible_until = end
 
-    def mark_sent(self, generation: GenerationId) -> str:
-        """Name a mark at the present end of ``generation``; the pacer sends it right behind its frame."""
+    def mark_sent(self, generation: GenerationId, now: float) -> str:
+        """Name a mark at the present end of ``generation``: it is sent now, behind its frame or later."""
         position_ms = self._ledger(generation).sent_ms
         name = f"{generation}:{position_ms}"
         if len(self._marks) >= MARKS_PENDING:
             del self._marks[next(iter(self._marks))]
-        self._marks[name] = _Mark(generation, position_ms, self.buffer_end)
+        self._marks.setdefault(name, _Mark(generation, position_ms, max(self.buffer_end, now)))
         return name
 
     def clear_sent(self, now: float) -> None:
         """A ``clear`` was written: what is not heard yet never will be, and pending marks prove nothing."""
         for generation, ledger in self._ledgers.items():
-            if not ledger.frozen:
-                self.heard_ms(generation, now)
-                ledger.frozen = True
-        for mark in self._marks.values():
-            mark.cleared = True
+            if ledger.frozen_ms is None:
+                ledger.frozen_ms = self.heard_ms(generation, now)
+        self._settle(tuple(self._marks), MarkOutcome.CLEARED)
         self.buffer_end = min(self.buffer_end, now)
         self.audible_until = min(self.audible_until, now)
         self.lag_s = 0.0
@@ -141,14 +152,15 @@ class PlayoutClock:
 
     def mark_returned(self, name: str, now: float) -> MarkOutcome:
         """The carrier sent ``name`` back: played, or removed by our clear, or not one of ours."""
-        mark = self._marks.pop(name, None)
+        mark = self._marks.get(name)
         if mark is None:
-            return MarkOutcome.UNKNOWN
-        if mark.cleared:
-            return MarkOutcome.CLEARED
+            return self._settled.pop(name, MarkOutcome.UNKNOWN)
+        # What a carrier passes over was played too: marks come back in the order they were sent.
+        while (earlier := next(iter(self._marks))) != name:
+            self._settle((earlier,), MarkOutcome.PLAYED)
+        del self._marks[name]
         ledger = self._ledger(mark.generation)
         ledger.proved_ms = max(ledger.proved_ms, mark.position_ms)
-        ledger.heard_ms = max(ledger.heard_ms, mark.position_ms)
         self._correct(now - mark.due)
         return MarkOutcome.PLAYED
 
@@ -159,7 +171,8 @@ class PlayoutClock:
         mark may be the network's doing, two in a row are not.
         """
         self._returns.append(delay)
-        self._excess.append(delay - min(self._returns))
+        self._round_trip_s = min(self._returns)
+        self._excess.append(delay - self._round_trip_s)
         behind = min(self._excess) if len(self._excess) > 1 else 0.0
         self.lag_s = min(delay, behind)
         end = self.buffer_end + self.lag_s + self.grace_s
@@ -168,8 +181,13 @@ class PlayoutClock:
     # What others ask
 
     def audible(self, now: float) -> bool:
-        """Is agent audio being heard by the caller right now? (PL-1)."""
-        return now < self.audible_until
+        """Is agent audio being heard by the caller right now? (PL-1).
+
+        What a mark has not shown yet may be, for at most UNPROVED_S: a line that stalled plays it when it can.
+        """
+        if now < self.audible_until or not self._marks or self._round_trip_s == inf:
+            return now < self.audible_until
+        return now < next(reversed(self._marks.values())).due + UNPROVED_S
 
     def held_ms(self, now: float) -> float:
         """Milliseconds the carrier holds and has not played, by schedule."""
@@ -181,38 +199,56 @@ class PlayoutClock:
         return ledger.sent_ms if ledger else 0
 
     def heard_ms(self, generation: GenerationId, now: float) -> int:
-        """Milliseconds of ``generation`` heard by ``now``: never less than before, never more than sent."""
+        """Milliseconds of ``generation`` heard by ``now``: never less than proved, never more than sent.
+
+        It grows with time, except that marks can contradict what was estimated.
+        """
         ledger = self._ledgers.get(generation)
         if ledger is None:
             return 0
-        if not ledger.frozen:
-            at = now - self.lag_s
-            for stretch in reversed(ledger.stretches):
-                played = at - stretch.start
-                if played > 0:
-                    reached = stretch.begin_ms + min(int(played * 1000 + 1e-6), stretch.length_ms)
-                    ledger.heard_ms = max(ledger.heard_ms, reached)
-                    break
-        return ledger.heard_ms
+        if ledger.frozen_ms is not None:
+            return ledger.frozen_ms
+        at = now - self._behind(now)
+        for stretch in reversed(ledger.stretches):
+            played = at - stretch.start
+            if played > 0:
+                reached = stretch.begin_ms + min(int(played * 1000 + 1e-6), stretch.length_ms)
+                return max(ledger.proved_ms, reached)
+        return ledger.proved_ms
+
+    def _behind(self, now: float) -> float:
+        """By how much playback is behind its schedule; infinite if the oldest mark underway says it stands still.
+
+        A single late mark is no proof of a lag, but over STEADY_S it is the likeliest one until the next is back.
+        """
+        last = self._excess[-1] if self._excess else 0.0
+        behind = max(self.lag_s, last) if last > STEADY_S else self.lag_s
+        oldest = next(iter(self._marks.values()), None)
+        overdue = oldest is not None and now - oldest.due - self._round_trip_s - OVERDUE_S > behind
+        return inf if overdue else behind
 
     def proved(self, generation: GenerationId, position_ms: int) -> bool:
         """Whether a mark showed that ``position_ms`` of ``generation`` was played."""
         ledger = self._ledgers.get(generation)
         return ledger is not None and ledger.proved_ms >= position_ms
 
-    def end_of(self, generation: GenerationId) -> float:
-        """When what was handed over of ``generation`` will have been heard; the past if nothing was."""
+    def heard_by(self, generation: GenerationId) -> float:
+        """When what was handed over of ``generation`` counts as heard without a mark; the past if nothing was.
+
+        Where the carrier returns marks they are waited for; a line that stalls returns them late.
+        """
         ledger = self._ledgers.get(generation)
         if ledger is None or not ledger.stretches:
-            return float("-inf")
+            return -inf
         last = ledger.stretches[-1]
-        return last.start + last.length_ms / 1000 + self.lag_s
+        patience_s = self.grace_s if self._round_trip_s == inf else UNPROVED_S
+        return last.start + last.length_ms / 1000 + self.lag_s + patience_s
 
     def status(self, now: float) -> dict[str, Any]:
         """The fields logged at each speech start (PL-7)."""
-        if now < self.audible_until:
-            return {"playout_remaining_ms": round((self.audible_until - now) * 1000)}
-        if self.audible_until == float("-inf"):
+        if self.audible(now):
+            return {"playout_remaining_ms": max(round((self.audible_until - now) * 1000), 0)}
+        if self.audible_until == -inf:
             return {"playout_status": "none"}
         return {"playout_status": f"ended_{round((now - self.audible_until) * 1000)}ms_ago"}
 
@@ -224,14 +260,21 @@ class PlayoutClock:
 
     def drained(self) -> None:
         """A drain was waited for and is over: nothing is audible any more (PL-6)."""
-        self.audible_until = float("-inf")
+        self.audible_until = -inf
+        self._settle(tuple(self._marks), MarkOutcome.PLAYED)
 
     def forget(self, generation: GenerationId) -> None:
         """Drop the ledger of an ended generation; its marks still underway prove nothing any more."""
         self._ledgers.pop(generation, None)
-        for mark in self._marks.values():
-            if mark.generation == generation:
-                mark.cleared = True
+        names = tuple(name for name, mark in self._marks.items() if mark.generation == generation)
+        self._settle(names, MarkOutcome.CLEARED)
+
+    def _settle(self, names: tuple[str, ...], outcome: MarkOutcome) -> None:
+        for name in names:
+            del self._marks[name]
+            if len(self._settled) >= MARKS_PENDING:
+                del self._settled[next(iter(self._settled))]
+            self._settled[name] = outcome
 
     def _ledger(self, generation: GenerationId) -> _Ledger:
         ledger = self._ledgers.get(generation)

@@ -192,7 +192,7 @@ class TxScheduler:
         ended = generation.slicer.exhausted
         sent = generation.sent_frames
         if sent and generation.live and (ended or sent % MARK_EVERY_FRAMES == 0):
-            mark = self.encoder.mark(self.playout.mark_sent(generation.id))
+            mark = self.encoder.mark(self.playout.mark_sent(generation.id, trio.current_time()))
             await self._write(mark, self._look_at(generation))
         if ended and generation.live:
             self.withdraw(generation)

@@ -27,7 +27,7 @@ from agent.call.tools.loading import load_tools
 from agent.carrier.front_door import FrontDoor
 from agent.carrier.http_app import http_server, make_app
 from agent.carrier.rest import CarrierRest, open_twilio_rest
-from agent.carrier.signature import SignatureCheck
+from agent.carrier.signature import SignatureCheck, path_prefix
 from agent.carrier.stream_admission import StreamAdmission
 from agent.carrier.stream_token import StreamTokens, stream_secret
 from agent.carrier.webhooks import VoiceWebhooks
@@ -132,7 +132,8 @@ class _Server:
             tenants=self.tenants,
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
-        check = SignatureCheck(token, settings.public_url, settings.allow_unsigned)
+        key = settings.twilio_webhook_key.get_secret_value() if settings.twilio_webhook_key else None
+        check = SignatureCheck(token, settings.public_url, settings.allow_unsigned, key)
         tokens = StreamTokens(stream_secret(token))
         self.admission = StreamAdmission(
             check,
@@ -152,7 +153,8 @@ class _Server:
             self.tenants,
         )
         app = make_app(webhooks)
-        self.door = FrontDoor(self.admission.serve, http_server(app), events)
+        prefix = path_prefix(settings.public_url)
+        self.door = FrontDoor(self.admission.serve, http_server(app), events, prefix=prefix)
 
     def not_ready(self) -> str:
         """Why no call can be taken now; empty when one can."""

@@ -94,12 +94,17 @@ class CallEnding:
             self.state.end(departure.outcome, departure.reason)
 
     async def apologise(self, reason: str) -> None:
-        """The model is of no use any more: say so with the bundled prompt, then end the call."""
-        self.state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
+        """The model is of no use any more: have it said in the tenant's language, or say it; the call ends."""
+        state = self.state
+        state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
+        outcome = Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE
+        if await state.services.say_unavailable(state.ticket.call_sid, state.tenant.language, state.events):
+            state.taken_over(outcome, reason)
+            return
         with trio.move_on_after(FAREWELL_BOUND_S):
-            apology = self.state.services.apology
+            apology = state.services.apology
             await self._drain(self.conversation.apologise(apology, reason, trio.current_time()))
-        self.state.end(Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE, reason)
+        state.end(outcome, reason)
 
     async def _until_let_go(self, departure: Departure, bound_s: float) -> bool:
         """Wait until what was said was heard, within a bound; whether the caller let us go."""
@@ -152,10 +157,10 @@ class CallEnding:
 
     async def _hang_up(self) -> None:
         """A closed stream is not an ended call (D11): only REST ends it, unless the caller did."""
-        rest = self.state.services.rest
-        if rest is not None and self.state.outcome not in (Outcome.CALLER_HUNG_UP, Outcome.TRANSFERRED):
+        state, rest = self.state, self.state.services.rest
+        if rest is not None and state.outcome is not Outcome.CALLER_HUNG_UP and not state.carrier_goes_on:
             with trio.fail_after(STEP_S):
-                await rest.hang_up(self.state.ticket.call_sid)
+                await rest.hang_up(state.ticket.call_sid)
 
     async def _keep(self, record: CallRecord) -> None:
         """Make the record durable, then let post-call work hear of it (ST-4)."""

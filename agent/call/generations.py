@@ -67,11 +67,11 @@ class Generations:
             self.state.changed.unpark_all()
 
     async def _until_heard(self, generation: Generation) -> None:
-        """Wait for the mark behind the last frame, or for the clock and its grace if none comes (D6)."""
+        """Wait for the mark behind the last frame, within a bound; for the clock where none comes back (D6)."""
         playout = self.state.playout
         sent_ms = playout.sent_ms(generation.id)
         while not playout.proved(generation.id, sent_ms):
-            latest = playout.end_of(generation.id) + playout.grace_s
+            latest = playout.heard_by(generation.id)
             if trio.current_time() >= latest:
                 return
             with trio.move_on_at(latest):

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 import trio
 
-from agent.audio.gap_filler import GapFiller
+from agent.audio.gap_filler import FILL_AT_MOST_MS, GapFiller
 from agent.call.call_clock import CallClock
 from agent.call.conversation import Conversation
 from agent.call.state import CallState
@@ -26,7 +26,7 @@ from agent.carrier.media_stream import (
 from agent.core.errors import AdmissionError, MalformedMessageError
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome
-from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
+from agent.core.units import BYTES_PER_MS, FRAME_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
 from agent.model.outbox import ModelOutbox
 from agent.model.requests import encode_append
 from agent.playout import MarkOutcome
@@ -36,8 +36,6 @@ START_S: Final = 10.0
 """How long a stream may take to say which call it is; Twilio does at once."""
 EARLY_MESSAGES: Final = 50
 """Messages before ``start`` that are ignored; Twilio sends one, ``connected``."""
-LOOK_S: Final = 0.1
-"""How often missing caller audio is looked for while the caller speaks."""
 
 
 @attrs.define(eq=False)
@@ -49,7 +47,11 @@ class Ingress:
     conversation: Conversation
     outbox: ModelOutbox
     clock: CallClock
-    _repair: GapFiller = attrs.field(factory=GapFiller)
+    _repair: GapFiller = attrs.field(init=False)
+
+    @_repair.default
+    def _no_gaps(self) -> GapFiller:
+        return GapFiller(max(FILL_AT_MOST_MS, self.conversation.endpoint_ms + FRAME_MS))
 
     async def run(self) -> None:
         """Read until cancelled. Raises SocketClosedError when the carrier is gone."""
@@ -70,7 +72,7 @@ class Ingress:
         state.frames_in += 1
         missing_ms = self._repair.media(media.timestamp_ms, length_ms, now)
         if missing_ms:
-            self._insert_silence(missing_ms)
+            self._repaired(missing_ms)
         state.meter.feed(media.audio)
         self.conversation.turns.session.appended_ms += length_ms
         self.outbox.put_audio(encode_append(media.payload))
@@ -82,7 +84,15 @@ class Ingress:
         missing_ms = self._repair.silence_due(now)
         if missing_ms:
             self._insert_silence(missing_ms)
-        return now + LOOK_S
+        return self._repair.due_s
+
+    def _repaired(self, missing_ms: int) -> None:
+        """The first audio after a hole, or after silence that it came too late for."""
+        if missing_ms > 0:
+            self._insert_silence(missing_ms)
+        else:
+            self.state.events.emit("CALLER_AUDIO_LATE", ms=-missing_ms)
+        self.state.changed.unpark_all()
 
     def _insert_silence(self, length_ms: int) -> None:
         self.state.events.count("CALLER_AUDIO_REPAIRED")

@@ -14,7 +14,9 @@ import trio
 
 from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
+from agent.carrier import twiml
 from agent.carrier.rest import CarrierRest
+from agent.core.errors import CarrierError
 from agent.core.event_log import EventLog
 from agent.core.provider_models import language_hint
 from agent.core.settings import Settings
@@ -56,6 +58,22 @@ class CallServices:
     def apology(self) -> bytes:
         """The bundled prompt for a model that cannot be reached: mu-law, English."""
         return (files("agent.core") / "prompts" / "unavailable.ulaw").read_bytes()
+
+    async def say_unavailable(self, call_sid: CallSid, language: str, events: EventLog) -> bool:
+        """Have the carrier apologise in ``language`` and hang up; its stream with us ends by that.
+
+        False: say the bundled prompt instead. It is English, as ``language`` is; or there is no carrier, or none
+        that can say it. A cancel waits for the carrier's answer, which the end of the stream may overtake.
+        """
+        if self.rest is None or not twiml.has_words_in(language):
+            return False
+        try:
+            await self.rest.instruct(call_sid, twiml.refuse_politely(twiml.UNAVAILABLE, language))
+        except CarrierError as error:
+            events.emit("APOLOGY_NOT_SAID", "error", error=str(error))
+            return False
+        events.emit("APOLOGY_LEFT_TO_CARRIER", language=language)
+        return True
 
     def greeting_of(self, tenant: Tenant) -> str:
         """The first words of the agent; empty: the caller begins."""

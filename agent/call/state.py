@@ -41,6 +41,8 @@ class CallState:
     outcome: Outcome | None = None
     reason: str = ""
     ended_s: float | None = None
+    carrier_goes_on: bool = False
+    """The carrier has the call and ends it: a hang-up of ours would cut it off."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     """Where tasks wait for the conversation to move on: woken by all that can change what is due."""
     playout: PlayoutClock = attrs.field(factory=PlayoutClock)
@@ -67,10 +69,14 @@ class CallState:
 
     def transferred(self, number: str) -> None:
         """The carrier took the call to ``number``: that, and no hang-up, is why its stream ended or will end."""
-        reason = f"transferred to {number}"
+        self.taken_over(Outcome.TRANSFERRED, f"transferred to {number}")
+
+    def taken_over(self, outcome: Outcome, reason: str) -> None:
+        """The carrier goes on with the call without us, and ends it; its stream ended or will end by that."""
+        self.carrier_goes_on = True
         if self.outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
-            self.outcome, self.reason = Outcome.TRANSFERRED, reason
-        self.end(Outcome.TRANSFERRED, reason)
+            self.outcome, self.reason = outcome, reason
+        self.end(outcome, reason)
 
     def _note(self, event: str, fields: dict[str, Any]) -> None:
         if len(self.timeline) < TIMELINE_LIMIT:

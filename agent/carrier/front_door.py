@@ -112,6 +112,8 @@ class FrontDoor:
     serve_http: ServeHttp
     events: EventLog
     lobby_limit: int = LOBBY_CONNECTIONS
+    prefix: str = ""
+    """What a proxy may keep in front of our paths: the path of the public URL."""
     _lobby: int = 0
     _refusals: int = 0
 
@@ -143,7 +145,7 @@ class FrontDoor:
                 head = await _read_head(stream, reader)
                 if head is None:
                     return
-                is_stream = _asks_for_stream(head)
+                is_stream = _asks_for_stream(head, self.prefix)
             except BadHeadError as bad:
                 self.events.emit("BAD_REQUEST", "debug", status=bad.status, reason=bad.reason)
                 await _answer(stream, bad.status, bad.reason)
@@ -187,9 +189,10 @@ class FrontDoor:
             self._refusals -= 1
 
 
-def _asks_for_stream(head: RequestHead) -> bool:
+def _asks_for_stream(head: RequestHead, prefix: str) -> bool:
     """Whether the carrier wants to open a media stream. Raises BadHeadError when it asks in a wrong way."""
-    if not head.wants_websocket or head.path not in STREAM_PATHS:
+    paths = (head.path, head.path.removeprefix(prefix))
+    if not head.wants_websocket or not any(path in STREAM_PATHS for path in paths):
         return False
     head.check_websocket()
     return True

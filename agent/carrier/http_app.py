@@ -15,7 +15,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agent.carrier.front_door import PeekedStream
-from agent.carrier.signature import stream_url
+from agent.carrier.signature import path_prefix, stream_url
 from agent.carrier.webhooks import STREAM_PATH, VoiceWebhooks, voice_routes
 
 SERVICE: Final = "call-agent"
@@ -28,8 +28,10 @@ KEEP_ALIVE_S: Final = 30.0
 def make_app(webhooks: VoiceWebhooks) -> FastAPI:
     """The ASGI application. Its interactive pages are off: they would load scripts from elsewhere."""
     app = FastAPI(title=SERVICE, version=VERSION, docs_url=None, redoc_url=None)
-    app.include_router(voice_routes(webhooks))
-    app.include_router(_watch_routes(webhooks))
+    # A proxy may keep the public URL's prefix in front of our paths, or take it off.
+    for prefix in dict.fromkeys(("", path_prefix(webhooks.check.public_url))):
+        for routes in (voice_routes(webhooks), _watch_routes(webhooks)):
+            app.include_router(routes, prefix=prefix, include_in_schema=not prefix)
 
     @app.get("/")
     async def about(request: Request) -> dict[str, Any]:

@@ -39,13 +39,16 @@ _T = TypeVar("_T")
 
 
 class CarrierRest(Protocol):
-    """What a call asks of its carrier. Both are writes: a cancel waits for their answer (bounded)."""
+    """What a call asks of its carrier. All are writes: a cancel waits for their answer (bounded)."""
 
     async def hang_up(self, call_sid: CallSid) -> None:
         """End the call; a call that is unknown or has ended already is fine. Raises CarrierError."""
 
     async def transfer(self, call_sid: CallSid, number: str) -> None:
         """Connect the other party to ``number``; its media stream with us ends. Raises CarrierError."""
+
+    async def instruct(self, call_sid: CallSid, instructions: str) -> None:
+        """Have the carrier do what TwiML says; its media stream with us ends. Raises CarrierError."""
 
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:
         """Start a recording with caller and agent on separate channels. Raises CarrierError."""
@@ -98,11 +101,14 @@ class TwilioRest(CarrierRest):
     @override
     async def transfer(self, call_sid: CallSid, number: str) -> None:
         """By new TwiML for the call: ``<Dial>``."""
+        await self._update(f"transferring {call_sid} to {number}", call_sid, twiml.dial(number))
 
-        def dial() -> None:
-            self._client.calls(call_sid).update(twiml=twiml.dial(number))
+    @override
+    async def instruct(self, call_sid: CallSid, instructions: str) -> None:
+        await self._update(f"instructing {call_sid}", call_sid, instructions)
 
-        await self._write(f"transferring {call_sid} to {number}", dial)
+    async def _update(self, what: str, call_sid: CallSid, instructions: str) -> None:
+        await self._write(what, lambda: self._client.calls(call_sid).update(twiml=instructions))
 
     @override
     async def start_recording(self, call_sid: CallSid) -> RecordingSid:

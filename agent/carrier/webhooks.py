@@ -15,6 +15,7 @@ from starlette.datastructures import ImmutableMultiDict
 
 from agent.carrier import twiml
 from agent.carrier.signature import SignatureCheck, public_base, stream_url
+from agent.carrier.stream_events import stream_trouble
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.core.errors import AdmissionError, AgentError
 from agent.core.event_log import EventLog
@@ -35,6 +36,7 @@ RECORDING_TOLD_S: Final = 5.0
 """How long keeping a recording's status may take; Twilio waits for 15 seconds."""
 _SID: Final = re.compile("[A-Z]{2}[0-9A-Za-z]{1,62}")
 _RECORDING_STATUSES: Final = get_args(RecordingStatus)
+_MOST_EVENT: Final = 40
 _MOST_URL: Final = 2048
 _MOST_RECORDING_S: Final = 48 * 3600
 _MOST_CHANNELS: Final = 2
@@ -95,7 +97,17 @@ class VoiceWebhooks:
             return twiml.refuse_politely(twiml.BUSY, tenant.language)
         self.events.emit("CALL_ANNOUNCED", call=call_sid, direction=direction)
         # Unix time: a token may be checked on another machine than the one that issued it.
-        return twiml.connect_stream(stream_url(base, STREAM_PATH), self.tokens.issue(ticket, time.time()))
+        token = self.tokens.issue(ticket, time.time())
+        return twiml.connect_stream(stream_url(base, STREAM_PATH), token, f"{base}/voice/stream")
+
+    def stream_told(self, fields: Fields) -> None:
+        """Log what Twilio tells of a stream; of an error what it means and what to do."""
+        about = {"call": fields.get("CallSid", ""), "stream": fields.get("StreamSid", "")}
+        event = fields.get("StreamEvent", "unknown")
+        if event == "stream-error":
+            self.events.emit("STREAM_ERROR", "error", **about, **stream_trouble(fields.get("StreamError", "")))
+        else:
+            self.events.emit("STREAM_STATUS", "info", **about, status=event[:_MOST_EVENT])
 
     async def keep_recording(self, told: RecordingCallback) -> None:
         """Have it kept, within RECORDING_TOLD_S. Raises HTTPException 503, so that Twilio's fallback can try."""
@@ -109,7 +121,7 @@ class VoiceWebhooks:
 
 
 def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
-    """``POST /voice/incoming``, ``/outgoing``, ``/status`` and ``/recording``, for Twilio alone."""
+    """``POST /voice/incoming``, ``/outgoing``, ``/status``, ``/stream`` and ``/recording``, for Twilio alone."""
     routes = APIRouter(prefix="/voice")
 
     async def signed_fields(request: Request) -> Fields:
@@ -138,6 +150,11 @@ def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
         """Twilio tells how a call goes on."""
         state = fields.get("CallStatus", "unknown")
         webhooks.events.emit("CALL_STATUS", call=fields.get("CallSid", ""), status=state)
+
+    @routes.post("/stream", status_code=204)
+    async def stream(fields: signed) -> None:
+        """Twilio tells how a media stream goes on."""
+        webhooks.stream_told(fields)
 
     @routes.post("/recording", status_code=204)
     async def recording(fields: signed) -> None:

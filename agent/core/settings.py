@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     twilio_auth_token: SecretStr | None = _named(
         None, "TWILIO_AUTH_TOKEN", description="Twilio auth token: REST calls and signature checks"
     )
+    twilio_webhook_key: SecretStr | None = _named(
+        None, "TWILIO_WEBHOOK_KEY", description="Secret of the shared key that signs webhooks, if one does"
+    )
     twilio_number: str = _named("", "TWILIO_NUMBER", description="Number outbound calls come from (E.164)")
     twilio_api_url: str = _named(
         "https://api.twilio.com", "TWILIO_API_URL", description="REST base URL of the carrier"
@@ -200,7 +203,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _empty_secrets_are_none(self) -> Self:
-        for name in ("openai_api_key", "twilio_auth_token", "database_url"):
+        for name in ("openai_api_key", "twilio_auth_token", "twilio_webhook_key", "database_url"):
             secret = getattr(self, name)
             if secret is not None and not secret.get_secret_value():
                 self.__dict__[name] = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.core.units import GenerationId
-from agent.playout import GRACE_S, MarkOutcome, PlayoutClock
+from agent.playout import GRACE_S, OVERDUE_S, UNPROVED_S, MarkOutcome, PlayoutClock
 from agent.sim.carrier.playback import PlaybackBuffer
 
 NOBODY, ONE = GenerationId(0), GenerationId(1)
@@ -121,7 +122,7 @@ def test_pl_7_status_says_what_remains_or_since_when_it_is_over() -> None:
 def test_pl_4_a_played_mark_beats_what_was_computed() -> None:
     """The carrier says 200 ms were played; by schedule it was 100 ms."""
     clock = speaking(10)
-    mark = clock.mark_sent(ONE)
+    mark = clock.mark_sent(ONE, 0.0)
     assert clock.heard_ms(ONE, 0.1) == 100
     assert clock.mark_returned(mark, 0.1) is MarkOutcome.PLAYED
     assert clock.heard_ms(ONE, 0.1) == 200
@@ -130,7 +131,7 @@ def test_pl_4_a_played_mark_beats_what_was_computed() -> None:
 def test_d6_marks_of_cleared_audio_prove_nothing() -> None:
     """The trap: Twilio returns them too."""
     clock = speaking(10)
-    mark = clock.mark_sent(ONE)
+    mark = clock.mark_sent(ONE, 0.0)
     clock.clear_sent(0.06)
     assert clock.mark_returned(mark, 0.07) is MarkOutcome.CLEARED
     assert clock.heard_ms(ONE, 5.0) == 60
@@ -138,7 +139,7 @@ def test_d6_marks_of_cleared_audio_prove_nothing() -> None:
 
 def test_marks_unknown_and_repeated_are_told_apart() -> None:
     clock = speaking(10)
-    mark = clock.mark_sent(ONE)
+    mark = clock.mark_sent(ONE, 0.0)
     assert clock.mark_returned("never:sent", 0.1) is MarkOutcome.UNKNOWN
     assert clock.mark_returned(mark, 0.3) is MarkOutcome.PLAYED
     assert clock.mark_returned(mark, 0.3) is MarkOutcome.UNKNOWN
@@ -151,7 +152,7 @@ def test_pl_4_playback_that_fell_behind_is_seen_in_two_late_marks() -> None:
     for count in range(200):
         clock.frame_sent(ONE, count * 0.02)
         if count % 10 == 9:
-            marks.append(clock.mark_sent(ONE))
+            marks.append(clock.mark_sent(ONE, 0.0))
     rtt = 0.08
     for index, mark in enumerate(marks[:5]):
         clock.mark_returned(mark, (index + 1) * 0.2 + rtt)
@@ -159,6 +160,8 @@ def test_pl_4_playback_that_fell_behind_is_seen_in_two_late_marks() -> None:
     assert clock.lag_s == 0, "one late mark may be the network's doing"
     clock.mark_returned(marks[6], 1.4 + rtt + 0.1)
     assert clock.lag_s == pytest.approx(0.1)
+    clock.mark_returned(marks[7], 1.6 + rtt + 0.1)
+    clock.mark_returned(marks[8], 1.8 + rtt + 0.1)
     assert clock.heard_ms(ONE, 2.0) == pytest.approx(1900, abs=1)
 
 
@@ -166,7 +169,7 @@ def test_marks_that_never_return_cost_no_memory() -> None:
     clock = PlayoutClock()
     for count in range(5000):
         clock.frame_sent(ONE, count * 0.02)
-        clock.mark_sent(ONE)
+        clock.mark_sent(ONE, 0.0)
     assert len(clock._marks) <= 1000
 
 
@@ -197,6 +200,12 @@ class Line:
     sent_ms: int = 0
     best_ms: int = 0
     held_until_s: float = 0.0
+    back_held_until_s: float = 0.0
+    """As ``held_until_s``, for what comes back."""
+    jitter_s: deque[float] = attrs.field(factory=deque)
+    """Added to the way of each of the next marks that come back."""
+    ear_ms: int = 0
+    """What the carrier had played of the last generation when the last clear was through."""
     exact: bool = True
     """Whether a clear is to find both ends within a frame of each other."""
     _played: list[tuple[GenerationId, int]] = attrs.field(factory=list)
@@ -214,7 +223,7 @@ class Line:
     def mark(self, _amount: int) -> None:
         """A mark is written behind them."""
         if self.sent_ms:
-            self._send(self.clock.mark_sent(self.generation))
+            self._send(self.clock.mark_sent(self.generation, self.now))
 
     def silence(self, _amount: int) -> None:
         """A frame of comfort silence is written."""
@@ -247,13 +256,15 @@ class Line:
         self._send("clear")
         self.wait(100)
         assert self.clock.heard_ms(self.generation, self.now) == heard_ms, "frozen by the clear"
-        assert not self.exact or abs(heard_ms - self._heard_ms()) <= 20
+        self.ear_ms = self._heard_ms()
+        assert not self.exact or abs(heard_ms - self.ear_ms) <= 20
         self.generation, self.sent_ms, self.best_ms = GenerationId(self.generation + 1), 0, 0
 
     def check(self) -> None:
-        """Monotonic, and within what was sent."""
+        """Within what was sent, and monotonic but for what an overdue mark of a line that stalled contradicts."""
         heard_ms = self.clock.heard_ms(self.generation, self.now)
-        assert self.best_ms <= heard_ms <= self.sent_ms
+        assert 0 <= heard_ms <= self.sent_ms
+        assert self.best_ms <= heard_ms or self.held_until_s
         self.best_ms = heard_ms
 
     def _send(self, what: str, whose: GenerationId = NOBODY) -> None:
@@ -271,7 +282,10 @@ class Line:
         return sum(length for whose, length in self._played if whose == self.generation) // 8
 
     def _collect(self, at: float) -> None:
-        self._back.extend((due.t_s + self.delay_s, due.name) for due in self.carrier.advance(at))
+        for due in self.carrier.advance(at):
+            arrives_s = max(due.t_s, self.back_held_until_s) + self.delay_s
+            arrives_s += self.jitter_s.popleft() if self.jitter_s else 0.0
+            self._back.append((max(arrives_s, self._back[-1][0] if self._back else 0.0), due.name))
 
 
 Step = tuple[str, int]
@@ -323,13 +337,141 @@ def test_pl_4_a_carrier_that_fell_behind_is_followed(hold_ms: int, delay_ms: int
 
 @settings(deadline=None)
 @given(steps=some_steps, holds=st.lists(st.integers(0, 40), max_size=60), delay_ms=st.sampled_from([0, 40]))
-def test_pl_8_whatever_the_network_does_heard_only_grows(
+def test_pl_8_whatever_the_network_does_heard_is_within_what_was_sent(
     steps: list[Step], holds: list[int], delay_ms: int
 ) -> None:
-    """With a network that stops at any moment: monotonic, within what was sent, frozen by the clear."""
+    """With a network that stops at any moment: within what was sent, frozen by the clear."""
     line = Line(delay_ms / 1000, exact=False)
     for index, (what, amount) in enumerate(steps):
         if index < len(holds):
             line.held_until_s = max(line.held_until_s, line.now + holds[index] / 100)
         getattr(line, what)(amount)
         line.check()
+
+
+# MO-8: a line that stalls
+
+
+LEAD_S = 0.1
+MARK_S = 0.2
+JITTER_S = 0.02
+
+
+def pace(line: Line, ticks: int) -> None:
+    """Send as the pacer does: a frame a tick, a mark each 200 ms, ahead by the lead of the first tick."""
+    for _ in range(ticks):
+        line.frames(5 if not line.sent_ms else 1)
+        if line.sent_ms % 200 == 0:
+            line.mark(0)
+        line.wait(1)
+        line.check()
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    before=st.integers(20, 120),
+    hold_ticks=st.integers(0, 150),
+    into=st.integers(1, 250),
+    delay_ms=st.sampled_from([0, 20, 60]),
+    jitter_ms=st.lists(st.integers(0, 20), max_size=40),
+)
+@example(before=20, hold_ticks=7, into=20, delay_ms=0, jitter_ms=[])
+def test_mo_8_a_barge_in_into_a_stall_finds_what_the_ear_had(
+    before: int, hold_ticks: int, into: int, delay_ms: int, jitter_ms: list[int]
+) -> None:
+    """The line stalls at any moment for up to 3 s, the caller speaks at any moment after that.
+
+    Once a mark has had the time to be overdue never more is told than the ear had (until then, at most what the
+    stall took); at most a mark's distance and its patience are missing; and it is within 40 ms either way while
+    the line is well, and once two marks have come back since.
+    """
+    line = Line(delay_ms / 1000, exact=False, jitter_s=deque(each / 1000 for each in jitter_ms))
+    pace(line, before)
+    began_s, ends_s = line.now, line.now + hold_ticks * 0.02
+    line.held_until_s = ends_s
+    pace(line, into)
+    asked_s, generation = line.now, line.generation
+    line.clear(0)
+    line.wait(200)
+    heard_ms = line.clock.heard_ms(generation, line.now)
+    round_trip_s = 2 * line.delay_s + JITTER_S
+    overdue_s = began_s + LEAD_S + MARK_S + round_trip_s + OVERDUE_S
+    blind_ms = (asked_s - began_s) * 1000 if hold_ticks and asked_s <= overdue_s else 0
+    assert heard_ms <= line.ear_ms + 40 + blind_ms
+    assert heard_ms >= line.ear_ms - 40 - (MARK_S + round_trip_s + OVERDUE_S) * 1000
+    if not hold_ticks or asked_s > ends_s + LEAD_S + 2 * MARK_S + round_trip_s + JITTER_S:
+        assert heard_ms >= line.ear_ms - 40
+
+
+def stalled(*, frames: int = 100) -> tuple[PlayoutClock, str]:
+    """``frames`` a frame a tick with all marks back at once but the last: the clock, and that mark's name."""
+    clock = PlayoutClock()
+    waiting: deque[tuple[float, str]] = deque()
+    for count in range(frames):
+        clock.frame_sent(ONE, count * 0.02)
+        if count % 10 == 9:
+            waiting.append((clock.buffer_end, clock.mark_sent(ONE, 0.0)))
+    for at, name in tuple(waiting)[:-1]:
+        clock.mark_returned(name, at)
+    return clock, waiting[-1][1]
+
+
+def test_mo_8_an_overdue_mark_freezes_what_counts_as_heard_at_the_latest_proof() -> None:
+    clock, mark = stalled()
+    assert clock.heard_ms(ONE, 1.95) == 1950, "it is not due yet"
+    assert clock.heard_ms(ONE, 2.0 + OVERDUE_S - 0.001) == 2000
+    assert clock.heard_ms(ONE, 2.0 + OVERDUE_S + 0.001) == 1800
+    clock.mark_returned(mark, 5.0)
+    assert clock.heard_ms(ONE, 5.0) == 2000
+
+
+def test_mo_8_nothing_counts_as_heard_of_what_was_sent_after_an_overdue_mark() -> None:
+    """The next answer follows into a line that stands still."""
+    clock, _ = stalled()
+    later = GenerationId(2)
+    for count in range(50):
+        clock.frame_sent(later, 2.0 + count * 0.02)
+    assert clock.heard_ms(later, 3.0) == 0
+
+
+def test_mo_8_what_no_mark_has_shown_yet_is_audible_within_a_bound() -> None:
+    clock, mark = stalled()
+    assert clock.audible(2.0 + GRACE_S + 1.0)
+    assert clock.status(2.0 + GRACE_S + 1.0) == {"playout_remaining_ms": 0}
+    assert not clock.audible(2.0 + UNPROVED_S + 0.001)
+    clock.mark_returned(mark, 4.0)
+    assert not clock.audible(4.0 + GRACE_S)
+
+
+def test_mo_8_an_answer_counts_as_heard_without_its_last_mark_only_after_a_bound() -> None:
+    """A carrier that returned marks is waited for; one that never did goes by the schedule."""
+    clock, _ = stalled()
+    assert clock.heard_by(ONE) == pytest.approx(2.0 + UNPROVED_S)
+    silent = speaking(50)
+    silent.mark_sent(ONE, 0.0)
+    assert silent.heard_by(ONE) == pytest.approx(1.0 + GRACE_S)
+    assert silent.heard_ms(ONE, 1.0) == 1000
+    assert not silent.audible(1.0 + GRACE_S + 0.001)
+
+
+@pytest.mark.parametrize("end", [lambda clock: clock.clear_sent(3.0), lambda clock: clock.drained()])
+def test_mo_8_after_a_clear_or_a_drain_no_mark_is_waited_for(end: Callable[[PlayoutClock], None]) -> None:
+    clock, mark = stalled()
+    end(clock)
+    assert not clock.audible(3.0)
+    clock.frame_sent(GenerationId(2), 3.0)
+    assert clock.heard_ms(GenerationId(2), 3.02) == 20
+    assert clock.mark_returned(mark, 3.1) is not MarkOutcome.UNKNOWN
+
+
+def test_mo_8_a_mark_that_the_carrier_passed_over_is_not_waited_for() -> None:
+    """A later one came back, so the earlier one was played."""
+    clock = speaking(10)
+    passed_over = clock.mark_sent(ONE, 0.0)
+    for _ in range(10):
+        clock.frame_sent(ONE, 0.2)
+    clock.mark_returned(clock.mark_sent(ONE, 0.0), 0.4)
+    assert clock.heard_ms(ONE, 9.0) == 400
+    assert not clock.audible(9.0)
+    assert clock.mark_returned(passed_over, 9.0) is MarkOutcome.PLAYED
+    assert clock.heard_ms(ONE, 9.0) == 400

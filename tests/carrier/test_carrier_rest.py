@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from agent.carrier import rest as carrier_rest
+from agent.carrier import twiml
 from agent.carrier.rest import NumberWebhook, TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError
 from agent.core.settings import load_settings
@@ -60,6 +61,16 @@ async def test_a_call_that_has_ended_may_be_hung_up(fault: RestFault) -> None:
         twilio.api.faults.append(fault)
         await rest.hang_up(CALL)
         assert twilio.api.requests[0].answer == fault.status
+
+
+async def test_a_call_is_given_new_instructions() -> None:
+    async with open_account() as (twilio, rest):
+        await rest.instruct(CALL, twiml.refuse_politely(twiml.UNAVAILABLE, "de"))
+        [request] = twilio.api.requests
+        assert "wir können Ihren Anruf" in request.form["Twiml"]
+        twilio.api.faults.append(RestFault(400, 21220))
+        with pytest.raises(CarrierError, match="instructing"):
+            await rest.instruct(CALL, twiml.hang_up())
 
 
 async def test_a_call_is_transferred_by_new_instructions_for_it() -> None:

@@ -32,7 +32,7 @@ class Building:
 
     async def echo_stream(self, handshake: Handshake, head: RequestHead) -> None:
         """Echo messages; the message ``break`` is a programming mistake."""
-        assert head.path.startswith("/media-stream")
+        assert head.path.removeprefix(self.door.prefix).startswith("/media-stream")
         socket = await handshake.accept()
         while True:
             message = await socket.receive()
@@ -263,3 +263,17 @@ async def test_peeked_bytes_come_first_and_only_once() -> None:
     assert await stream.receive_some(4) == b"abcd"
     assert await stream.receive_some() == b"ef"
     assert await stream.receive_some() == b"ghi"
+
+
+async def test_a_stream_is_found_behind_a_prefix_that_a_proxy_kept() -> None:
+    """And only behind that one."""
+    async with open_building() as building:
+        building.door.prefix = "/agent"
+        for path in ("/agent/media-stream", "/agent/media-stream/", "/media-stream"):
+            async with open_client_over(building.connect(), "a", path) as socket:
+                await socket.send("hello")
+                assert await socket.receive() == "echo hello"
+        client = building.connect()
+        handshake = b"Host: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+        await client.send_all(b"GET /other/media-stream HTTP/1.1\r\n" + handshake)
+        assert (await all_of(client)).endswith(b"fine"), "left to the web side, which says what is where"

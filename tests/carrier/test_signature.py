@@ -1,5 +1,8 @@
 """Twilio's signatures, made by Twilio's own package, over the URL as Twilio saw it."""
 
+from base64 import b64encode
+from typing import Any
+
 import pytest
 from starlette.datastructures import ImmutableMultiDict
 from twilio.request_validator import RequestValidator
@@ -92,13 +95,99 @@ def test_a_configured_public_url_beats_what_the_request_says() -> None:
 def test_a_handshake_is_signed_with_either_scheme(signed_url: str) -> None:
     checker = check("https://agent.example.com")
     checker.check_stream("/media-stream", signed(signed_url, host="inner:8080"))
-    with pytest.raises(AdmissionError):
-        checker.check_stream("/media-stream/", signed(signed_url, host="inner:8080"))
+    for path in ("/media-streams", "/media-stream//", "/voice/incoming", "/"):
+        with pytest.raises(AdmissionError):
+            checker.check_stream(path, signed(signed_url, host="inner:8080"))
 
 
-def test_the_slash_at_the_end_counts_as_it_was_sent() -> None:
-    check("https://agent.example.com").check_stream(
-        "/media-stream/", signed("wss://agent.example.com/media-stream/")
+@pytest.mark.parametrize("signed_path", ["/media-stream", "/media-stream/"])
+@pytest.mark.parametrize("path", ["/media-stream", "/media-stream/"])
+def test_a_slash_at_the_end_of_a_stream_s_path_may_come_and_go(signed_path: str, path: str) -> None:
+    """Proxies add it and take it off; a webhook's path counts as it was sent."""
+    check("https://agent.example.com").check_stream(path, signed(f"wss://agent.example.com{signed_path}"))
+    headers = signed("https://agent.example.com/voice/incoming/", FIELDS)
+    assert refusal(check("https://agent.example.com"), "/voice/incoming", headers, FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host", "signed_host"),
+    [
+        ("https://Agent.Example.com", "inner", "agent.example.com"),
+        ("https://Agent.Example.com", "inner", "Agent.Example.com"),
+        ("https://agent.example.com", "Agent.Example.com", "Agent.Example.com"),
+        ("", "Agent.Example.com", "agent.example.com"),
+        ("", "AGENT.example.com:8443", "agent.example.com:8443"),
+    ],
+)
+def test_a_host_may_be_written_in_other_letters(public_url: str, host: str, signed_host: str) -> None:
+    headers = signed(f"https://{signed_host}/voice/incoming", FIELDS, host=host, x_forwarded_proto="https")
+    check(public_url).check_webhook("/voice/incoming", headers, FIELDS)
+    headers = signed("https://agent.example.org/voice/incoming", FIELDS, host=host, x_forwarded_proto="https")
+    assert refusal(check(public_url), "/voice/incoming", headers, FIELDS)
+
+
+@pytest.mark.parametrize("prefix", ["/agent", "/voice", "/a/b"])
+def test_a_proxy_may_keep_the_prefix_of_the_public_url(prefix: str) -> None:
+    """Also one that our own paths begin with."""
+    base = f"https://a.example{prefix}"
+    for kept in ("", prefix):
+        target = f"{kept}/voice/incoming"
+        check(base).check_webhook(target, signed(f"{base}/voice/incoming", FIELDS), FIELDS)
+        assert refusal(check(base), target, signed(f"https://a.example/other{target}", FIELDS), FIELDS)
+        check(base).check_stream(f"{kept}/media-stream", signed(f"wss://a.example{prefix}/media-stream"))
+
+
+@pytest.mark.parametrize("public_url", ["https://user:secret@a.example", "https://a.example"])
+@pytest.mark.parametrize("login", ["", "user:secret@"])
+def test_the_url_may_have_been_signed_with_or_without_its_credentials(public_url: str, login: str) -> None:
+    """They are in the public URL, or in the Authorization header that Twilio makes of them."""
+    headers = {"authorization": f"Basic {b64encode(b'user:secret').decode()}"}
+    headers |= signed(f"https://{login}a.example/voice/incoming", FIELDS)
+    check(public_url).check_webhook("/voice/incoming", headers, FIELDS)
+    headers |= signed("https://user:other@a.example/voice/incoming", FIELDS)
+    assert refusal(check(public_url), "/voice/incoming", headers, FIELDS).kind == "signature_wrong"
+
+
+@pytest.mark.parametrize("authorization", ["Basic", "Basic \xff", "Basic ////", "Bearer YQ==", "basic YQ", ""])
+def test_no_authorization_header_breaks_the_check(authorization: str) -> None:
+    headers = signed("https://a.example/voice/incoming", FIELDS) | {"authorization": authorization}
+    check("https://a.example").check_webhook("/voice/incoming", headers, FIELDS)
+    assert refusal(check("https://a.example"), "/voice/status", headers, FIELDS)
+
+
+SHARED = "secret of a shared key"
+SHA256 = "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256"
+
+
+def signed_by_key(url: str, settings: str = SHA256, secret: str = SHARED, algorithm: str = "HMAC_SHA256") -> Any:
+    signature = RequestValidator(secret).compute_signature(url, FIELDS, algorithm)
+    return {"x-twilio-signature": signature, "x-twilio-webhooks-signature-settings": settings}
+
+
+def test_a_shared_key_signs_with_the_algorithm_it_names() -> None:
+    url = "https://a.example/voice/incoming"
+    checker = SignatureCheck(TOKEN, "https://a.example", allow_unsigned=False, shared_key=SHARED)
+    checker.check_webhook("/voice/incoming", signed_by_key(url), FIELDS)
+    checker.check_webhook("/voice/incoming", signed(url, FIELDS), FIELDS)
+    SignatureCheck(None, "https://a.example", allow_unsigned=False, shared_key=SHARED).check_webhook(
+        "/voice/incoming", signed_by_key(url), FIELDS
+    )
+    for wrong in (
+        signed_by_key(url, secret=TOKEN),
+        signed_by_key(url, algorithm="HMAC_SHA1"),
+        signed_by_key(url, settings=""),
+        signed_by_key("https://a.example/voice/status"),
+        signed_by_key(url, settings="key=k,algorithm=HMAC_MD5"),
+    ):
+        assert refusal(checker, "/voice/incoming", wrong, FIELDS).kind == "signature_wrong"
+
+
+def test_without_a_shared_key_s_secret_the_auth_token_is_tried() -> None:
+    url = "https://a.example/voice/incoming"
+    check("https://a.example").check_webhook("/voice/incoming", signed_by_key(url, secret=TOKEN), FIELDS)
+    assert (
+        "TWILIO_WEBHOOK_KEY"
+        in refusal(check("https://a.example"), "/voice/incoming", signed_by_key(url), FIELDS).detail
     )
 
 

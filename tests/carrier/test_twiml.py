@@ -8,11 +8,15 @@ from agent.carrier import twiml
 
 
 def test_a_call_is_connected_to_its_stream_and_to_nothing_after_it() -> None:
-    root = ET.fromstring(twiml.connect_stream("wss://a.example/media-stream", 'a&b"<c>'))  # noqa: S314 - our own
+    root = ET.fromstring(twiml.connect_stream("wss://a.example/media-stream", 'a&b"<c>', "https://a.example/s"))  # noqa: S314 - our own
     assert [child.tag for child in root] == ["Connect"]
     stream = root.find("Connect/Stream")
     assert stream is not None
-    assert stream.attrib == {"url": "wss://a.example/media-stream"}
+    assert stream.attrib == {
+        "url": "wss://a.example/media-stream",
+        "statusCallback": "https://a.example/s",
+        "statusCallbackMethod": "POST",
+    }
     [parameter] = stream
     assert parameter.attrib == {"name": "token", "value": 'a&b"<c>'}
 
@@ -30,8 +34,15 @@ def test_a_refused_caller_is_told_so() -> None:
 def test_a_refusal_is_in_the_language_of_who_is_called(language: str, spoken: str | None, word: str) -> None:
     root = ET.fromstring(twiml.refuse_politely(twiml.UNKNOWN_NUMBER, language))  # noqa: S314 - our own
     assert root[0].attrib.get("language") == spoken
+    assert root[0].attrib.get("voice") == twiml.VOICES.get(spoken or "")
+    assert twiml.has_words_in(language) is (spoken is not None)
     assert word in (root[0].text or "")
-    assert twiml.BUSY.keys() == twiml.UNKNOWN_NUMBER.keys()
+
+
+def test_all_we_say_is_there_in_every_language_that_has_a_voice() -> None:
+    for words in (twiml.BUSY, twiml.UNAVAILABLE, twiml.UNKNOWN_NUMBER):
+        assert words.keys() == {"en-US", *twiml.VOICES}
+        assert len(set(words.values())) == len(words)
 
 
 def test_a_transferred_call_is_dialled_on() -> None:

@@ -92,7 +92,9 @@ async def test_a_call_is_connected_with_a_token_that_knows_it(path: str, directi
         assert front.counts == {"CALL_ANNOUNCED": 1}
 
 
-@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status", "/voice/recording"])
+@pytest.mark.parametrize(
+    "path", ["/voice/incoming", "/voice/outgoing", "/voice/status", "/voice/stream", "/voice/recording"]
+)
 @pytest.mark.parametrize("token", [None, "of another account"])
 async def test_only_twilio_may_call_a_webhook(path: str, token: str | None) -> None:
     async with open_front() as front:
@@ -356,3 +358,61 @@ async def test_without_a_store_a_status_is_only_counted() -> None:
     async with open_front() as front:
         assert (await front.post("/voice/recording", RECORDING_FIELDS)).status_code == 204
         assert front.counts == {"RECORDING_STATUS": 1}
+
+
+async def test_a_stream_s_status_callback_comes_to_a_route_of_ours() -> None:
+    async with open_front() as front:
+        answer = await front.post("/voice/incoming")
+        stream = ET.fromstring(answer.text).find("Connect/Stream")  # noqa: S314 - our own
+        assert stream is not None
+        assert stream.attrib["statusCallback"] == f"{BASE}/voice/stream"
+        for event in ("stream-started", "stream-stopped"):
+            fields = {"CallSid": CALL, "StreamSid": "MZ1", "StreamEvent": event}
+            assert (await front.post("/voice/stream", fields)).status_code == 204
+        assert front.counts == {"CALL_ANNOUNCED": 1, "STREAM_STATUS": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("31920: Stream - WebSocket - Handshake Error", "31920", "STREAM_REFUSED"),
+        ("Error 31921, close", "31921", "CALL_ENDED"),
+        ("31901", "31901", "AGENT_PUBLIC_URL"),
+        ("something new" + "!" * 500, "", "twilio.com/docs/api/errors"),
+        ("", "", "twilio.com/docs/api/errors"),
+    ],
+)
+async def test_an_error_of_a_stream_is_logged_with_what_it_means_and_what_to_do(
+    error: str, code: str, words: str
+) -> None:
+    logged: list[tuple[str, dict[str, Any]]] = []
+    async with open_front() as front:
+        front.webhooks.events.listener = lambda event, fields: logged.append((event, fields))
+        fields = {"CallSid": CALL, "StreamSid": "MZ1", "StreamEvent": "stream-error", "StreamError": error}
+        assert (await front.post("/voice/stream", fields)).status_code == 204
+    [(event, told)] = logged
+    assert event == "STREAM_ERROR"
+    assert (told["call"], told["stream"], told["code"]) == (CALL, "MZ1", code)
+    assert words in told["advice"]
+    assert told["meaning"]
+    assert len(told["error"]) <= 200
+
+
+@pytest.mark.parametrize("kept", ["", "/agent"])
+async def test_webhooks_are_found_whether_a_proxy_keeps_the_prefix_or_not(kept: str) -> None:
+    base = "https://a.example/agent"
+    voice = webhooks.VoiceWebhooks(
+        SignatureCheck(AUTH, base, allow_unsigned=False),
+        StreamTokens(b"secret"),
+        EventLog(Telemetry()),
+        lambda: "",
+        lambda: False,
+    )
+    transport = httpx.ASGITransport(make_app(voice))
+    async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
+        signature = RequestValidator(AUTH).compute_signature(f"{base}/voice/incoming", FIELDS)
+        headers = {"X-Twilio-Signature": signature}
+        answer = await client.post(f"{kept}/voice/incoming", data=FIELDS, headers=headers)
+        assert stream_of(answer)[0] == "wss://a.example/agent/media-stream"
+        assert (await client.get(f"{kept}/healthz")).status_code == 200
+        assert (await client.post("/other/voice/incoming", data=FIELDS, headers=headers)).status_code == 404

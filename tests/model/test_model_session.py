@@ -368,6 +368,7 @@ async def test_mo_4_a_model_that_lives_but_says_nothing_of_an_answer_is_replaced
 ) -> None:
     """It answers our questions whether it is there, and nothing else."""
     async with open_desk(Model()) as desk:
+        await trio.sleep(STABLE_AFTER_S)
         desk.answer_due = True
         await trio.sleep(STUCK_S - WATCH_S)
         assert len(desk.model.ends) == 1

@@ -1,12 +1,9 @@
-"""The small clocks and meters of a call: repair of input, keys, idle prompts, loudness. Pure, exact."""
+"""The small clocks and meters of a call: keys, idle prompts, loudness. Pure, exact."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from agent.audio.gap_filler import FILL_AT_MOST_MS, GapFiller
 from agent.audio.level_meter import LevelMeter
 from agent.call.call_clock import CallClock, Due
 from agent.call.dtmf import MOST_KEYS, DtmfCollector
@@ -16,43 +13,6 @@ from agent.sim.sounds import tone
 
 def frames_of(audio: bytes) -> list[bytes]:
     return [audio[at : at + 160] for at in range(0, len(audio), 160)]
-
-
-# D14: input repair
-
-
-def test_d14_a_hole_in_the_timestamps_becomes_silence() -> None:
-    """Three frames are missing: 60 ms of silence go before the next one."""
-    repair = GapFiller()
-    assert repair.media(0, 20, 0.0) == 0
-    assert repair.media(20, 20, 0.02) == 0
-    assert repair.media(100, 20, 0.1) == 60
-
-
-def test_d14_jitter_and_repeats_are_no_holes() -> None:
-    repair = GapFiller()
-    for timestamp in (0, 20, 60, 60, 40, 80):
-        assert repair.media(timestamp, 20, timestamp / 1000) == 0
-
-
-def test_d14_silence_is_made_while_nothing_comes_and_not_twice() -> None:
-    """While the caller is held to be speaking: what was made up for is not a hole when audio comes again."""
-    repair = GapFiller()
-    repair.media(0, 20, 0.0)
-    assert repair.silence_due(0.2) == 0, "ordinary jitter"
-    assert repair.silence_due(0.4) == 400
-    assert repair.silence_due(0.5) == 100
-    assert repair.media(520, 20, 0.52) == 0
-
-
-@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 5000)), max_size=30))
-def test_d14_no_hole_costs_more_than_a_second(arrivals: list[tuple[int, int]]) -> None:
-    """Whatever timestamps a broken carrier invents."""
-    repair, now = GapFiller(), 0.0
-    for timestamp, wait_ms in arrivals:
-        now += wait_ms / 1000
-        assert 0 <= repair.silence_due(now) <= FILL_AT_MOST_MS
-        assert 0 <= repair.media(timestamp, 20, now) <= FILL_AT_MOST_MS
 
 
 # DTMF

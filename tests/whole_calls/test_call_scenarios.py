@@ -342,9 +342,15 @@ async def test_d11_a_failing_recording_does_not_end_the_call(autojump_clock: Moc
     assert services.record.turns[0].heard_text == GREETING.text
 
 
-async def test_d14_missing_frames_are_made_silence_so_that_the_turn_ends(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("endpoint_ms", [400, 2000])
+async def test_d14_missing_frames_are_made_silence_so_that_the_turn_ends(
+    autojump_clock: MockClock, endpoint_ms: int
+) -> None:
     """The carrier stops sending in the middle of a word: the model hears silence and ends the turn."""
-    async with open_scripted_call([SHORT, LONG], network=Network(silence=False)) as (services, stream, model):
+    call = open_scripted_call(
+        [SHORT, LONG], settings={"vad_silence_ms": endpoint_ms}, network=Network(silence=False)
+    )
+    async with call as (services, stream, model):
         await stream.until_heard_ms(800)
         stream.say(tone(600))
         await trio.sleep(8)

@@ -34,6 +34,7 @@ from agent.sim.carrier.tape import Tape
 What = Literal[
     "hang_up",
     "transfer",
+    "instruct",
     "start_recording",
     "create_call",
     "recording_of",
@@ -71,6 +72,8 @@ class MemoryRest(CarrierRest, RecordingSource):
     created: list[CallSid] = attrs.field(factory=list)
     transferred: dict[CallSid, str] = attrs.field(factory=dict)
     """Where calls were taken."""
+    instructed: dict[CallSid, str] = attrs.field(factory=dict)
+    """The TwiML that calls were given instead of their streams."""
     kept: Recordings = attrs.field(factory=Recordings)
 
     @override
@@ -88,9 +91,17 @@ class MemoryRest(CarrierRest, RecordingSource):
 
         Its answer comes even if the end of the stream was told before, as from the real one's thread.
         """
+        await self._take_over("transfer", call_sid, self.transferred, number)
+
+    @override
+    async def instruct(self, call_sid: CallSid, instructions: str) -> None:
+        """Take the call from us, as ``transfer`` does. Raises CarrierError on demand."""
+        await self._take_over("instruct", call_sid, self.instructed, instructions)
+
+    async def _take_over(self, what: What, call_sid: CallSid, kept: dict[CallSid, str], value: str) -> None:
         with trio.CancelScope(shield=True):
-            await self._request("transfer", call_sid)
-            self.transferred[call_sid] = number
+            await self._request(what, call_sid)
+            kept[call_sid] = value
             stream = self.streams.get(call_sid)
             if stream is not None:
                 await stream.hang_up()
