@@ -111,17 +111,18 @@ async def _run_hour(plan: HourPlan) -> HourFigures:
 async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[CallServices]:
     channel = PostCallChannel.open()
     metronome = Metronome()
-    services = CallServices(
-        settings=load_settings(openai_api_key="none", idle_prompt_s=0.0, max_call_s=plan.call_s * 2),
-        events=EventLog(Telemetry()),
-        metronome=metronome,
-        rest=None,
-        connect_model=memory_realtime(lambda: model),
-        records=_NoRecords(),
-        hand_over=channel.calls_end,
-    )
     with channel.calls_end, channel.service_end:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as guests, trio.open_nursery() as nursery:
+            services = CallServices(
+                settings=load_settings(openai_api_key="none", idle_prompt_s=0.0, max_call_s=plan.call_s * 2),
+                events=EventLog(Telemetry()),
+                metronome=metronome,
+                rest=None,
+                connect_model=memory_realtime(lambda: model),
+                records=_NoRecords(),
+                hand_over=channel.calls_end,
+                guests=guests,
+            )
             nursery.start_soon(metronome.run)
             yield services
             nursery.cancel_scope.cancel(reason="the hour is over")

@@ -67,9 +67,6 @@ def slow_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryRest, "start_recording", start_slowly)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="The hang-up waits until the recording's request has come back."
-)
 async def test_a_slow_start_of_the_recording_does_not_delay_the_hang_up(
     autojump_clock: object, slow_recording: None
 ) -> None:
@@ -104,27 +101,18 @@ async def record_after_hanging_up_on(library: Library, answer: Answer) -> list[C
     return kept
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="The record waits for every guest of the call, without a bound."
-)
 async def test_a_tool_that_no_cancel_stops_does_not_delay_the_record(autojump_clock: object) -> None:
     """The caller hangs up during a look-up of a minute: the record is durable within seconds."""
     assert await record_after_hanging_up_on(Library(), LOOK)
 
 
 @pytest.mark.sockets
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="The record waits for every guest's thread, without a bound."
-)
 async def test_a_tool_in_a_thread_does_not_delay_the_record() -> None:
     """The same with a real thread, as tools are told to use them."""
     look = attrs.evolve(LOOK, tool_call=ToolCall("look_in_a_thread"))
     assert await record_after_hanging_up_on(Library(), look)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="A tool's time limit is a cancel, which a thread does not feel."
-)
 async def test_a_tool_that_no_cancel_stops_is_answered_at_its_limit(autojump_clock: object) -> None:
     """The model is told at the limit that the tool takes too long, whatever the tool does."""
     model = ScriptedRealtime([LOOK])
@@ -141,11 +129,6 @@ async def test_a_tool_that_no_cancel_stops_is_answered_at_its_limit(autojump_clo
 
 
 @pytest.mark.sockets
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The bound of a step of the ending is a cancel, which its thread does not feel.",
-)
 async def test_a_disk_that_hangs_does_not_hold_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The disk hangs as the record is written: the call is over, active no more, within the ending's bound."""
     released = threading.Event()
@@ -175,11 +158,6 @@ async def fails_in_its_clean_up(call: Use) -> str:
             raise ValueError("the clean-up failed")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A guest's failure that comes as a group beside its Cancelled is taken for the call's own.",
-)
 async def test_a_guests_failing_clean_up_is_not_the_calls_outcome(autojump_clock: object) -> None:
     """A tool with a nursery fails as it is cancelled: the call ended for the reason it was cancelled for."""
     model = ScriptedRealtime([attrs.evolve(LOOK, tool_call=ToolCall("fails_in_its_clean_up"))])
@@ -204,9 +182,6 @@ async def fail_and_close(socket: TrioWebSocket) -> None:
         await socket.aclose()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="Closing a socket in a cancelled scope raises Cancelled over the error."
-)
 async def test_closing_a_socket_hides_no_error(autojump_clock: object) -> None:
     """An error on its way out of a cancelled scope is still that error when the socket was closed."""
     async with open_memory_sockets() as (_, socket):
@@ -265,9 +240,6 @@ def test_a_delta_in_hand_as_the_call_ends_is_no_error(monkeypatch: pytest.Monkey
             assert not raised
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="The error of a write in its grace is dropped where the cancel is raised."
-)
 async def test_a_write_that_fails_in_its_grace_leaves_an_event(autojump_clock: object) -> None:
     """The caller hangs up during a write, which then fails: the call's events say so."""
     model = ScriptedRealtime([Answer("I book that for you, goodbye.", 400, tool_call=ToolCall("book"))])
