@@ -14,13 +14,13 @@ import attrs
 from agent.audio.generation import Generation, Purpose
 from agent.audio.level_meter import LevelMeter
 from agent.call.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
+from agent.call.replay import Replay
 from agent.call.response_requests import Addressee, ResponseRequests
 from agent.call.responses import ResponseTracker
 from agent.call.transcript import Transcript
 from agent.call.truncation import TruncationLedger
 from agent.core.errors import GenerationTooLongError
 from agent.core.event_log import EventLog
-from agent.core.records import Turn
 from agent.core.units import GenerationId, ItemId, ResponseId
 from agent.model import events as model
 from agent.model import requests
@@ -28,10 +28,6 @@ from agent.model.errors import Severity, severity
 from agent.playout import PlayoutClock
 
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
-WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
-"""Stands for a caller's turn that was not transcribed when its session ended."""
-WORDS_UNKNOWN: Final = "(The caller said something here that was not transcribed.)"
-"""Stands for any of the caller's turns where nobody writes down what they say."""
 
 
 class Effects(Addressee, Protocol):
@@ -82,12 +78,13 @@ class Conversation:
     truncation: TruncationLedger = attrs.field(init=False)
     _generations: dict[ResponseId, Generation] = attrs.field(factory=dict)
     _live: list[Generation] = attrs.field(factory=list)
-    _told: list[tuple[int, str, str]] = attrs.field(factory=list)
-    """What the caller did without words: when, ``user``, and how the model was told."""
+    _replay: Replay = attrs.field(init=False)
     _last_id: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.response_requests = ResponseRequests(self.effects, self.turns, self.events)
+        self._replay = Replay(self.transcript.live, self.response_requests.next_event_id)
+        self.transcript.on_turn = self._replay.turn
         self.truncation = TruncationLedger(
             self.playout, self.transcript, self.effects.to_model, self.response_requests.next_event_id
         )
@@ -114,8 +111,7 @@ class Conversation:
 
     def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
-        self._told.append((self._since_answer_ms(now), "user", text))
-        self.effects.to_model(requests.encode_text_item("user", text, self.response_requests.next_event_id()))
+        self.effects.to_model(self._replay.told(text, now))
         self.response_requests.ask_when_free(Purpose.KEYS)
 
     def say(self, audio: bytes, now: float) -> Generation:
@@ -334,20 +330,10 @@ class Conversation:
 
     def replay(self) -> list[str]:
         """What tells a new session all that was said and heard so far, and what is still to be heard."""
-        wordless = WORDS_LOST if self.transcript.live else WORDS_UNKNOWN
-        spoken = [(turn.started_ms, *_retold(turn, wordless)) for turn in self.transcript.turns()] + self._told
-        for generation in self._live:
-            began_s = generation.first_frame_s or generation.created_s
-            spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
-        spoken.sort(key=lambda entry: entry[0])
-        return [
-            requests.encode_text_item(role, text, self.response_requests.next_event_id())
-            for _, role, text in spoken
-            if text
-        ]
-
-    def _since_answer_ms(self, at_s: float) -> int:
-        return round((at_s - self.transcript.answered_s) * 1000)
+        return self._replay.messages(
+            (generation.first_frame_s or generation.created_s, generation.received_text)
+            for generation in self._live
+        )
 
     def end(self, now: float) -> None:
         """The call is over: what was still live ends as heard up to now."""
@@ -356,13 +342,6 @@ class Conversation:
             self.truncation.ended_with_call(generation, now)
         self._live.clear()
         self.truncation.cleared(now)
-
-
-def _retold(turn: Turn, wordless: str) -> tuple[str, str]:
-    """Who said a turn, and the words of it that were heard; ``wordless`` stands for those that nobody knows."""
-    if turn.role == "agent":
-        return "assistant", turn.heard_text
-    return "user", turn.text or ("" if turn.complete else wordless)
 
 
 _HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {

@@ -25,8 +25,8 @@ async def note_callback(connection: Connection[TupleRow], callback: RecordingCal
         await connection.execute(
             "SELECT FROM calls WHERE call_sid = %(call_sid)s FOR UPDATE", {"call_sid": key(callback.call_sid)}
         )
-        # What the carrier told, but for a beginning that comes after the end. It came when the row was locked, not
-        # when the transaction began: a step that has begun meanwhile knows nothing of it.
+        # What the carrier told, but for a beginning that comes after the end. It came when the row was locked,
+        # not when the transaction began: a step that has begun meanwhile knows nothing of it.
         await connection.execute(
             """
             INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels, came_at)
