@@ -46,7 +46,7 @@ def answer(text: str, began_s: float) -> Generation:
 
 
 def test_what_is_told_follows_the_transcript_as_it_changes() -> None:
-    """A turn is told with the words it has now; keys stand where they were pressed, live answers where they began."""
+    """A turn is told with the words it has now; keys and live answers stand where they were pressed and began."""
     replay, transcript = make_replay(), Transcript(100.0)
     transcript.on_turn = replay.turn
     transcript.caller_started(ItemId("one"), 101.0)
