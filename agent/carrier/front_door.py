@@ -132,7 +132,7 @@ class FrontDoor:
         except* Exception as group:  # noqa: BLE001
             self.events.exception("CONNECTION_ERROR", _first(group))
         finally:
-            await drop(stream)
+            await drop(stream)  # noqa: ASYNC102 - it does not wait
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         if self._lobby >= self.lobby_limit:

@@ -148,4 +148,4 @@ async def open_reader_nursery(stream: SendGuard) -> AsyncIterator[_ReaderHome]:
     except tws.ConnectionClosed as error:
         raise closed_error(error) from None
     finally:
-        await drop(stream)
+        await drop(stream)  # noqa: ASYNC102 - it does not wait
