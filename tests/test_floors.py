@@ -31,8 +31,8 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.spl
 PURE = {
     "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text",
     "audio": "frames gap_filler generation level_meter pacer_metrics ulaw waiting_tone",
-    "call": "barge_in call_clock conversation dtmf response_requests responses tools.declare transcript"
-    " truncation",
+    "call": "barge_in call_clock conversation dtmf greeted_turn leaving ordered replay response_requests responses"
+    " small_talk tools.declare transcript truncation",
     "carrier": "http_head media_stream signature stream_events twiml",
     "core": "errors provider_models steps tenant tenant_fields units",
     "model": "errors events requests server_shapes",

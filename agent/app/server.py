@@ -18,7 +18,7 @@ import trio
 
 from agent.app.call_answer import answer
 from agent.app.loop_probe import LoopProbe
-from agent.app.shutdown import StopSignals, drain
+from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
 from agent.call.services import CallServices
 from agent.call.tools.builtin import DeskTools, StoreDesk
@@ -61,21 +61,22 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
     in exception groups. A cancel ends all calls at once.
     """
     telemetry = Telemetry()
-    with (
-        open_logging(settings.log_level, settings.log_format, telemetry),
-        open_twilio_rest(settings) as rest,
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-    ):
-        events = EventLog(telemetry)
-        connections = settings.worker_calls + POOL_MORE
-        async with (
-            open_database(settings, events, must_be_there=False, max_size=connections) as database,
-            _open_worker(settings, database, events) as worker,
+    async with open_guests() as guests:
+        with (
+            open_logging(settings.log_level, settings.log_format, telemetry),
+            open_twilio_rest(settings) as rest,
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         ):
-            tools = DeskTools(StoreDesk(database)).tools()
-            tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
-            server = _Server(settings, events, rest, database, tools, worker)
-            await server.run(signals, task_status.started)
+            events = EventLog(telemetry)
+            connections = settings.worker_calls + POOL_MORE
+            async with (
+                open_database(settings, events, must_be_there=False, max_size=connections) as database,
+                _open_worker(settings, database, events) as worker,
+            ):
+                tools = DeskTools(StoreDesk(database)).tools()
+                tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
+                server = _Server(settings, events, rest, database, tools, worker, guests)
+                await server.run(signals, task_status.started)
 
 
 @asynccontextmanager
@@ -101,6 +102,7 @@ class _Server:
     tools: tuple[Tool, ...]
     worker: Worker | None
     """None: workers of their own do the work."""
+    guests: trio.Nursery
     spool: Spool = attrs.field(init=False)
     keeper: CallWriter = attrs.field(init=False)
     tenants: TenantDirectory = attrs.field(init=False)
@@ -127,6 +129,7 @@ class _Server:
             connect_model=self.model.connect,
             records=self.spool,
             hand_over=self.channel.calls_end,
+            guests=self.guests,
             tools=self.tools,
             keeper=self.keeper,
             tenants=self.tenants,

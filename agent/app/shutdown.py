@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
 import trio
 
 from agent.core.event_log import EventLog
+from agent.core.task_nursery import open_task_nursery
 from agent.core.units import CallSid
 
 ENDING_S: Final = 15.0
 """How long cancelled calls may take to end: drained writes, the hang-up by REST, the record on disk."""
+
+GUESTS_S: Final = 3.0
+"""How long guests that their calls left behind may still take when all else has ended."""
+
+
+@asynccontextmanager
+async def open_guests() -> AsyncIterator[trio.Nursery]:
+    """The nursery of the calls' guests (see agent.call.guests), which must be around all else of the process.
+
+    A task of Trio cannot be given up, not even one whose thread hangs. So if some are left GUESTS_S after the
+    body, the process ends under them, with status 0, or with 1 and the traceback if the body failed.
+    """
+    async with open_task_nursery() as guests:
+        try:
+            yield guests
+        finally:
+            with trio.move_on_after(GUESTS_S, shield=True):
+                while guests.child_tasks:  # noqa: ASYNC110 - a nursery tells nobody that it is empty
+                    await trio.sleep(0.05)
+            if guests.child_tasks:
+                failed = sys.exc_info()[0] is not None
+                if failed:
+                    traceback.print_exc()
+                sys.stdout.flush()
+                os._exit(failed)
 
 
 @attrs.define(eq=False)

@@ -17,6 +17,7 @@ from agent.audio.level_meter import LevelMeter
 from agent.call.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.call.greeted_turn import WORDS_S, GreetedTurn
 from agent.call.leaving import Departure
+from agent.call.replay import Replay
 from agent.call.response_requests import Addressee, ResponseRequests
 from agent.call.responses import Debt, Response, ResponseTracker, Stage, Step
 from agent.call.small_talk import has_substance
@@ -25,7 +26,7 @@ from agent.call.transcript import Transcript
 from agent.call.truncation import TruncationLedger
 from agent.core.errors import GenerationTooLongError
 from agent.core.event_log import EventLog
-from agent.core.records import Outcome, Turn
+from agent.core.records import Outcome
 from agent.core.units import FRAME_MS, GenerationId, ItemId, ResponseId
 from agent.model import events as model
 from agent.model import requests
@@ -33,8 +34,6 @@ from agent.model.errors import Severity, severity
 from agent.playout import PlayoutClock
 
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
-WORDS_LOST: Final = "(The caller said something here that was lost with the connection.)"
-"""Stands for a caller's turn that was not transcribed when its session ended."""
 OWN_EAR_MS: Final = 200
 """Voice that interrupts an answer by our own ear, while no session is there to hear it."""
 APOLOGY_WAITS_MS: Final = 1500
@@ -43,8 +42,6 @@ FRESH_S: Final = 0.3
 """How old the last audio of the caller may be for our own ear to say anything."""
 NOISE_S: Final = 20.0
 """Speech that the model hears for so long, and our own ear does not, is steady noise."""
-WORDS_UNKNOWN: Final = "(The caller said something here that was not transcribed.)"
-"""Stands for any of the caller's turns where nobody writes down what they say."""
 
 
 class Effects(Addressee, Protocol):
@@ -106,13 +103,14 @@ class Conversation:
     _greeting_done: bool = False
     """The protected part of the greeting was heard, or there is none."""
     _live: list[Generation] = attrs.field(factory=list)
-    _told: list[tuple[int, str, str]] = attrs.field(factory=list)
-    """What the caller did without words: when, ``user``, and how the model was told."""
+    _replay: Replay = attrs.field(init=False)
     _last_id: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.response_requests = ResponseRequests(self.effects, self.turns, self.events)
         self.truncation = TruncationLedger(self.playout, self.transcript, self.response_requests)
+        self._replay = Replay(self.transcript.live, self.response_requests.next_event_id)
+        self.transcript.on_turn = self._replay.turn
 
     # What others ask
 
@@ -145,19 +143,12 @@ class Conversation:
 
     def tell(self, text: str, now: float) -> None:
         """Tell the model something the caller did without words, and ask for an answer to it."""
-        self.note(text, now)
-        self.response_requests.tell(
-            requests.encode_text_item("user", text, self.response_requests.next_event_id())
-        )
+        self.response_requests.tell(self._replay.told(text, now))
         self.response_requests.ask_when_free(Purpose.KEYS)
-
-    def note(self, text: str, now: float) -> None:
-        """Keep for later sessions what this one is told in another way: keys, what a tool answered."""
-        self._told.append((self._since_answer_ms(now), "user", text))
 
     def answer_tool(self, call: model.FunctionCallDone, output: str, now: float, *, answer: bool) -> None:
         """Give a tool's output to the session that asked for it, and have it go on if something is to be said."""
-        self.note(f"(You used the tool {call.name[:80]}; it answered: {output})", now)
+        self._replay.told(f"(You used the tool {call.name[:80]}; it answered: {output})", now)
         self.response_requests.tell(
             requests.encode_tool_output(call.call_id, output, self.response_requests.next_event_id())
         )
@@ -505,25 +496,14 @@ class Conversation:
 
     def replay(self) -> list[str]:
         """What tells a new session all that was said and heard so far, and what is still to be heard."""
-        wordless = WORDS_LOST if self.transcript.live else WORDS_UNKNOWN
-        spoken = [(turn.started_ms, *_retold(turn, wordless)) for turn in self.transcript.turns()] + self._told
         retold = self.turns.session.retold
-        items: dict[int, ItemId] = {}
+        live = []
         for generation in self._live:
-            began_s = generation.first_frame_s or generation.created_s
+            item_id = ItemId(f"still-heard-{generation.id}")
             if generation.received_text:
-                retold[generation.id] = items[len(spoken)] = ItemId(f"still-heard-{generation.id}")
-            spoken.append((self._since_answer_ms(began_s), "assistant", generation.received_text))
-        order = sorted(range(len(spoken)), key=lambda index: spoken[index][0])
-        return [
-            requests.encode_text_item(role, text, self.response_requests.next_event_id(), items.get(index))
-            for index in order
-            for _, role, text in [spoken[index]]
-            if text
-        ]
-
-    def _since_answer_ms(self, at_s: float) -> int:
-        return round((at_s - self.transcript.answered_s) * 1000)
+                retold[generation.id] = item_id
+            live.append((generation.first_frame_s or generation.created_s, generation.received_text, item_id))
+        return self._replay.messages(live)
 
     def end(self, now: float) -> None:
         """The call is over: what was still live ends as heard up to now."""
@@ -532,13 +512,6 @@ class Conversation:
             self.truncation.ended_with_call(generation, now)
         self._live.clear()
         self.truncation.cleared(now)
-
-
-def _retold(turn: Turn, wordless: str) -> tuple[str, str]:
-    """Who said a turn, and the words of it that were heard; ``wordless`` stands for those that nobody knows."""
-    if turn.role == "agent":
-        return "assistant", turn.heard_text
-    return "user", turn.text or ("" if turn.complete else wordless)
 
 
 _HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {

@@ -31,7 +31,10 @@ LAST_LOOK_S: Final = 2.0
 """How long voice in the last moment may keep the line open until the model calls it speech."""
 FAREWELL_BOUND_S: Final = 15.0
 STEP_S: Final = 6.0
-"""Bound of each step of the ending, which run side by side; and of the carrier's answer to a transfer."""
+"""Bound of the whole ending, whose steps run side by side; and of the carrier's answer to a transfer."""
+REQUEST_GRACE_S: Final = 2.0
+"""How long the carrier's answer to what was asked of it is still waited for when the call has ended."""
+TRANSFER: Final = "transfer"
 
 
 @attrs.define(eq=False)
@@ -61,25 +64,29 @@ class CallEnding:
     async def transfer(self, departure: Departure, number: str) -> bool:
         """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
 
-        It takes the call from us, so the stream may end before the carrier's answer is here. Raises CarrierError
-        and trio.TooSlowError; the call goes on then.
+        It takes the call from us, so the stream may end before the carrier's answer is here, which counts all the
+        same. Raises CarrierError and trio.TooSlowError; the call goes on then.
         """
         state, rest = self.state, self.state.services.rest
         if rest is None:
             return False
+
+        async def dial() -> None:
+            await rest.transfer(state.ticket.call_sid, number)
+            state.transferred(number)
+
         self._transferring += 1
         try:
             if not await self._until_let_go(departure, DRAIN_BOUND_S):
                 return False
             with trio.fail_after(STEP_S):
-                await rest.transfer(state.ticket.call_sid, number)
+                await state.guests.run(TRANSFER, dial, grace_s=REQUEST_GRACE_S)
         except (CarrierError, trio.TooSlowError) as error:
             self.conversation.departure = None
             state.events.emit("TRANSFER_FAILED", "error", error=str(error) or "the carrier does not answer")
             raise
         finally:
             self._transferring -= 1
-        state.transferred(number)
         return True
 
     async def say_farewell(self, instructions: str, departure: Departure) -> None:
@@ -133,46 +140,61 @@ class CallEnding:
 
     async def record_call(self) -> None:
         """Have the carrier record, once the first frame is out (TX-9)."""
-        services = self.state.services
-        if services.rest is not None and services.settings.record_calls:
-            await self.state.first_frame_sent.wait()
-            self.state.recording_sid = await services.rest.start_recording(self.state.ticket.call_sid)
-            self.state.events.emit("RECORDING_STARTED", recording_sid=self.state.recording_sid)
+        state, rest = self.state, self.state.services.rest
+        if rest is None or not state.services.settings.record_calls:
+            return
+
+        async def start() -> None:
+            state.recording_sid = await rest.start_recording(state.ticket.call_sid)
+            state.events.emit("RECORDING_STARTED", recording_sid=state.recording_sid)
+
+        await state.first_frame_sent.wait()
+        await state.guests.run("recording", start, grace_s=REQUEST_GRACE_S)
 
     # Afterwards
 
     async def finish(self) -> CallRecord:
-        """Hang up, keep the record and hand it over. Run it shielded: it bounds itself."""
-        ended_s = self.state.ended_s if self.state.ended_s is not None else trio.current_time()
+        """Hang up at once, keep the record and hand it over, all within STEP_S. Run it shielded.
+
+        The record waits for what was begun for the caller (a tool that writes, a request to the carrier), within
+        its grace, because it tells what came of it; for nothing else.
+        """
+        state = self.state
+        until_s = trio.current_time() + STEP_S
+        ended_s = state.ended_s if state.ended_s is not None else trio.current_time()
         try:
             self.conversation.end(ended_s)
         # Still the boundary of the call: without its last words the record is kept all the same.
         except Exception as error:  # noqa: BLE001
-            self.state.events.exception("CALL_ERROR", error)
-        record = self.make_record(ended_s)
+            state.events.exception("CALL_ERROR", error)
         async with trio.open_nursery() as steps:
-            steps.start_soon(run_guest, self.state.events, "hang up", self._hang_up)
-            steps.start_soon(run_guest, self.state.events, "record", partial(self._keep, record))
+            steps.start_soon(run_guest, state.events, "hang up", partial(self._hang_up, until_s))
+            for guest in await state.guests.until_ended():
+                state.events.emit("GUEST_LEFT_BEHIND", "warning", guest=guest)
+            record = self.make_record(ended_s)
+            await self._keep(record, until_s)
         return record
 
-    async def _hang_up(self) -> None:
-        """A closed stream is not an ended call (D11): only REST ends it, unless the caller did."""
+    async def _hang_up(self, until_s: float) -> None:
+        """A closed stream is not an ended call (D11): only REST ends it, unless the caller did, or a transfer."""
         state, rest = self.state, self.state.services.rest
+        await state.guests.until_ended(TRANSFER)
         if rest is not None and state.outcome is not Outcome.CALLER_HUNG_UP and not state.carrier_goes_on:
-            with trio.fail_after(STEP_S):
-                await rest.hang_up(state.ticket.call_sid)
+            with trio.fail_at(until_s):
+                await state.guests.run("hang up", partial(rest.hang_up, state.ticket.call_sid))
 
-    async def _keep(self, record: CallRecord) -> None:
+    async def _keep(self, record: CallRecord, until_s: float) -> None:
         """Make the record durable, then let post-call work hear of it (ST-4)."""
+        state = self.state
         try:
-            with trio.fail_after(STEP_S):
-                await self.state.services.records.save(record)
+            with trio.fail_at(until_s):
+                await state.guests.run("record", partial(state.services.records.save, record))
         # Whatever the store raises: the log is then the only place that has the record. All of it goes there,
         # and nobody is told it is safe.
         except Exception as error:  # noqa: BLE001
-            self.state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
+            state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
             return
-        self.state.events.emit(
+        state.events.emit(
             "CALL_ENDED",
             outcome=record.outcome.value,
             reason=record.reason,
@@ -181,10 +203,10 @@ class CallEnding:
             barge_in_events=record.metrics.barge_in_events,
         )
         try:
-            self.state.services.hand_over.send_nowait(record.call_sid)
+            state.services.hand_over.send_nowait(record.call_sid)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             # It is durable: whoever looks through the records later finds it.
-            self.state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))
+            state.events.emit("RECORD_NOT_HANDED_OVER", "error", error=repr(error))
 
     def make_record(self, ended_s: float) -> CallRecord:
         """The record of the call as it was at ``ended_s``."""

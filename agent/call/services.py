@@ -43,6 +43,8 @@ class CallServices:
     connect_model: Connector
     records: RecordStore
     hand_over: trio.MemorySendChannel[CallSid]
+    guests: trio.Nursery
+    """Where code of others runs for the calls; it outlives them all (see agent.call.guests)."""
     tools: tuple[Tool, ...] = ()
     """What the model may use besides what a call does itself; each tenant allows some of them."""
     keeper: CallWriter | None = None

@@ -11,9 +11,11 @@ import trio
 
 from agent.audio.level_meter import LevelMeter
 from agent.call.dtmf import DtmfCollector
+from agent.call.guests import Guests
 from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
+from agent.core.errors import sole_error
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome, TimelineEvent
 from agent.core.tenant import Tenant
@@ -56,9 +58,11 @@ class CallState:
     first_audio_ms: int | None = None
     recording_sid: RecordingSid | None = None
     timeline: list[TimelineEvent] = attrs.field(factory=list)
+    guests: Guests = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.last_rx_s = self.answered_s
+        self.guests = Guests(self.services.guests, self.events)
         self.events.listener = self._note
 
     def end(self, outcome: Outcome, reason: str) -> None:
@@ -88,6 +92,6 @@ async def run_guest(events: EventLog, name: str, run: Callable[[], Awaitable[Non
     """Run a guest of the call: its failure is logged and counted, and never ends the call (DESIGN D11)."""
     try:
         await run()
-    # The boundary of a guest; Cancelled is no Exception and passes.
-    except Exception as error:  # noqa: BLE001
-        events.exception("GUEST_FAILED", error, guest=name)
+    # The boundary of a guest; Cancelled is no Exception and passes, also from beside an error.
+    except* Exception as group:  # noqa: BLE001
+        events.exception("GUEST_FAILED", sole_error(group), guest=name)

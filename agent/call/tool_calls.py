@@ -11,6 +11,7 @@ of them was answered. If one of them was ``end_call``, it has said goodbye and i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
@@ -25,7 +26,6 @@ from agent.call.leaving import Departure
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
-from agent.core.graceful import run_until_stopped
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.model.events import FunctionCallDone
@@ -187,22 +187,19 @@ class CallTools:
     async def _output(self, tool: Tool, call: FunctionCallDone, arguments: dict[str, Any]) -> Any:
         """What the tool answers, or what went wrong with it, within LIMIT_S; WRITE_GRACE_S more if it writes."""
         events, began_s = self.state.events, trio.current_time()
+        grace_s = WRITE_GRACE_S if tool.writes else 0.0
         found: list[Any] = []
 
         async def work() -> None:
-            if tool.function is not None:
-                found.append(await tool.function(self._call(call.call_id), **arguments))
+            with trio.move_on_at(began_s + LIMIT_S + grace_s):
+                if tool.function is not None:
+                    found.append(await tool.function(self._call(call.call_id), **arguments))
+                took_ms = round((trio.current_time() - began_s) * 1000)
+                events.emit("TOOL_USED", tool=tool.name, took_ms=took_ms)
 
         try:
-            with trio.fail_after(LIMIT_S):
-                if tool.writes:
-                    await run_until_stopped(work, lambda: None, grace_s=WRITE_GRACE_S)
-                else:
-                    await work()
-        except trio.TooSlowError:
-            if not found:
-                events.emit("TOOL_TOO_SLOW", "warning", tool=tool.name, limit_s=LIMIT_S)
-                return {"error": "this takes too long at the moment"}
+            with suppress(trio.TooSlowError), trio.move_on_at(began_s + LIMIT_S + grace_s):
+                await self.state.guests.run(f"tool {tool.name}", work, grace_s=grace_s, failed="TOOL_FAILED")
         except ToolError as error:
             events.emit("TOOL_REFUSED", tool=tool.name, error=str(error)[:200])
             return {"error": str(error)[:500]}
@@ -211,10 +208,9 @@ class CallTools:
         except Exception as error:  # noqa: BLE001
             events.exception("TOOL_FAILED", error, tool=tool.name)
             return _FAILED
-        finally:
-            if found:
-                took_ms = round((trio.current_time() - began_s) * 1000)
-                events.emit("TOOL_USED", tool=tool.name, took_ms=took_ms)
+        if not found:
+            events.emit("TOOL_TOO_SLOW", "warning", tool=tool.name, limit_s=LIMIT_S)
+            return {"error": "this takes too long at the moment"}
         return found[0]
 
     def _call(self, call_id: str) -> ToolCall:

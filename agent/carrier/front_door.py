@@ -19,6 +19,7 @@ import trio
 from agent.carrier.http_head import BadHeadError, HeadReader, RequestHead
 from agent.core.errors import AgentError
 from agent.core.event_log import EventLog
+from agent.wire.connection import drop
 from agent.wire.websocket import Handshake, open_server_handshake
 
 HEAD_S: Final = 10.0
@@ -133,7 +134,7 @@ class FrontDoor:
         except* Exception as group:  # noqa: BLE001
             self.events.exception("CONNECTION_ERROR", _first(group))
         finally:
-            await trio.aclose_forcefully(stream)
+            await drop(stream)  # noqa: ASYNC102 - it does not wait
 
     async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
         if self._lobby >= self.lobby_limit:

@@ -111,3 +111,8 @@ class ToolArgumentsError(AgentError):
 
 class ToolError(AgentError):
     """A tool cannot do what the model asked; the message is for the model, which finds words for the caller."""
+
+
+def sole_error(group: ExceptionGroup[Exception]) -> Exception:
+    """What ``except*`` caught, bare if it is one error alone."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group

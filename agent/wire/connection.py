@@ -105,6 +105,12 @@ class Connection(tws.WebSocketConnection):
         await super()._handle_message_event(event)
 
 
+async def drop(stream: trio.abc.AsyncResource) -> None:
+    """Close at once and without a goodbye. Raises no Cancelled, which would hide an error on its way out."""
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)
+
+
 def closed_error(closed: tws.ConnectionClosed) -> SocketClosedError:
     """The engine's word for an end, in ours."""
     reason = closed.reason
@@ -142,4 +148,4 @@ async def open_reader_nursery(stream: SendGuard) -> AsyncIterator[_ReaderHome]:
     except tws.ConnectionClosed as error:
         raise closed_error(error) from None
     finally:
-        await trio.aclose_forcefully(stream)
+        await drop(stream)  # noqa: ASYNC102 - it does not wait

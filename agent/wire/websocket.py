@@ -21,7 +21,7 @@ from typing_extensions import override
 from wsproto import ConnectionType
 
 from agent.core.errors import SocketClosedError
-from agent.wire.connection import Connection, SendCheck, SendGuard, closed_error, open_reader_nursery
+from agent.wire.connection import Connection, SendCheck, SendGuard, closed_error, drop, open_reader_nursery
 from agent.wire.text_frames import ShortcutConnection
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
@@ -112,11 +112,11 @@ class TrioWebSocket(MessageSocket):
         cancelled = trio.current_effective_deadline() == float("-inf")
         with trio.move_on_after(CANCELLED_CLOSE_GRACE_S if cancelled else CLOSE_GRACE_S, shield=True):
             await self._connection.aclose(code, reason or None)
-        await trio.aclose_forcefully(self._stream)
+        await drop(self._stream)
 
     async def abort(self) -> None:
         """Drop the connection with no close frame, as a broken network does; the peer sees 1006."""
-        await trio.aclose_forcefully(self._stream)
+        await drop(self._stream)
 
 
 @attrs.define(eq=False)
@@ -209,7 +209,7 @@ async def _open_tls(host: str, port: int) -> trio.abc.Stream:
         raise ConnectionError(f"no TLS with {host}: {error.__cause__ or error}") from error
     finally:
         if failed:
-            await trio.aclose_forcefully(stream)  # noqa: ASYNC102 - it does not wait
+            await drop(stream)  # noqa: ASYNC102 - it does not wait
     return stream
 
 

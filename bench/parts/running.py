@@ -19,9 +19,10 @@ from bench.after_calls.restarts import RestartPlan, run_restarts
 from bench.after_calls.rows import burst_rows, keeping_row, kills_row, queries_row, restart_rows
 from bench.parts.demo_latency import measure_demo
 from bench.parts.keeping import measure_keeping
+from bench.parts.pass_time import measure_passes
 from bench.parts.pg_queries import measure_queries
 from bench.parts.virtual_hour import SPARSE, TALKING, measure_hour
-from bench.reporting.table import Row, demo_row, hour_row, skipped_row
+from bench.reporting.table import Row, demo_row, hour_row, pass_row, skipped_row
 from bench.rig.processes import BenchError, Say, cores, moved_to
 
 _T = TypeVar("_T")
@@ -31,6 +32,7 @@ class Part(enum.StrEnum):
     """A part of the benchmark."""
 
     HOUR = "hour"
+    PASSES = "passes"
     DEMO = "demo"
     BURST = "burst"
     KILLS = "kills"
@@ -56,6 +58,9 @@ def _run(part: Part, kill_plan: KillPlan, folder: Path, say: Say) -> list[Row]: 
         case Part.HOUR:
             say("two hours of call in virtual time")
             return [hour_row(plan, measure_hour(plan)) for plan in (SPARSE, TALKING)]
+        case Part.PASSES:
+            say("an hour of lively call in virtual time, each pass of the scheduler timed")
+            return [pass_row(measure_passes())]
         case Part.DEMO:
             say("the demo call, for its latency: a minute")
             return [trio.run(_demo, folder)]

@@ -5,6 +5,7 @@ The clock jumps over every wait, so what is left is the work itself: how much fa
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import Utterance, tone
 
 CALL_S: Final = 3600.0
+WORDS: Final = "I would like to know when you are open on Sunday, please."
 _CALL_SID: Final = "CA" + "0" * 32
 
 
@@ -45,6 +47,9 @@ class HourPlan:
     silence: bool
     speech_ms: int = 800
     call_s: float = CALL_S
+    transcription_model: str = ""
+    exchanges: int | None = None
+    """After so many of them the model's session is lost, and again after as many."""
 
 
 TALKING: Final = HourPlan(every_s=60.0, answer_ms=120_000, silence=True)
@@ -75,14 +80,18 @@ class _NoRecords:
         return None
 
 
-def measure_hour(plan: HourPlan) -> HourFigures:
+LIVELY: Final = HourPlan(every_s=6.0, answer_ms=2_000, silence=True, transcription_model="any", exchanges=250)
+"""Six hundred turns of each side, told to a new session twice."""
+
+
+def measure_hour(plan: HourPlan, *instruments: trio.abc.Instrument) -> HourFigures:
     """Run the hour on a clock of its own; takes as long as it takes, and blocks."""
-    return trio.run(_run_hour, plan, clock=MockClock(autojump_threshold=0.0))
+    return trio.run(_run_hour, plan, clock=MockClock(autojump_threshold=0.0), instruments=instruments)
 
 
 async def _run_hour(plan: HourPlan) -> HourFigures:
     reply = Answer("This is a simulated answer.", plan.answer_ms)
-    model = ScriptedRealtime(default=reply, record=False)
+    model = ScriptedRealtime(default=reply, record=False, transcripts=[WORDS] * int(plan.call_s / plan.every_s))
     speech = Utterance(tone(plan.speech_ms))
     async with (
         _open_house(model, plan) as services,
@@ -99,9 +108,13 @@ async def _run_hour(plan: HourPlan) -> HourFigures:
         ) as stream:
             began_s = time.perf_counter()
             with trio.move_on_after(plan.call_s):
-                while not stream.is_closed:
+                for exchange in itertools.count(1):
                     await trio.sleep(plan.every_s)
+                    if stream.is_closed:
+                        break
                     stream.say(speech)
+                    if plan.exchanges is not None and exchange % plan.exchanges == 0:
+                        model.disconnect(drop=True)
             wall_s = time.perf_counter() - began_s
     counts = stream.counts
     return HourFigures(wall_s, counts["rx media"], counts["tx media"], len(stream.playback.underruns))
@@ -111,17 +124,23 @@ async def _run_hour(plan: HourPlan) -> HourFigures:
 async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[CallServices]:
     channel = PostCallChannel.open()
     metronome = Metronome()
-    services = CallServices(
-        settings=load_settings(openai_api_key="none", idle_prompt_s=0.0, max_call_s=plan.call_s * 2),
-        events=EventLog(Telemetry()),
-        metronome=metronome,
-        rest=None,
-        connect_model=memory_realtime(lambda: model),
-        records=_NoRecords(),
-        hand_over=channel.calls_end,
-    )
     with channel.calls_end, channel.service_end:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as guests, trio.open_nursery() as nursery:
+            services = CallServices(
+                settings=load_settings(
+                    openai_api_key="none",
+                    idle_prompt_s=0.0,
+                    max_call_s=plan.call_s * 2,
+                    transcription_model=plan.transcription_model,
+                ),
+                events=EventLog(Telemetry()),
+                metronome=metronome,
+                rest=None,
+                connect_model=memory_realtime(lambda: model),
+                records=_NoRecords(),
+                hand_over=channel.calls_end,
+                guests=guests,
+            )
             nursery.start_soon(metronome.run)
             yield services
             nursery.cancel_scope.cancel(reason="the hour is over")

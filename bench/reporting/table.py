@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from bench.parts.pass_time import PassFigures
 from bench.parts.virtual_hour import SPARSE, HourFigures, HourPlan
 
 DEMO_MS: Final = 900.0
@@ -36,6 +37,17 @@ def hour_row(plan: HourPlan, figures: HourFigures) -> Row:
         f"{figures.wall_s:.1f} s ({figures.frames_rx} frames in, {figures.frames_tx} out)",
         figures.wall_s < must_s and figures.underruns == 0,
     )
+
+
+def pass_row(figures: PassFigures) -> Row:
+    """The row of the worst pass of the scheduler: the yardstick is what two milliseconds are here."""
+    measured = (
+        f"{figures.worst_ms:.2f} ms, yardstick {figures.yardstick_ms:.2f} ms: "
+        f"{figures.worst_ms / figures.yardstick_ms:.2f} ({figures.task} at {figures.at_s:.0f} s, "
+        f"{figures.passes} passes)"
+    )
+    ok = figures.worst_ms <= figures.yardstick_ms
+    return Row("worst pass of the scheduler in an hour-long call, thread CPU time", "<= yardstick", measured, ok)
 
 
 def demo_row(median_ms: float, answers: int) -> Row:

@@ -1,13 +1,17 @@
 """Stopping in virtual time: calls may end by themselves, then they are ended, and nothing waits for ever."""
 
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 
 import attrs
+import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.app.shutdown import ENDING_S, StopSignals, drain
+from agent.app.shutdown import ENDING_S, GUESTS_S, StopSignals, drain, open_guests
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.core.units import CallSid
@@ -107,3 +111,50 @@ async def test_one_signal_stops_two_hurry_three_cancel() -> None:
     stop, everything = StopSignals(EventLog(Telemetry())), trio.CancelScope()
     await stop.watch(signals(), everything)
     assert everything.cancel_called
+
+
+LEFT_BEHIND = """
+import sys, threading, trio
+from agent.app.shutdown import open_guests
+
+async def main():
+    async with open_guests() as guests:
+        guests.start_soon(trio.to_thread.run_sync, threading.Event().wait)
+        await trio.sleep(0.05)
+        print("all else has ended")
+        if len(sys.argv) > 1:
+            raise ValueError(sys.argv[1])
+
+trio.run(main)
+"""
+
+
+@pytest.mark.sockets
+@pytest.mark.parametrize("error", ["", "the port is taken"])
+def test_a_guest_that_no_cancel_stops_does_not_hold_the_process(error: str) -> None:
+    """Its thread hangs for ever: the process ends within the bound, and says how it would have ended."""
+    began_s = time.monotonic()
+    command = [sys.executable, "-c", LEFT_BEHIND, *filter(None, [error])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GUESTS_S + 20)
+    assert done.stdout == "all else has ended\n"
+    assert done.returncode == bool(error)
+    assert (f"ValueError: {error}" in done.stderr) == bool(error)
+    assert time.monotonic() - began_s >= GUESTS_S
+
+
+async def test_guests_that_end_in_time_are_waited_for(autojump_clock: MockClock) -> None:
+    """Also if everything is cancelled from outside: what was begun for a caller comes to its end."""
+    ended: list[float] = []
+
+    async def write() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(GUESTS_S - 1)
+        ended.append(trio.current_time())
+
+    began_s = trio.current_time()
+    with trio.CancelScope() as everything:
+        async with open_guests() as guests:
+            guests.start_soon(write)
+            everything.cancel()
+            await trio.sleep_forever()
+    assert ended == [began_s + GUESTS_S - 1]

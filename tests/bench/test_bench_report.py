@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from bench.command import app
 from bench.load import RunResult, Variant, summary
 from bench.machine import Machine
+from bench.parts.pass_time import PassFigures
 from bench.parts.virtual_hour import SPARSE, TALKING, HourFigures
 from bench.reporting.figures import LoadFigures
 from bench.reporting.load_table import load_tables
 from bench.reporting.report import PICTURE, REPORT, write
 from bench.reporting.results import RESULTS, LargestLine, Line, RowLine, RunLine, read
-from bench.reporting.table import demo_row, hour_row, must_table, skipped_row
+from bench.reporting.table import demo_row, hour_row, must_table, pass_row, skipped_row
 from bench.search import Bracket, Largest
 
 FIGURES = LoadFigures(
@@ -144,6 +145,8 @@ def test_hours_and_demo() -> None:
     assert hour_row(SPARSE, HourFigures(5.1, 1, 2, 0)).ok is False
     assert hour_row(TALKING, HourFigures(59.0, 1, 2, 0)).ok
     assert hour_row(TALKING, HourFigures(59.0, 1, 2, 1)).ok is False
+    assert pass_row(PassFigures(1.9, "a task", 60.0, 1000, 2.0)).ok
+    assert pass_row(PassFigures(2.1, "a task", 60.0, 1000, 2.0)).ok is False
     assert demo_row(899.0, 6).ok
     assert demo_row(901.0, 6).ok is False
     assert skipped_row("no extra").ok is None

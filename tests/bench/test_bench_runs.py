@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from bench.load import Variant, plan_of, run_once
-from bench.parts.virtual_hour import SPARSE, TALKING, measure_hour
+from bench.parts.pass_time import measure_passes
+from bench.parts.virtual_hour import LIVELY, SPARSE, TALKING, measure_hour
 from bench.rig.contestants import OURS, YARDSTICK
 from bench.rig.processes import BenchError, open_child
 
@@ -60,3 +61,13 @@ def test_st_6_a_minute_of_call_takes_a_moment() -> None:
     sparse = measure_hour(attrs.evolve(SPARSE, call_s=60.0, every_s=20.0))
     assert 80 <= sparse.frames_rx <= 130
     assert talking.underruns == sparse.underruns == 0
+
+
+def test_the_worst_pass_of_a_call_is_found() -> None:
+    """With its task, over all passes of a call whose session is lost."""
+    figures = measure_passes(attrs.evolve(LIVELY, call_s=20.0, exchanges=2))
+    assert figures.passes > 20 * 50
+    assert 0 < figures.worst_ms < 1000
+    assert 0 <= figures.at_s <= 21.0, "from the answer to the end of the ending"
+    assert figures.task
+    assert figures.yardstick_ms > 0

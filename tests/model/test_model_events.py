@@ -59,6 +59,7 @@ def session_of(**settings: Any) -> dict[str, Any]:
         connect_model=cast("Connector", None),
         records=MemoryRecords(),
         hand_over=send,
+        guests=cast("trio.Nursery", None),
     )
     return services.session_of(services.tenants.default, [END_CALL], datetime.now(UTC))
 

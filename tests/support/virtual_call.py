@@ -92,25 +92,26 @@ async def open_services(
     **changes: Any,
 ) -> AsyncIterator[FakeServices]:
     """A house whose metronome runs; all calls are those of ``tenant``, if one is given."""
-    records = MemoryRecords()
-    rest = MemoryRest()
-    channel = PostCallChannel.open()
-    events = EventLog(Telemetry())
-    metronome = Metronome()
-    calls = CallServices(
-        settings=make_settings(**changes),
-        events=events,
-        metronome=metronome,
-        rest=rest,
-        connect_model=connect,
-        records=records,
-        hand_over=channel.calls_end,
-        tools=tools,
-        keeper=keeper,
-    )
-    if tenant is not None:
-        calls.tenants.default = tenant
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as guests, trio.open_nursery() as nursery:
+        records = MemoryRecords()
+        rest = MemoryRest()
+        channel = PostCallChannel.open()
+        events = EventLog(Telemetry())
+        metronome = Metronome()
+        calls = CallServices(
+            settings=make_settings(**changes),
+            events=events,
+            metronome=metronome,
+            rest=rest,
+            connect_model=connect,
+            records=records,
+            hand_over=channel.calls_end,
+            guests=guests,
+            tools=tools,
+            keeper=keeper,
+        )
+        if tenant is not None:
+            calls.tenants.default = tenant
         nursery.start_soon(metronome.run)
         yield FakeServices(calls, rest, records, channel)
         nursery.cancel_scope.cancel()

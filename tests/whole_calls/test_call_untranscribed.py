@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from unkind_models import count_events
 from virtual_call import counts, open_call, open_scripted_call, open_services, received
 
-from agent.call.conversation import WORDS_UNKNOWN
+from agent.call.replay import WORDS_UNKNOWN
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome, Turn
 from agent.core.settings import load_settings
@@ -99,7 +99,11 @@ async def test_a_turn_committed_while_an_answer_is_active_is_answered_all_the_sa
 ) -> None:
     """BI-6 needs no words: the turn that was spoken into the protected greeting gets its answer."""
     slow = Answer(GREETING.text, 6000, speed=1.0)
-    async with open_scripted_call([slow, SHORT], settings={**NOBODY_WRITES, "greeting_protect_ms": 3000}) as (services, stream, model):
+    async with open_scripted_call([slow, SHORT], settings={**NOBODY_WRITES, "greeting_protect_ms": 3000}) as (
+        services,
+        stream,
+        model,
+    ):
         await stream.until_heard_ms(40)
         stream.say(tone(900))
         await trio.sleep(10)

@@ -45,7 +45,7 @@ class CancelAt(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Count, and strike once."""
         scope = self.services.calls.active.get(CALL_SID) if self.services is not None else None  # type: ignore[call-overload]
-        if scope is None or not self._is_of_the_call(task):
+        if scope is None or self.services is None or not self._is_of_the_call(task, self.services.calls.guests):
             return
         self.tasks.add(task.name)
         if self.steps == self.at:
@@ -54,13 +54,15 @@ class CancelAt(trio.abc.Instrument):
         self.steps += 1
 
     @staticmethod
-    def _is_of_the_call(task: trio.lowlevel.Task) -> bool:
-        """Whether the task runs the call or is below it: not the simulators, not the metronome."""
+    def _is_of_the_call(task: trio.lowlevel.Task, guests: trio.Nursery) -> bool:
+        """Whether the task runs the call, is below it, or its guest: not the simulators, not the metronome."""
         current: trio.lowlevel.Task | None = task
         while current is not None:
             if current.name.endswith("agent.app.call_answer.answer"):
                 return True
             parent = current.parent_nursery
+            if parent is guests:
+                return True
             current = parent.parent_task if parent is not None else None
         return False
 

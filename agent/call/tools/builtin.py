@@ -23,6 +23,9 @@ FURTHEST: Final = timedelta(days=2 * 365)
 """Appointments later than this are misunderstandings."""
 _SHOWN: Final = 5
 
+# Else it is read for each country when its first number comes, in a call: 0.1 s for all of them.
+phonenumbers.PhoneMetadata.load_all()
+
 Line = Annotated[str, Meta(max_length=200)]
 Note = Annotated[str, Meta(max_length=2000)]
 

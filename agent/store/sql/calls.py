@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,6 +24,7 @@ UNSEEN_S: Final = 60
 """A server that was not seen for so long is gone, and its calls with it. It says so each 10 s."""
 CALLBACK_S: Final = 30
 """How long the carrier's word that a recording is ready is waited for, before it is asked."""
+TURNS_AT_ONCE: Final = 50
 _CALLS_LOCK: Final = 0x63616C73
 """The first half of the advisory locks of calls by their SID."""
 _threads: Final = trio.CapacityLimiter(2)
@@ -70,7 +71,13 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
     In one transaction; the same record a second time changes nothing. The record of a call that was held to have
     crashed replaces that end, and its post-call work begins anew.
     """
-    whole, turns = await trio.to_thread.run_sync(_write, record, limiter=_threads)
+    whole = await trio.to_thread.run_sync(record_json, record, limiter=_threads)
+    # Each turn once, and only a few in a thread at a time: it holds the interpreter, and with it every call.
+    rows: dict[str, dict[str, Any]] = {}
+    for begin in range(0, len(record.turns), TURNS_AT_ONCE):
+        few = record.turns[begin : begin + TURNS_AT_ONCE]
+        rows |= await trio.to_thread.run_sync(_turn_rows, few, limiter=_threads)
+    turns = await trio.to_thread.run_sync(_as_json, rows, limiter=_threads)
     call_sid = key(record.call_sid)
     async with connection.transaction():
         await lock_call(connection, call_sid)
@@ -242,10 +249,12 @@ async def replace_words(connection: Connection[TupleRow], call_id: int, turns: I
     )
 
 
-def _write(record: CallRecord) -> tuple[str, str]:
-    """The record and its turns, each turn once, as JSON."""
-    turns = {row["turn_key"]: row for row in map(_turn_row, record.turns)}
-    return record_json(record), msgspec.json.encode(list(turns.values())).decode()
+def _turn_rows(turns: Iterable[Turn]) -> dict[str, dict[str, Any]]:
+    return {row["turn_key"]: row for row in map(_turn_row, turns)}
+
+
+def _as_json(rows: Mapping[str, dict[str, Any]]) -> str:
+    return msgspec.json.encode(list(rows.values())).decode()
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:

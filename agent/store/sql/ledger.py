@@ -163,14 +163,23 @@ async def hold_step(connection: Connection[TupleRow], claim: Claim, step: str, w
 async def postpone_step(
     connection: Connection[TupleRow], claim: Claim, step: str, why: str, rest_s: float
 ) -> None:
-    """A step under way needs what is not there yet, or its worker stops: no attempt is counted."""
+    """A step under way needs what is not there yet, or its worker stops: no attempt is counted.
+
+    It is due at once if the carrier told of the call's recording meanwhile: that may be what it needs.
+    """
     async with connection.transaction():
         await check_claim(connection, claim)
         await connection.execute(
             """
             UPDATE postcall_steps
             SET state = 'pending', attempts = greatest(attempts - 1, 0), error = %(why)s,
-              next_try_at = now() + %(rest_s)s * interval '1 s'
+              next_try_at = CASE
+                WHEN EXISTS (
+                  SELECT FROM recording_callbacks b JOIN calls c USING (call_sid)
+                  WHERE c.id = call_id AND b.status <> 'in-progress' AND b.came_at > started_at)
+                THEN now()
+                ELSE now() + %(rest_s)s * interval '1 s'
+              END
             WHERE call_id = %(call_id)s AND step = %(step)s AND state = 'running'
             """,
             {"why": clean(why), "rest_s": rest_s, "call_id": claim.call_id, "step": step},

@@ -25,14 +25,16 @@ async def note_callback(connection: Connection[TupleRow], callback: RecordingCal
         await connection.execute(
             "SELECT FROM calls WHERE call_sid = %(call_sid)s FOR UPDATE", {"call_sid": key(callback.call_sid)}
         )
-        # What the carrier told, but for a beginning that comes after the end.
+        # What the carrier told, but for a beginning that comes after the end. It came when the row was locked,
+        # not when the transaction began: a step that has begun meanwhile knows nothing of it.
         await connection.execute(
             """
-            INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels)
-            VALUES (%(recording_sid)s, %(call_sid)s, %(status)s, %(url)s, %(duration_s)s, %(channels)s)
+            INSERT INTO recording_callbacks (recording_sid, call_sid, status, url, duration_s, channels, came_at)
+            VALUES (%(recording_sid)s, %(call_sid)s, %(status)s, %(url)s, %(duration_s)s, %(channels)s,
+              clock_timestamp())
             ON CONFLICT (recording_sid) DO UPDATE
             SET status = excluded.status, url = excluded.url, duration_s = excluded.duration_s,
-              channels = excluded.channels, came_at = now()
+              channels = excluded.channels, came_at = excluded.came_at
             WHERE excluded.status <> 'in-progress'
             """,
             attrs.asdict(callback)

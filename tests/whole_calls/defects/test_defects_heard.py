@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import trio
 from fault_calls import SHORT, open_one_call, record_of
-from unkind_models import UNMET, suppose
+from unkind_models import suppose
 
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime

@@ -8,7 +8,7 @@ import pytest
 import trio
 from conversation_driver import Talk
 from fault_calls import open_faulty_call, record_of
-from unkind_models import UNMET, Desk, suppose
+from unkind_models import Desk, suppose
 from virtual_call import counts, open_services
 
 from agent.call.tools.declare import make_tool

@@ -15,7 +15,7 @@ from agent.call.tools.loading import load_tools
 from agent.core.errors import SettingsError
 from agent.core.tenant import Tenant
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 import trio
 from conversation_driver import Talk
 from ended_calls import make_record, rows
-from unkind_models import UNMET, suppose
+from unkind_models import suppose
 
 import agent.store.sql.calls
 from agent.core.records import Turn
@@ -57,11 +57,6 @@ def calls_made_by(step: Callable[[], Any]) -> int:
     return made
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The transcript makes every turn of the call anew each time it is asked for.",
-)
 def test_the_transcript_does_not_make_every_turn_anew() -> None:
     """Asked again, the transcript of a long call costs less than one call of a function for each turn."""
     transcript = long_talk().conversation.transcript
@@ -69,9 +64,6 @@ def test_the_transcript_does_not_make_every_turn_anew() -> None:
     assert calls_made_by(transcript.turns) < 2 * TURNS
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="A reconnection makes and encodes every turn of the call in one step."
-)
 def test_a_reconnection_does_not_encode_every_turn_in_one_step() -> None:
     """The second reconnection of a long call costs less than one call of a function for each turn."""
     conversation = long_talk().conversation
@@ -93,11 +85,6 @@ print(region, len({name for name in set(sys.modules) - before if name.startswith
 
 
 @pytest.mark.sockets
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The first look-up of a country imports its metadata, and its neighbours', on the loop.",
-)
 def test_the_first_look_up_of_a_country_imports_nothing() -> None:
     """The region of a caller from Jamaica is found without importing a file for each country under +1."""
     done = subprocess.run([sys.executable, "-c", LOOK_UP], capture_output=True, text=True, check=True, timeout=60)
@@ -124,9 +111,6 @@ class RowsInAStep(trio.abc.Instrument):
 
 
 @pytest.mark.sockets
-@pytest.mark.xfail(
-    strict=True, raises=UNMET, reason="The rows of all turns are made in one step when a record is kept."
-)
 async def test_keeping_a_long_record_does_not_make_all_rows_in_one_step(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ended_calls import change, make_record, rows
-from unkind_models import UNMET, suppose
+from unkind_models import suppose
 
 from agent.core.records import RecordingCallback
 from agent.core.units import RecordingSid
@@ -17,11 +17,6 @@ from agent.store.sql.recordings import note_callback
 pytestmark = pytest.mark.sockets
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="The worker postpones a step without looking whether its recording was completed meanwhile.",
-)
 async def test_a_recording_that_completes_while_the_worker_asks_is_looked_at_soon(postgres: str) -> None:
     """The callback comes between the worker's question and its postponing: the call is due at once."""
     recording = RecordingSid("RE1")
