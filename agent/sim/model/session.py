@@ -22,7 +22,8 @@ import msgspec
 from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
 from agent.sim.model.answering import Answering
 from agent.sim.model.conversation import Conversation
-from agent.sim.model.energy_vad import EnergyVad, SpeechEnd, SpeechStart
+from agent.sim.model.energy_vad import EnergyVad
+from agent.sim.model.hearing import Hearing
 from agent.sim.model.real_wire import RealWire
 from agent.sim.model.response import Message, SimulatedResponse
 from agent.sim.model.script import Answer, Faults, Script, Stage, plan, plan_roughly
@@ -34,11 +35,6 @@ _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _APPEND_TAIL: Final = '"}'
 TO_NOISE: Final = (11, Answer("Sorry, I did not get that.", 600))
 """What is answered to noise; its audio carries a number of its own."""
-NOISE_EVERY_S: Final = (10.0, 40.0)
-NOISE_S: Final = (0.1, 0.4)
-ECHOES: Final = 0.15
-"""In ``real``: the share of answers in whose audio the model hears the caller speak, and after how long."""
-ECHO_AFTER_S: Final = (0.4, 2.0)
 _BUSY: Final = ("conversation_already_has_active_response", "Conversation already has an active response")
 
 
@@ -81,13 +77,10 @@ class ModelSession:
     _transcribing: Transcribing = attrs.field(init=False)
     _chance: Random | None = attrs.field(init=False)
     """What answers and the room draw from; None: nothing happens by chance."""
-    _noise: bool = False
-    """Whether what is taken for speech is noise."""
+    _hearing: Hearing = attrs.field(init=False)
     _agenda: list[tuple[float, int, Callable[[float], None]]] = attrs.field(factory=list)
     _order: count[int] = attrs.field(factory=count)
     _reached: set[Stage] = attrs.field(factory=set)
-    _speech_item: str = ""
-    _speech_floor_s: float = -inf
 
     @settings.default
     def _make_settings(self) -> SessionSettings:
@@ -114,6 +107,19 @@ class ModelSession:
             self.outbox, self._later, self.transcription_delay_ms / 1000, self._draws("transcripts")
         )
 
+    @_hearing.default
+    def _make_hearing(self) -> Hearing:
+        return Hearing(
+            self.vad,
+            self.settings,
+            self.outbox,
+            self._later,
+            self.faults.speech_started_delay_ms / 1000,
+            self._interrupt,
+            self._end_turn,
+            None if self.profile.quiet_room else self._chance,
+        )
+
     @_chance.default
     def _make_chance(self) -> Random | None:
         return self._draws("room")
@@ -125,7 +131,7 @@ class ModelSession:
         """Begin: the client has connected."""
         self._reach(Stage.CONNECTED, now)
         self._later(now, lambda _: self.outbox.send("session.created", session=self.settings.resource()))
-        self._plan_noise(now)
+        self._hearing.open(now)
 
     def receive(self, raw: str | bytes, now: float) -> None:
         """Take one message of the client."""
@@ -269,8 +275,8 @@ class ModelSession:
         if self.faults.fail_answers is not None:
             self.active = None
             self._answering.end(response, "failed")
-        elif self._room and self._room.random() < ECHOES:
-            self._later(now + self._room.uniform(*ECHO_AFTER_S), self._start_noise)
+        else:
+            self._hearing.expect_echo(now)
 
     def _advance(self, response: SimulatedResponse, at_s: float) -> None:
         if not self._answering.advance(response):
@@ -285,65 +291,20 @@ class ModelSession:
         self.received_counts["input_audio_buffer.append"] += 1
         text = payload if isinstance(payload, str) else "%"
         try:
-            detected = self.vad.append(text)
+            self._hearing.append(text, now)
         except (Base64Error, ValueError):
             raise RefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None
         if self.record_audio:
             self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
             self._reach(Stage.APPENDED, now)
-        for sign in detected if self.settings.detection is not None else ():
-            self._detect(sign, now)
 
-    def _detect(self, sign: SpeechStart | SpeechEnd, now: float) -> None:
-        if isinstance(sign, SpeechStart):
-            start_ms = sign.audio_start_ms
-            self._speech_floor_s = now + self.faults.speech_started_delay_ms / 1000
-            self._later(self._speech_floor_s, lambda at_s: self._start_speech(start_ms, at_s))
-        else:
-            end_ms = sign.audio_end_ms
-            self._later(max(now, self._speech_floor_s), lambda at_s: self._stop_speech(end_ms, at_s))
-
-    # What is taken for speech.
-
-    @property
-    def _room(self) -> Random | None:
-        """What noise and echo draw from; None: it is quiet."""
-        return None if self.profile.quiet_room else self._chance
-
-    def _plan_noise(self, now: float) -> None:
-        if self._room:
-            self._later(now + self._room.uniform(*NOISE_EVERY_S), self._make_noise)
-
-    def _make_noise(self, at_s: float) -> None:
-        self._start_noise(at_s)
-        self._plan_noise(at_s)
-
-    def _start_noise(self, at_s: float) -> None:
-        if self._room and not (self._noise or self.vad.speaking) and self.settings.detection is not None:
-            self._start_speech(self.vad.appended_ms, at_s)
-            self._noise = True
-            self._later(at_s + self._room.uniform(*NOISE_S), self._stop_noise)
-
-    def _stop_noise(self, at_s: float) -> None:
-        if self._noise:
-            self._stop_speech(self.vad.appended_ms, at_s)
-
-    def _start_speech(self, start_ms: int, at_s: float) -> None:
-        if self._noise:
-            self._noise = False  # the caller goes on where the noise began
-            return
-        self._speech_item = self.outbox.new_id("item")
-        fields = {"item_id": self._speech_item, "audio_start_ms": start_ms}
-        self.outbox.send("input_audio_buffer.speech_started", **fields)
+    def _interrupt(self, at_s: float) -> None:
         if self.settings.interrupts and self.active and not self.active.is_cut:
             self.active.cut(at_s, "turn_detected")
 
-    def _stop_speech(self, end_ms: int, at_s: float) -> None:
-        fields = {"item_id": self._speech_item, "audio_end_ms": end_ms}
-        self.outbox.send("input_audio_buffer.speech_stopped", **fields)
-        noise, self._noise = self._noise, False
-        self._commit(self._speech_item, at_s, "" if noise else None)
+    def _end_turn(self, item_id: str, at_s: float, noise: bool) -> None:  # noqa: FBT001  (Hearing's callback)
+        self._commit(item_id, at_s, "" if noise else None)
         if not self.settings.answers_turns:
             return
         if self.active is None:
