@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from worlds import in_worlds
 
 import agent.sim.__main__ as command_line
 from agent.audio.ulaw import ulaw_to_pcm16
+from agent.core.errors import HandshakeRejectedError
 from agent.core.units import ItemId
 from agent.model import events as codec
 from agent.model.requests import encode_response_create, encode_text_item, encode_truncate
@@ -301,6 +304,24 @@ def test_the_command_line_gives_each_call_a_world_of_its_own(monkeypatch: pytest
     assert [real().profile, real().profile] == [Profile.real(3), Profile.real(4)]
     assert kind().profile == Profile()
     assert CliRunner().invoke(command_line.app, ["realtime", "--profile", "rude"]).exit_code != 0
+
+
+def test_each_call_of_the_command_line_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The carrier's calls of one seed differ from each other, and are those of a run before."""
+    lines: list[Network] = []
+
+    @asynccontextmanager
+    async def note(*_: object, network: Network, **_others: object) -> AsyncIterator[object]:
+        lines.append(network)
+        raise HandshakeRejectedError(503, "no agent here")
+        yield
+
+    monkeypatch.setattr(command_line, "place_call", note)
+    calls = ["carrier", "--url", "http://127.0.0.1:1", "--calls", "2", "--profile", "real", "--seed", "7"]
+    for _ in range(2):
+        assert CliRunner().invoke(command_line.app, calls).exit_code == 1
+    worlds = [network_of(Profile.real(seed)) for seed in (7, 8)]
+    assert sorted(lines[:2], key=worlds.index) == sorted(lines[2:], key=worlds.index) == worlds
 
 
 @in_worlds(real=[8])
