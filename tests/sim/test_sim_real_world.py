@@ -258,6 +258,9 @@ async def test_noise_and_echo_are_taken_for_speech_but_not_in_a_quiet_room(autoj
     assert numbers_in(audio)[TO_NOISE[0]]
     quiet = await listen(Profile.real(5, quiet_room=True), 5)
     assert quiet.of("input_audio_buffer.speech_started") == []
+    times = [noisy.when(f"input_audio_buffer.speech_{what}") for what in ("started", "stopped")]
+    lasted_s = [stop - start for start, stop in zip(*times, strict=False)]
+    assert 0.6 <= min(lasted_s) <= max(lasted_s) <= 0.9, "the noise, and the silence that ends a turn"
 
 
 async def test_a_caller_who_speaks_into_noise_goes_on_with_its_turn(autojump_clock: MockClock) -> None:

@@ -88,9 +88,10 @@ class Hearing:
 
     def _start_noise(self, at_s: float) -> None:
         if self._room and not (self._noise or self.vad.speaking) and self._settings.detection is not None:
-            self._start(self.vad.appended_ms, at_s)
+            self._start(max(0, self.vad.appended_ms - self.vad.prefix_padding_ms), at_s)
             self._noise = True
-            self._later(at_s + self._room.uniform(*NOISE_S), self._stop_noise)
+            lasts_s = self._room.uniform(*NOISE_S) + self.vad.silence_duration_ms / 1000
+            self._later(at_s + lasts_s, self._stop_noise)
 
     def _stop_noise(self, at_s: float) -> None:
         if self._noise:
