@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 import pytest
 import structlog
 from databases import TestCluster, open_cluster
+from worlds import live_in
+
+from agent.sim.profile import Profile
 
 
 def _drop(_logger: Any, _method: str, _event: Any) -> NoReturn:
@@ -29,6 +32,14 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The world that ``worlds.in_worlds`` chose for a test."""
+    profile: Profile = request.param
+    live_in(profile, monkeypatch)
+    return profile
 
 
 @pytest.fixture(scope="session")

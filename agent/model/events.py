@@ -253,7 +253,7 @@ class _Response(msgspec.Struct):
     id: str | None = None
     status: str | None = None
     status_details: _StatusDetails | None = None
-    metadata: dict[str, object] | None = None
+    metadata: dict[str, str] | None = None
     output: list[_Item] | None = None
 
 
@@ -386,8 +386,7 @@ def _output_item(event: _Event) -> OutputItemAdded:
 
 def _response_created(event: _Event) -> ResponseCreated:
     response = msgspec.json.decode(event.response, type=_Response)
-    purpose = (response.metadata or {}).get("purpose")
-    return ResponseCreated(_own_id(response, event), purpose if isinstance(purpose, str) else "")
+    return ResponseCreated(_own_id(response, event), (response.metadata or {}).get("purpose", ""))
 
 
 def _response_done(event: _Event) -> ResponseDone:

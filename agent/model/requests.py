@@ -68,7 +68,7 @@ def encode_item_delete(item_id: ItemId, event_id: str) -> str:
 
 
 def encode_text_item(role: str, text: str, event_id: str, item_id: ItemId | None = None) -> str:
-    """Add a message; ``role`` is ``user``, ``assistant`` or ``system``, ``item_id`` at most 32 letters of ours."""
+    """Add a message of a ``user``, ``assistant`` or ``system``; ``item_id``: at most 32 letters of ours."""
     kind = "output_text" if role == "assistant" else "input_text"
     item: dict[str, Any] = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
     if item_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -15,15 +16,23 @@ import typer
 
 from agent.sim.carrier.dialling import place_call
 from agent.sim.carrier.load import LoadReport, run_calls
+from agent.sim.carrier.network import network_of
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.model.rest import OpenAiRest
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
+from agent.sim.profile import Profile, ProfileName
 from agent.sim.serving import serve_app
 from agent.sim.sounds import Utterance, tone
 from agent.sim.ticker import Ticker
 from agent.sim.webhook_receiver import WebhookReceiver
 from agent.wire.websocket import open_client
+
+_Profile = Annotated[
+    ProfileName,
+    typer.Option(help="kind: only what is asked for goes wrong; real: what was seen of the real services."),
+]
+_Seed = Annotated[int, typer.Option(help="With --profile real: the same number, the same chance.")]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,11 +44,14 @@ app = typer.Typer(
 
 @app.command()
 def realtime(
+    *,
     port: Annotated[int, typer.Option(help="Port to listen on, on 127.0.0.1; 0 takes a free one.")] = 9001,
     answer_ms: Annotated[int, typer.Option(help="Length of each answer, in milliseconds of audio.")] = 4000,
     speed: Annotated[float, typer.Option(help="Answers come this many times faster than they play.")] = 4.0,
     first_delta_ms: Annotated[int, typer.Option(help="Milliseconds until an answer's first audio.")] = 200,
     vad_dbfs: Annotated[float, typer.Option(help="Caller audio louder than this is speech.")] = -40.0,
+    profile: _Profile = "kind",
+    seed: _Seed = 0,
 ) -> None:
     """Be a speech-to-speech model: an OpenAI Realtime server that answers whenever the caller stops speaking.
 
@@ -49,8 +61,11 @@ def realtime(
     """
     answer = Answer("This is a simulated answer.", tone(answer_ms), speed=speed, first_delta_ms=first_delta_ms)
 
+    calls = itertools.count()
+
     def one_model() -> ScriptedRealtime:
-        return ScriptedRealtime(default=answer, vad_dbfs=vad_dbfs, record=False)
+        world = Profile(profile, seed + next(calls))
+        return ScriptedRealtime(default=answer, vad_dbfs=vad_dbfs, record=False, profile=world)
 
     _serve(partial(serve_realtime, port, one_model), "model", port)
 
@@ -109,6 +124,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @app.command()
 def carrier(
+    *,
     url: Annotated[
         str,
         typer.Option(
@@ -120,6 +136,8 @@ def carrier(
     seconds: Annotated[float, typer.Option(min=1, help="How long each call lasts.")] = 20.0,
     every: Annotated[float, typer.Option(min=0.5, help="Each caller speaks every so many seconds.")] = 7.5,
     speech_ms: Annotated[int, typer.Option(min=20, help="For how long a caller speaks.")] = 800,
+    profile: _Profile = "kind",
+    seed: _Seed = 0,
 ) -> None:
     """Phone an agent with simulated callers and print what they heard: gaps, lateness, underruns.
 
@@ -129,16 +147,16 @@ def carrier(
 
     @asynccontextmanager
     async def connect(index: int, ticker: Ticker) -> AsyncIterator[SimulatedStream]:
-        number = f"+1555{index:07d}"
+        number, line = f"+1555{index:07d}", network_of(Profile(profile, seed + index))
+        options: dict[str, Any] = {"ticker": ticker, "network": line, "record": False}
         if url.startswith("http"):
-            calling = place_call(url, number, "+15550000000", auth_token=token, ticker=ticker, record=False)
-            async with calling as stream:
+            async with place_call(url, number, "+15550000000", auth_token=token, **options) as stream:
                 yield stream
             return
         async with (
             open_client(url) as socket,
             open_simulated_stream(
-                socket, call_sid=f"CA{index:032x}", stream_sid=f"MZ{index:032x}", ticker=ticker, record=False
+                socket, call_sid=f"CA{index:032x}", stream_sid=f"MZ{index:032x}", **options
             ) as stream,
         ):
             yield stream

@@ -57,7 +57,11 @@ def test_what_is_told_follows_the_transcript_as_it_changes() -> None:
     transcript.caller_said(ItemId("one"), "Good morning.", 104.0)
     told = [("user", "Good morning."), ("user", "(The caller pressed 1.)"), ("assistant", "Hello.")]
     assert said(replay.messages([])) == told
-    assert said(replay.messages([(102.7, "A live one.", ItemId("still-heard-1"))])) == [*told[:2], ("assistant", "A live one."), told[2]]
+    assert said(replay.messages([(102.7, "A live one.", ItemId("still-heard-1"))])) == [
+        *told[:2],
+        ("assistant", "A live one."),
+        told[2],
+    ]
     assert said(replay.messages([])) == told, "what is live is told for this session alone"
 
 

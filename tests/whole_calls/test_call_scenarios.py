@@ -17,6 +17,7 @@ from virtual_call import (
     received,
     tx,
 )
+from worlds import in_worlds
 
 from agent.core.records import Outcome
 from agent.sim.carrier.network import Network
@@ -192,6 +193,7 @@ async def test_bi_8_hebrew_survives_everywhere(autojump_clock: MockClock) -> Non
     assert text in request["response"]["instructions"]
 
 
+@in_worlds(real=range(10))
 async def test_nb_4_five_calls_at_once_behave_as_one_does(autojump_clock: MockClock) -> None:
     """NB-4: five calls, each with a barge-in: the same truncation, smoothness and outcome in each."""
     models: list[ScriptedRealtime] = []
@@ -264,6 +266,7 @@ async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(autoju
     assert model.errors_sent == []
 
 
+@in_worlds(real=range(10))
 async def test_bi_1_caller_audio_flows_from_the_first_frame_during_the_greeting(
     autojump_clock: MockClock,
 ) -> None:
@@ -308,6 +311,7 @@ async def test_end_call_is_taken_back_when_the_caller_speaks_into_the_goodbye(au
     assert "the caller spoke again" in outputs[-1]["item"]["output"]
 
 
+@in_worlds(real=range(10))
 async def test_tx_9_recording_starts_only_after_the_first_frame(autojump_clock: MockClock) -> None:
     """TX-9: no REST request of the set-up before FIRST_FRAME_SENT."""
     slow_start = Answer("Hello.", 1000, first_delta_ms=1500)
@@ -322,6 +326,7 @@ async def test_tx_9_recording_starts_only_after_the_first_frame(autojump_clock: 
     assert start.t_s - started_s >= 1.5
 
 
+@in_worlds(real=range(10))
 async def test_nb_1_a_slow_carrier_api_blocks_nothing(autojump_clock: MockClock) -> None:
     """NB-1, ST-3: REST that takes four seconds leaves the pacing as it is."""
     async with open_scripted_call([Answer("A long greeting.", 6000)]) as (services, stream, _):
@@ -332,6 +337,7 @@ async def test_nb_1_a_slow_carrier_api_blocks_nothing(autojump_clock: MockClock)
     assert services.record.recording_sid is not None
 
 
+@in_worlds(real=range(10))
 async def test_d11_a_failing_recording_does_not_end_the_call(autojump_clock: MockClock) -> None:
     """A guest fails alone: counted, logged, and the caller notices nothing."""
     async with open_scripted_call([GREETING]) as (services, stream, _):
@@ -360,6 +366,7 @@ async def test_d14_missing_frames_are_made_silence_so_that_the_turn_ends(
     assert services.record.turns[-1].heard_text == LONG.text
 
 
+@in_worlds(real=range(10))
 async def test_dtmf_reaches_the_model_as_one_message(autojump_clock: MockClock) -> None:
     """Keys pressed together are told together, and kept in the record."""
     async with open_scripted_call([SHORT, LONG]) as (services, stream, model):
@@ -393,6 +400,7 @@ async def test_nb_3_call_metrics_are_complete(autojump_clock: MockClock) -> None
     assert metrics.reconnects == 0
 
 
+@in_worlds(real=range(10))
 async def test_idle_prompts_count_from_the_audible_end_of_speech(autojump_clock: MockClock) -> None:
     """Silence after the greeting was *heard* brings a question, then a goodbye, then the end."""
     settings = {"idle_prompt_s": 5.0, "idle_prompts": 1}
@@ -407,6 +415,7 @@ async def test_idle_prompts_count_from_the_audible_end_of_speech(autojump_clock:
     assert heard_numbers(stream) == [4000 * 8, 1000 * 8, 1000 * 8]
 
 
+@in_worlds(real=range(10))
 async def test_the_time_limit_ends_a_call_with_a_spoken_goodbye(autojump_clock: MockClock) -> None:
     """max_call_s: the agent says goodbye, is heard, and hangs up."""
     answers = [SHORT, Answer("Time is up, goodbye.", 1500)]
@@ -449,6 +458,7 @@ async def test_an_hour_of_call_in_virtual_time(autojump_clock: MockClock, call_s
     assert math.isclose(services.record.metrics.fps or 50, 50, abs_tol=0.5)
 
 
+@in_worlds(real=range(10))
 async def test_model_garbage_is_counted_and_survived(autojump_clock: MockClock) -> None:
     """Garbage, strays, duplicates and out-of-order events of the model: counted, and the caller hears it all."""
     faults = Faults(garbage=True, stray_delta=True, duplicate_created=True, duplicate_done=True)

@@ -146,7 +146,7 @@ class SimulatedStream:
             if not self._stopped:
                 self._end_of_media()
                 self._post(self._writer.stop(), "stop")
-                with trio.move_on_after(self.network.delay_s + self.network.jitter_s + CLOSE_GRACE_S):
+                with trio.move_on_after(self.network.latest_s + CLOSE_GRACE_S):
                     await self._all_sent.wait()
         finally:
             await self._socket.aclose()
@@ -275,7 +275,7 @@ class SimulatedStream:
     # From the agent.
 
     async def _run_reader(self) -> None:
-        direct = not (self.network.delay_s or self.network.jitter_s)
+        direct = not self.network.latest_s
         try:
             while True:
                 if self._read_again is not None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from binascii import a2b_base64, b2a_base64
+from typing import Final, Literal
 
 import attrs
 import msgspec
 
+from agent.audio.ulaw import ulaw_to_pcm16
+from agent.core.units import SAMPLE_RATE_HZ
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, Output
 from agent.sim.model.conversation import Conversation, Item
-from agent.sim.model.response import SimulatedResponse
+from agent.sim.model.response import Message, SimulatedResponse
 from agent.sim.model.script import Faults, ToolCall
+from agent.sim.model.settings import SessionSettings
 
 EndStatus = Literal["completed", "cancelled", "failed"]
+PCM_RATE_HZ: Final = 24_000
 
 
 @attrs.define(eq=False)
@@ -25,6 +30,7 @@ class Answering:
     outbox: Outbox
     conversation: Conversation
     faults: Faults
+    settings: SessionSettings
 
     def announce(self, response: SimulatedResponse) -> None:
         """``response.created``."""
@@ -38,23 +44,25 @@ class Answering:
         step = response.take_step()
         if step is None:
             return False
-        if not response.opened:
-            self._open_message(response)
+        message = response.messages[step.part]
+        if not message.opened:
+            self._close_message(response, "completed")
+            self._open_message(response, message)
         if step.kind == "text":
-            self.outbox.send_all([response.message.text(step.data)])
+            self.outbox.send_all([message.output.text(step.data)])
             return True
+        payload = as_pcm(step.data) if self.settings.speaks_pcm else step.data
         if response.sent_bytes == step.length_bytes:
-            self._misbehave(step.data)
-        self.outbox.audio_delta(response.id, response.item_id, step.data)
+            self._misbehave(payload)
+        if message.output.index:
+            self.outbox.send_all([message.output.audio(payload)])
+        else:
+            self.outbox.audio_delta(response.id, message.output.item_id, payload)
         return True
 
     def end(self, response: SimulatedResponse, status: EndStatus) -> None:
         """Close what is open and send ``response.done``."""
-        if response.opened:
-            item = response.message_item("completed" if status == "completed" else "incomplete")
-            self.outbox.send_all(response.message.closed(response.sent_text))
-            self.conversation.finish(response.item_id, item)
-            self.outbox.send_all([response.message.tell("done", item)])
+        self._close_message(response, status)
         if status == "completed" and response.answer.tool_call is not None:
             self._call_tool(response, response.answer.tool_call)
         if not response.done_sent:
@@ -62,12 +70,21 @@ class Answering:
         if self.faults.duplicate_done:
             self._send_done(response, status)
 
-    def _open_message(self, response: SimulatedResponse) -> None:
-        response.opened = True
-        item = response.message_item("in_progress")
-        self.outbox.send_all([response.message.tell("added", item)])
-        self.conversation.add(Item(item, response))
-        self.outbox.send_all([response.message.opened()])
+    def _open_message(self, response: SimulatedResponse, message: Message) -> None:
+        message.opened, response.speaking = True, message
+        item = message.item("in_progress")
+        self.outbox.send_all([message.output.tell("added", item)])
+        self.conversation.add(Item(item, message))
+        self.outbox.send_all([message.output.opened()])
+
+    def _close_message(self, response: SimulatedResponse, status: EndStatus) -> None:
+        message, response.speaking = response.speaking, None
+        if message is not None:
+            item = message.item("completed" if status == "completed" else "incomplete")
+            message.ended = item
+            self.outbox.send_all(message.output.closed(message.sent_text))
+            self.conversation.finish(message.output.item_id, item)
+            self.outbox.send_all([message.output.tell("done", item)])
 
     def _misbehave(self, payload: str) -> None:
         if self.faults.garbage:
@@ -79,7 +96,7 @@ class Answering:
         item_id, call_id = self.outbox.new_id("item"), self.outbox.new_id("call")
         arguments = msgspec.json.encode(tool.arguments).decode()
         call: Event = {"name": tool.name, "call_id": call_id}
-        output = Output(response.id, item_id, int(response.opened))
+        output = Output(response.id, item_id, sum(message.opened for message in response.messages))
         begun = realtime_wire.item(item_id, "function_call", **call, arguments="", status="in_progress")
         self.outbox.send_all([output.tell("added", begun)])
         self.conversation.add(Item(begun))
@@ -98,6 +115,10 @@ class Answering:
         elif status == "failed" and error is not None:
             body = {"type": error.type, "code": error.code, "message": error.message}
             details = {"type": status, "error": body}
-        message = [response.message_item("completed" if status == "completed" else "incomplete")]
-        output = (message if response.opened else []) + response.output
-        self.outbox.send("response.done", response=response.resource(details, output))
+        self.outbox.send("response.done", response=response.resource(details, response.items()))
+
+
+def as_pcm(payload: str) -> str:
+    """Mu-law at 8 kHz as the provider's own default: 16-bit samples at 24 kHz, both in base64."""
+    samples = ulaw_to_pcm16(a2b_base64(payload)).repeat(PCM_RATE_HZ // SAMPLE_RATE_HZ)
+    return b2a_base64(samples.astype("<i2").tobytes(), newline=False).decode()

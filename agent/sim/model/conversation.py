@@ -9,7 +9,7 @@ import attrs
 
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, RefusedError
-from agent.sim.model.response import SimulatedResponse
+from agent.sim.model.response import Message
 
 _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output")
 
@@ -19,7 +19,7 @@ class Item:
     """An item as the provider would show it; ``spoken`` is set for what the model says."""
 
     resource: Event
-    spoken: SimulatedResponse | None = None
+    spoken: Message | None = None
     truncated_ms: int | None = None
 
     @property
@@ -81,7 +81,11 @@ class Conversation:
         if item.spoken is None:
             raise RefusedError("invalid_value", "Only model output audio messages can be truncated", "item_id")
         end_ms = event.get("audio_end_ms")
-        if not isinstance(end_ms, int) or end_ms < 0 or (end_ms == 0 and self.refuse_truncate_at_zero):
+        if end_ms == 0 and self.refuse_truncate_at_zero:
+            raise RefusedError(
+                "unsupported_content_type", "Unable to truncate: no audio content.", "audio_end_ms"
+            )
+        if not isinstance(end_ms, int) or end_ms < 0:
             raise RefusedError("invalid_value", "Invalid 'audio_end_ms'.", "audio_end_ms")
         length_ms = item.spoken.sent_ms if item.truncated_ms is None else item.truncated_ms
         if end_ms > length_ms:

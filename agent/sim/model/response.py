@@ -11,9 +11,36 @@ import attrs
 from agent.core.units import audio_ms
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Output
-from agent.sim.model.script import Answer, Step, plan
+from agent.sim.model.script import Answer, Step
 
 Status = Literal["in_progress", "completed", "cancelled", "failed"]
+
+
+@attrs.define(eq=False)
+class Message:
+    """A message of an answer, and the record of what was sent of it."""
+
+    output: Output
+    phase: str | None = None
+    """``commentary`` or ``final_answer`` where there are both."""
+    opened: bool = False
+    """Whether it was announced."""
+    sent_bytes: int = 0
+    sent_text: str = ""
+    ended: Event | None = None
+    """The item it became."""
+
+    @property
+    def sent_ms(self) -> int:
+        """Milliseconds of audio sent."""
+        return audio_ms(self.sent_bytes)
+
+    def item(self, status: str) -> Event:
+        """It as an item of the conversation."""
+        content = [{"type": "output_audio", "transcript": self.sent_text}] if status != "in_progress" else []
+        phase = {"phase": self.phase} if self.phase else {}
+        fields = {"role": "assistant", "status": status, "content": content, **phase}
+        return realtime_wire.item(self.output.item_id, "message", **fields)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -21,41 +48,36 @@ class SimulatedResponse:
     """A response of the model, and the record of what was sent of it."""
 
     id: str
-    item_id: str
+    messages: tuple[Message, ...]
     number: int
     """Counted from 0 over all answers of the script; the audio carries it (``agent.sim.sounds.numbers_in``)."""
     answer: Answer
+    steps: tuple[Step, ...] = attrs.field(repr=False)
     created_s: float
     """When ``response.created`` is sent."""
     request: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     """The ``response`` object of the ``response.create`` that asked for it; empty after a turn."""
-    steps: tuple[Step, ...] = attrs.field(init=False, repr=False)
     total_bytes: int = attrs.field(init=False)
     status: Status = "in_progress"
     sent_bytes: int = 0
-    sent_text: str = ""
-    opened: bool = False
-    """Whether its message item was announced."""
+    speaking: Message | None = None
+    """The message that is open."""
     done_sent: bool = False
     cut_s: float = inf
     """When it ends as cancelled."""
     cut_reason: str = ""
     output: list[Event] = attrs.field(factory=list)
-    """Items besides its message: the function call."""
+    """Items besides its messages: the function call."""
     _index: int = 0
-
-    @steps.default
-    def _plan(self) -> tuple[Step, ...]:
-        return plan(self.answer, self.number % 12)
 
     @total_bytes.default
     def _count(self) -> int:
         return sum(step.length_bytes for step in self.steps)
 
     @property
-    def sent_ms(self) -> int:
-        """Milliseconds of audio sent."""
-        return audio_ms(self.sent_bytes)
+    def item_id(self) -> str:
+        """The item of its first message."""
+        return self.messages[0].output.item_id
 
     @property
     def _first_s(self) -> float:
@@ -88,19 +110,16 @@ class SimulatedResponse:
         step = self.steps[self._index]
         self._index += 1
         self.sent_bytes += step.length_bytes
+        message = self.messages[step.part]
+        message.sent_bytes += step.length_bytes
         if step.kind == "text":
-            self.sent_text += step.data
+            message.sent_text += step.data
         return step
 
-    @property
-    def message(self) -> Output:
-        """The events of its message."""
-        return Output(self.id, self.item_id)
-
-    def message_item(self, status: str) -> Event:
-        """Its message as an item of the conversation."""
-        content = [{"type": "output_audio", "transcript": self.sent_text}] if status != "in_progress" else []
-        return realtime_wire.item(self.item_id, "message", role="assistant", status=status, content=content)
+    def items(self) -> list[Event]:
+        """What it put out so far."""
+        opened = [message for message in self.messages if message.opened]
+        return [message.ended or message.item("completed") for message in opened] + self.output
 
     def resource(self, details: Event | None, output: list[Event]) -> Event:
         """It as the ``response`` object of an event."""

@@ -8,16 +8,25 @@ from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import cycle
+from random import Random
 from typing import Any, Final, Literal
 
 import attrs
 
-from agent.core.units import SAMPLE_RATE_HZ
+from agent.core.units import FRAME_BYTES, SAMPLE_RATE_HZ
 from agent.model.server_shapes import ProviderError
 from agent.sim.sounds import numbered
 
 _TEXT_HEAD_START: Final = 2.0
 """Transcript deltas are through in half the time of the audio: the real model's run well ahead."""
+TWO_MESSAGES: Final = 0.25
+"""In ``real``: the share of answers of which the first words are a message of their own, a commentary."""
+CHUNK_FRAMES: Final = (1, 51)
+"""In ``real``: a delta has so many half frames, up to half a second."""
+JITTER_S: Final = 0.03
+PAUSES: Final = 0.1
+PAUSE_S: Final = 0.8
+"""In ``real``: before this share of the deltas comes a pause of up to so long."""
 
 
 @attrs.frozen
@@ -55,12 +64,48 @@ class Step:
     kind: Literal["text", "audio"]
     data: str = attrs.field(repr=False)
     length_bytes: int = 0
+    part: int = 0
+    """Which message of its answer it belongs to."""
 
 
 @lru_cache(maxsize=256)
 def plan(answer: Answer, number: int) -> tuple[Step, ...]:
     """The deltas of ``answer`` in order, when it is the ``number``-th of its session (counted from 0)."""
-    audio = answer.audio if isinstance(answer.audio, bytes) else numbered(number, answer.audio)
+    return _cut(answer, _audio_of(answer, number))
+
+
+def plan_roughly(answer: Answer, number: int, chance: Random) -> tuple[Step, ...]:
+    """The deltas as the real service sends them: of any size, with jitter and pauses, in one message or two.
+
+    A pause is never longer than half of what was sent ahead of the caller's ear: it cannot be heard.
+    """
+    audio, words = _audio_of(answer, number), answer.text.split(" ")
+    first = len(words) // 3 if chance.random() < TWO_MESSAGES else 0
+    border = len(audio) * first // len(words) // FRAME_BYTES * FRAME_BYTES
+    sizes = tuple(chance.randrange(*CHUNK_FRAMES) * FRAME_BYTES // 2 for _ in range(9))
+    steps: list[Step] = []
+    for part, (said, heard) in enumerate([(words[:first], audio[:border]), (words[first:], audio[border:])]):
+        begun_s = steps[-1].after_s + chance.uniform(0, JITTER_S) if steps else 0.0
+        rough = attrs.evolve(answer, text=" ".join(said), chunk_bytes=sizes)
+        steps += [attrs.evolve(step, after_s=begun_s + step.after_s, part=part) for step in _cut(rough, heard)]
+    if steps and steps[0].part:
+        steps = [attrs.evolve(step, part=0) for step in steps]
+    paused_s = sent_s = last_s = 0.0
+    for index, step in enumerate(steps):
+        if chance.random() < PAUSES:
+            ahead_s = sent_s - step.after_s - paused_s
+            paused_s += min(chance.uniform(0, PAUSE_S), max(ahead_s, 0.0) / 2)
+        last_s = max(last_s, step.after_s + paused_s + chance.uniform(0, JITTER_S))
+        sent_s += step.length_bytes / SAMPLE_RATE_HZ
+        steps[index] = attrs.evolve(step, after_s=last_s)
+    return tuple(steps)
+
+
+def _audio_of(answer: Answer, number: int) -> bytes:
+    return answer.audio if isinstance(answer.audio, bytes) else numbered(number, answer.audio)
+
+
+def _cut(answer: Answer, audio: bytes) -> tuple[Step, ...]:
     steps: list[Step] = []
     at, sizes = 0, cycle(answer.chunk_bytes)
     while at < len(audio):
@@ -141,5 +186,7 @@ class Faults:
     """``response.done`` comes before the last audio delta of its answer."""
     speech_started_delay_ms: int = 0
     refuse_truncate_at_zero: bool = False
+    refuse_setting: str = ""
+    """Each ``session.update`` that has this field, ``audio.output.voice`` for example, is refused for it."""
     busy_error: bool = False
     """A turn that ends while an answer is active is answered with an error event, not ignored."""

@@ -35,6 +35,7 @@ from agent.sim.memory import RealtimeServer
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.script import Answer, Faults, Script
 from agent.sim.model.session import ModelSession
+from agent.sim.profile import Profile
 from agent.sim.tasks import Wakeup
 from agent.wire.websocket import TrioWebSocket, open_server_handshake
 
@@ -52,6 +53,8 @@ class ScriptedRealtime(RealtimeServer):
     default: Answer = attrs.field(factory=lambda: Answer("I see."))
     transcripts: Iterable[str] = ()
     faults: Faults = attrs.field(factory=Faults)
+    profile: Profile = attrs.field(factory=Profile)
+    """``Profile.real(seed)``: what was seen of the real service happens, by chance."""
     cancel_lag_ms: int = 0
     """For how long deltas may still follow a cancel."""
     transcription_delay_ms: int = 200
@@ -108,6 +111,8 @@ class ScriptedRealtime(RealtimeServer):
             link.never_close()
         session = ModelSession(
             script=self.script,
+            profile=self.profile,
+            number=len(self.sessions),
             faults=faults,
             vad=EnergyVad(threshold_dbfs=self.vad_dbfs),
             cancel_lag_ms=self.cancel_lag_ms,

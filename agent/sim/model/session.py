@@ -13,21 +13,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import count
 from math import inf
+from random import Random
 from typing import Any, Final, Literal
 
 import attrs
 import msgspec
 
-from agent.model.server_shapes import Outbox, ProviderError, RefusedError
+from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
 from agent.sim.model.answering import Answering
 from agent.sim.model.conversation import Conversation
-from agent.sim.model.energy_vad import EnergyVad, SpeechEnd, SpeechStart
-from agent.sim.model.response import SimulatedResponse
-from agent.sim.model.script import Faults, Script, Stage
+from agent.sim.model.energy_vad import EnergyVad
+from agent.sim.model.hearing import Hearing
+from agent.sim.model.real_wire import RealWire
+from agent.sim.model.response import Message, SimulatedResponse
+from agent.sim.model.script import Answer, Faults, Script, Stage, plan, plan_roughly
 from agent.sim.model.settings import SessionSettings
+from agent.sim.model.transcribing import Transcribing
+from agent.sim.profile import Profile
 
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 _APPEND_TAIL: Final = '"}'
+TO_NOISE: Final = (11, Answer("Sorry, I did not get that.", 600))
+"""What is answered to noise; its audio carries a number of its own."""
 _BUSY: Final = ("conversation_already_has_active_response", "Conversation already has an active response")
 
 
@@ -36,6 +43,9 @@ class ModelSession:
     """The state of one session. Call ``open`` first; then ``receive``, ``due`` and ``next_due`` as time goes."""
 
     script: Script
+    profile: Profile = attrs.field(factory=Profile)
+    number: int = 0
+    """Counted from 0 over the sessions of its server."""
     faults: Faults = attrs.field(factory=Faults)
     vad: EnergyVad = attrs.field(factory=EnergyVad)
     cancel_lag_ms: int = 0
@@ -50,7 +60,7 @@ class ModelSession:
     responses: list[SimulatedResponse] = attrs.field(factory=list)
     appended: bytearray = attrs.field(factory=bytearray)
     """Caller audio; stays empty without ``record_audio``."""
-    settings: SessionSettings = attrs.field(factory=SessionSettings)
+    settings: SessionSettings = attrs.field(init=False)
     ready: list[str] = attrs.field(factory=list)
     """What ``due`` gives out next."""
     errors_sent: list[dict[str, Any]] = attrs.field(factory=list)
@@ -64,28 +74,64 @@ class ModelSession:
     """Whether the shell is to stop reading."""
 
     _answering: Answering = attrs.field(init=False)
+    _transcribing: Transcribing = attrs.field(init=False)
+    _chance: Random | None = attrs.field(init=False)
+    """What answers and the room draw from; None: nothing happens by chance."""
+    _hearing: Hearing = attrs.field(init=False)
     _agenda: list[tuple[float, int, Callable[[float], None]]] = attrs.field(factory=list)
     _order: count[int] = attrs.field(factory=count)
     _reached: set[Stage] = attrs.field(factory=set)
-    _speech_item: str = ""
-    _speech_floor_s: float = -inf
+
+    @settings.default
+    def _make_settings(self) -> SessionSettings:
+        return SessionSettings(refuses=self.faults.refuse_setting, pcm_by_default=self.profile.is_real)
 
     @outbox.default
     def _make_outbox(self) -> Outbox:
-        return Outbox(self.ready.append)
+        chance = self._draws("wire")
+        if chance is None:
+            return Outbox(self.ready.append)
+        return Outbox(RealWire(self.ready.append, chance).put, session=f"{chance.getrandbits(32):08x}")
 
     @conversation.default
     def _make_conversation(self) -> Conversation:
-        return Conversation(self.outbox, self.faults.refuse_truncate_at_zero)
+        return Conversation(self.outbox, self.faults.refuse_truncate_at_zero or self.profile.is_real)
 
     @_answering.default
     def _make_answering(self) -> Answering:
-        return Answering(self.ready, self.outbox, self.conversation, self.faults)
+        return Answering(self.ready, self.outbox, self.conversation, self.faults, self.settings)
+
+    @_transcribing.default
+    def _make_transcribing(self) -> Transcribing:
+        return Transcribing(
+            self.outbox, self._later, self.transcription_delay_ms / 1000, self._draws("transcripts")
+        )
+
+    @_hearing.default
+    def _make_hearing(self) -> Hearing:
+        return Hearing(
+            self.vad,
+            self.settings,
+            self.outbox,
+            self._later,
+            self.faults.speech_started_delay_ms / 1000,
+            self._interrupt,
+            self._end_turn,
+            None if self.profile.quiet_room else self._chance,
+        )
+
+    @_chance.default
+    def _make_chance(self) -> Random | None:
+        return self._draws("room")
+
+    def _draws(self, part: str) -> Random | None:
+        return self.profile.chance(f"model {self.number} {part}") if self.profile.is_real else None
 
     def open(self, now: float) -> None:
         """Begin: the client has connected."""
         self._reach(Stage.CONNECTED, now)
         self._later(now, lambda _: self.outbox.send("session.created", session=self.settings.resource()))
+        self._hearing.open(now)
 
     def receive(self, raw: str | bytes, now: float) -> None:
         """Take one message of the client."""
@@ -205,25 +251,32 @@ class ModelSession:
 
     # Answers.
 
-    def _begin(self, now: float, request: Mapping[str, Any]) -> None:
-        number, answer = self.script.next_answer()
+    def _begin(self, now: float, request: Mapping[str, Any], *, to_noise: bool = False) -> None:
+        number, answer = TO_NOISE if to_noise else self.script.next_answer()
+        code, response_id = number % 12, self.outbox.new_id("resp")
+        steps = plan_roughly(answer, code, self._chance) if self._chance else plan(answer, code)
+        phases = ("commentary", "final_answer") if steps and steps[-1].part else (None,)
+        items = [Output(response_id, self.outbox.new_id("item"), index) for index in range(len(phases))]
         response = SimulatedResponse(
-            id=self.outbox.new_id("resp"),
-            item_id=self.outbox.new_id("item"),
+            id=response_id,
+            messages=tuple(map(Message, items, phases)),
             number=number,
             answer=answer,
+            steps=steps,
             created_s=now + answer.created_ms / 1000,
             request=request,
         )
         self.active = response
         self.responses.append(response)
-        self._later(response.created_s, lambda _: self._announce(response))
+        self._later(response.created_s, lambda at_s: self._announce(response, at_s))
 
-    def _announce(self, response: SimulatedResponse) -> None:
+    def _announce(self, response: SimulatedResponse, now: float) -> None:
         self._answering.announce(response)
         if self.faults.fail_answers is not None:
             self.active = None
             self._answering.end(response, "failed")
+        else:
+            self._hearing.expect_echo(now)
 
     def _advance(self, response: SimulatedResponse, at_s: float) -> None:
         if not self._answering.advance(response):
@@ -238,56 +291,34 @@ class ModelSession:
         self.received_counts["input_audio_buffer.append"] += 1
         text = payload if isinstance(payload, str) else "%"
         try:
-            detected = self.vad.append(text)
+            self._hearing.append(text, now)
         except (Base64Error, ValueError):
             raise RefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None
         if self.record_audio:
             self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
             self._reach(Stage.APPENDED, now)
-        for sign in detected if self.settings.detection is not None else ():
-            self._detect(sign, now)
 
-    def _detect(self, sign: SpeechStart | SpeechEnd, now: float) -> None:
-        if isinstance(sign, SpeechStart):
-            start_ms = sign.audio_start_ms
-            self._speech_floor_s = now + self.faults.speech_started_delay_ms / 1000
-            self._later(self._speech_floor_s, lambda at_s: self._start_speech(start_ms, at_s))
-        else:
-            end_ms = sign.audio_end_ms
-            self._later(max(now, self._speech_floor_s), lambda at_s: self._stop_speech(end_ms, at_s))
-
-    def _start_speech(self, start_ms: int, at_s: float) -> None:
-        self._speech_item = self.outbox.new_id("item")
-        fields = {"item_id": self._speech_item, "audio_start_ms": start_ms}
-        self.outbox.send("input_audio_buffer.speech_started", **fields)
+    def _interrupt(self, at_s: float) -> None:
         if self.settings.interrupts and self.active and not self.active.is_cut:
             self.active.cut(at_s, "turn_detected")
 
-    def _stop_speech(self, end_ms: int, at_s: float) -> None:
-        fields = {"item_id": self._speech_item, "audio_end_ms": end_ms}
-        self.outbox.send("input_audio_buffer.speech_stopped", **fields)
-        self._commit(self._speech_item, at_s)
+    def _end_turn(self, item_id: str, at_s: float, noise: bool) -> None:  # noqa: FBT001  (Hearing's callback)
+        self._commit(item_id, at_s, "" if noise else None)
         if not self.settings.answers_turns:
             return
         if self.active is None:
-            self._begin(at_s, {})
+            self._begin(at_s, {}, to_noise=noise)
         elif self.faults.busy_error:
             self.error(RefusedError(*_BUSY).error)
 
-    def _commit(self, item_id: str, at_s: float) -> None:
+    def _commit(self, item_id: str, at_s: float, transcript: str | None = None) -> None:
         previous = self.conversation.last_id
         self.outbox.send("input_audio_buffer.committed", item_id=item_id, previous_item_id=previous)
         self.conversation.add_user_audio(item_id)
         if self.settings.transcribes:
-            transcript = self.script.next_transcript()
-            after_s = at_s + self.transcription_delay_ms / 1000
-            self._later(after_s, lambda _: self._transcribed(item_id, transcript))
-
-    def _transcribed(self, item_id: str, transcript: str) -> None:
-        kind = "conversation.item.input_audio_transcription.completed"
-        usage = {"type": "duration", "seconds": 1.0}
-        self.outbox.send(kind, item_id=item_id, content_index=0, transcript=transcript, usage=usage)
+            words = self.script.next_transcript() if transcript is None else transcript
+            self._transcribing.commit(item_id, words, at_s)
 
 
 def _decoded(raw: str | bytes) -> dict[str, Any]:

@@ -17,12 +17,18 @@ class SessionSettings:
     """The session object: what the client gave, merged; the provider's defaults where it gave nothing."""
 
     given: dict[str, Any] = attrs.field(factory=dict)
+    refuses: str = ""
+    """A field that no update may have, ``audio.output.voice`` for example."""
+    pcm_by_default: bool = False
+    """Without a format the provider speaks PCM16 at 24 kHz; a kind one speaks mu-law."""
 
     def update(self, session: object) -> None:
         """Take a ``session.update``. Raises RefusedError, and then nothing has changed."""
         if not isinstance(session, dict) or session.get("type") != "realtime":
             message = "Missing required parameter: 'session.type'."
             raise RefusedError("missing_required_parameter", message, "session.type")
+        if self.refuses and _has(session, self.refuses.split(".")):
+            raise RefusedError("invalid_value", "Invalid value.", f"session.{self.refuses}")
         audio = session.get("audio", {})
         formats = {audio.get(way, {}).get("format", {}).get("type") for way in ("input", "output")}
         if formats - {None, "audio/pcmu"}:
@@ -51,6 +57,11 @@ class SessionSettings:
         """Whether the caller's words are wanted as text."""
         return bool(self._input.get("transcription"))
 
+    @property
+    def speaks_pcm(self) -> bool:
+        """Whether answers are PCM16 at 24 kHz, as nobody asked for another format."""
+        return self.pcm_by_default and "format" not in self.given.get("audio", {}).get("output", {})
+
     def resource(self) -> dict[str, Any]:
         """The ``session`` object of an event."""
         defaults = {"type": "realtime", "id": "sess_simulated", "object": "realtime.session"}
@@ -60,3 +71,7 @@ class SessionSettings:
     def _input(self) -> Mapping[str, Any]:
         given: Mapping[str, Any] = self.given.get("audio", {}).get("input", {})
         return given
+
+
+def _has(value: object, path: list[str]) -> bool:
+    return not path or (isinstance(value, dict) and path[0] in value and _has(value[path[0]], path[1:]))
