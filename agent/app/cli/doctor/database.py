@@ -77,8 +77,8 @@ async def _check_schema(connection: Connection[TupleRow], where: str) -> Finding
     """Is the schema the one of this program?"""
     known = [migration.version for migration in migrations()]
     try:
-        cursor = await connection.execute("SELECT version FROM schema_migrations")
-        applied = {int(version) for (version,) in await cursor.fetchall()}
+        found = await connection.fetch_all("SELECT version FROM schema_migrations")
+        applied = {int(version) for (version,) in found}
     except psycopg.errors.UndefinedTable:
         applied = set()
     if newer := applied - set(known):
