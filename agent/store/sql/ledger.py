@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import msgspec
@@ -39,7 +39,7 @@ class ClaimedCall:
     id: int
     call_sid: str
     tenant_id: str
-    direction: str
+    direction: Literal["inbound", "outbound"]
     caller: str
     called: str
     answered_at: datetime
