@@ -9,6 +9,7 @@ import attrs
 import httpx
 import pytest
 import trio
+from memory_rest import MemoryRest
 from trio.testing import MockClock
 
 from agent.carrier.front_door import FrontDoor
@@ -26,7 +27,6 @@ from agent.core.telemetry import Telemetry
 from agent.core.units import CallSid
 from agent.sim.carrier.dialling import Caller, CallNotTakenError, StreamOrder, parse_twiml, place_call
 from agent.sim.carrier.rest.api import NOT_FOUND, SERVER_FAILS
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.carrier.twilio import SimulatedCall, SimulatedTwilio, open_simulated_twilio
 from agent.sim.memory import open_memory_sockets

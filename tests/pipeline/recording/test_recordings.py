@@ -15,6 +15,7 @@ import attrs
 import httpx
 import pytest
 import trio
+from memory_rest import MemoryRest
 from psutil import Process
 
 from agent.core.errors import CarrierError, NotReadyError, StepDeadError
@@ -22,7 +23,6 @@ from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.recording import download as recordings
 from agent.pipeline.recording.download import Downloaded, RecordingState, fetch_recording, path_of
 from agent.pipeline.recording.part_file import make_tag
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.carrier.rest.recordings import GeneratedSound, SimulatedRecording, Sound
 
 pytestmark = pytest.mark.sockets
