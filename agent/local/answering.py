@@ -6,8 +6,6 @@ state, and the turns count as answered, when the first of it is sent: an answer 
 trace, and the next one deals with the same words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What is known of a call when a step begins."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +47,7 @@ class CallContext:
     def told(self) -> RecordingState | None:
         """What the carrier told of the recording."""
         known = self.recording
-        return known and RecordingState(RecordingSid(known.recording_sid), known.status)
+        return RecordingState(RecordingSid(known.recording_sid), known.status) if known else None
 
     @property
     def phone(self) -> str:

@@ -4,8 +4,6 @@ It ends the calls of dead servers, resumes what waited for a model that it has, 
 None of it belongs to a step: a carrier that does not delete must not hold up anybody's webhook.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import httpx

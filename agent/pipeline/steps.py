@@ -5,8 +5,6 @@ database: the worker writes both in one transaction, so the effect happens exact
 (the webhook) happens at least once, under a key that stays the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 

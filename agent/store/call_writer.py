@@ -4,8 +4,6 @@ Calls put what they have into a queue and never wait (NB-1, NB-5). A database th
 nothing but the copy: the row goes to the spool, and all turns are in the record that the end of the call brings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Final, Protocol

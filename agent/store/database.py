@@ -1,7 +1,5 @@
 """The database of a process: found or started, migrated, and reached through one pool."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -4,8 +4,6 @@ A migration is a file ``agent/store/migrations/NNNN_name.sql``. It runs in one t
 ``schema_migrations``. One that was applied must not change any more: its checksum is kept and compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from functools import cache

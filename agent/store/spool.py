@@ -7,8 +7,6 @@ counts; two processes on one directory do the same work twice at worst, and keep
 once.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The command line. What a command needs is imported when it runs, so ``--help`` answers at once."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The command line of ``call-agent demo``."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 from datetime import UTC, datetime

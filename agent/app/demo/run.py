@@ -1,7 +1,5 @@
 """The demo from its start to its report: a server, a carrier, a call, and what became of it."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial

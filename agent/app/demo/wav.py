@@ -1,7 +1,5 @@
 """WAV files: any common one in, stereo PCM16 out. Pure: bytes to samples and back."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ The rules know English, as it is written down from telephone speech. In another 
 nothing, and what is not found stays empty: the summary then is what was said, word for word.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol

@@ -4,8 +4,6 @@ Requests are made by the ``openai`` package's own post(): its typed methods buil
 on the event loop of a process that may be talking (ST-3).
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final

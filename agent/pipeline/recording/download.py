@@ -4,8 +4,6 @@ A recording is streamed to ``<folder>/<call sid>/<recording sid>.wav`` by way of
 attempt, or a later process, goes on with. Nothing holds more than BLOCK_BYTES of it in memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial

@@ -5,8 +5,6 @@ two together. Fields may be added within a version; one that goes or changes its
 same facts give the same bytes, so a redelivery can be told from a correction.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit

@@ -6,8 +6,6 @@ name (SNI) and checks the certificate against it. Redirects are not followed: th
 new place. Proxies from the environment are not used: they would connect for us, unchecked.
 """
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

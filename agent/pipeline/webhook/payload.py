@@ -1,7 +1,5 @@
 """The payload of ``call.completed``, made of what is known of a call."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Final
 

@@ -8,8 +8,6 @@ In a test of your own, against a running agent (settings ``TWILIO_API_URL`` = ``
         assert twilio.api.requests[-1].form == {"Status": "completed"}
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager

@@ -7,8 +7,6 @@ Here the users of one directory hold a shared file lock, which the operating sys
 was killed; whoever leaves last stops the server.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

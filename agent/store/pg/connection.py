@@ -1,7 +1,5 @@
 """One connection to Postgres, on Trio: psycopg's ``AsyncConnection`` with another way of waiting."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast

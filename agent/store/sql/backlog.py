@@ -1,7 +1,5 @@
 """How far post-call work is behind."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Final
 

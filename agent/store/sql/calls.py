@@ -1,7 +1,5 @@
 """Calls from their answer to their record, and the ends of those that crashed."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable
 from typing import Any, Final

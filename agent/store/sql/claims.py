@@ -5,8 +5,6 @@ connection, frees its calls at once; and a token in the call's row, which every 
 one who lost a claim and does not know it yet writes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID, uuid4

@@ -1,7 +1,5 @@
 """Leads and appointments: each once, whoever tells of it how often."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

@@ -3,8 +3,6 @@
 Whoever writes here holds a claim (``agent.store.sql.claims``), and every result is checked against it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal

@@ -1,7 +1,5 @@
 """Recordings: what the carrier tells of them, and what was fetched."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import attrs

@@ -1,7 +1,5 @@
 """Tenants and their numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs

@@ -1,7 +1,5 @@
 """Calls as people look at them: in a list, and one with everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

@@ -3,8 +3,6 @@
 Every check is bounded and reads only; all run at once. Secrets are used, never shown.
 """
 
-from __future__ import annotations
-
 import errno
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping

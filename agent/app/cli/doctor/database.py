@@ -3,8 +3,6 @@
 It migrates nothing and makes nothing. An embedded Postgres that was made before is started for the moment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from contextlib import AsyncExitStack

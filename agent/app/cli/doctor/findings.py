@@ -1,7 +1,5 @@
 """What the doctor's checks find."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Where there is speech in 8 kHz mu-law, by loudness. Pure, standard library only."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

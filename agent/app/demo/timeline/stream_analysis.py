@@ -4,8 +4,6 @@ Times are seconds since the media stream began. A mark of the agent is named aft
 milliseconds of it went before (``3:200``): counting frames between marks and clears proves whose they were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final
