@@ -32,6 +32,10 @@ class _Run:
     signal: int = 0
 
 
+app: Final = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
 def command(
     *,
     caller: Annotated[
