@@ -52,7 +52,7 @@ def _in_a_thread(
     """``work`` of a spool in one of its threads; a cancel waits for it."""
 
     @wraps(work)
-    async def run(spool: Spool, *arguments: _P.args, **named: _P.kwargs) -> _T:
+    async def run(spool: Spool, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
         return await trio.to_thread.run_sync(partial(work, spool, *arguments, **named), limiter=spool.limiter)
 
     return run

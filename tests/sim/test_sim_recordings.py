@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import trio
+from greeting_agent import AGENT, AUTH, CALLER, GreetingAgent, open_world
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sim_twilio import AGENT, AUTH, CALLER, GreetingAgent, open_world
 from trio.testing import MockClock
 from virtual_call import CALL_SID, open_scripted_call
 
