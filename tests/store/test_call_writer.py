@@ -20,14 +20,16 @@ from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, open_call, open_services
 
 from agent.core.errors import DatabaseError
+from agent.core.event_log import EventLog
 from agent.core.records import Outcome, Turn
+from agent.core.telemetry import Telemetry
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.store import Database
-from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallWriter, StoreJournal
+from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallWriter, write_entry
 from agent.store.pg import Pool, open_pool
 from agent.store.sql.calls import keep_record
 from agent.store.sql.values import AnsweredCall
@@ -289,15 +291,15 @@ async def test_the_journal_of_the_store(postgres: str) -> None:
     """Rows in order; again changes nothing; what is new updates; of unknown calls nothing is kept."""
     with trio.fail_after(20):
         async with open_store(postgres) as (database, pool):
-            real, fake = StoreJournal(database), MemoryJournal()
-            for journal in (real, fake):
-                await journal.save_turn("CA1", turn(0))
+            fake = MemoryJournal()
+            for write in (partial(write_entry, database), fake.write):
+                await write(("CA1", turn(0)))
                 for _ in range(2):
-                    await journal.call_answered(CALL)
-                await journal.save_turn("CA1", turn(1))
-                await journal.save_turn("CA1", turn(2))
-                await journal.save_turn("CA1", turn(1, "Better heard."))
-                await journal.heartbeat(uuid4())
+                    await write(CALL)
+                await write(("CA1", turn(1)))
+                await write(("CA1", turn(2)))
+                await write(("CA1", turn(1, "Better heard.")))
+                await write(uuid4())
             async with pool.connection() as connection:
                 cursor = await connection.execute(
                     "SELECT item_id, text, started_ms FROM turns ORDER BY started_ms"
@@ -313,7 +315,7 @@ async def test_a_call_on_a_real_database(postgres: str) -> None:
     """What the keeper wrote is what the record says; the record's turns replace it without a trace."""
     with trio.fail_after(30):
         async with open_store(postgres) as (database, pool):
-            keeper = make_keeper(StoreJournal(database))
+            keeper = CallWriter(partial(write_entry, database), EventLog(Telemetry()), MemorySpool().keep)
             async with open_kept_call(keeper) as (services, stream, _):
                 await stream.until_heard_ms(1500)
                 stream.say(tone(300))

@@ -12,7 +12,7 @@ import trio
 from agent.core.event_log import EventLog
 from agent.core.records import Turn
 from agent.core.telemetry import Telemetry
-from agent.store.call_writer import CallWriter, Journal
+from agent.store.call_writer import CallWriter, Entry
 from agent.store.sql.values import AnsweredCall
 
 
@@ -27,28 +27,22 @@ class MemoryJournal:
     """When, and of what kind."""
     beats_s: list[float] = attrs.field(factory=list)
 
-    async def _wait(self) -> None:
+    async def write(self, entry: Entry) -> None:
+        """See ``write_entry``."""
         await trio.lowlevel.checkpoint()
         if self.before_each is not None:
             await self.before_each()
-
-    async def call_answered(self, call: AnsweredCall) -> None:
-        """See Journal."""
-        await self._wait()
-        self.writes.append((trio.current_time(), "answered"))
-        self.calls.setdefault(call.call_sid, call)
-
-    async def save_turn(self, call_sid: str, turn: Turn) -> None:
-        """See Journal."""
-        await self._wait()
-        self.writes.append((trio.current_time(), turn.role))
-        if call_sid in self.calls:
-            self.turns[call_sid, turn.item_id] = turn
-
-    async def heartbeat(self, server_id: UUID) -> None:
-        """See Journal."""
-        await self._wait()
-        self.beats_s.append(trio.current_time())
+        now_s = trio.current_time()
+        match entry:
+            case AnsweredCall():
+                self.writes.append((now_s, "answered"))
+                self.calls.setdefault(entry.call_sid, entry)
+            case UUID():
+                self.beats_s.append(now_s)
+            case (call_sid, turn):
+                self.writes.append((now_s, turn.role))
+                if call_sid in self.calls:
+                    self.turns[call_sid, turn.item_id] = turn
 
 
 @attrs.define(eq=False)
@@ -66,5 +60,5 @@ class MemorySpool:
         self.calls.append(call)
 
 
-def make_keeper(journal: Journal, spool: MemorySpool | None = None) -> CallWriter:
-    return CallWriter(journal, EventLog(Telemetry()), (spool or MemorySpool()).keep)
+def make_keeper(journal: MemoryJournal, spool: MemorySpool | None = None) -> CallWriter:
+    return CallWriter(journal.write, EventLog(Telemetry()), (spool or MemorySpool()).keep)
