@@ -1,7 +1,5 @@
 """From a carrier stream to its call: who is admitted, and what becomes of the rest."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

@@ -5,8 +5,6 @@ where the loop's thread is: looking costs the loop nothing, and while it stalls 
 the loop runs again the task reports BLOCKING_DETECTED.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import traceback

@@ -38,7 +38,7 @@ from agent.core.telemetry import Telemetry
 from agent.model.endpoint import ModelSide
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.store import Database, open_database
-from agent.store.call_writer import CallWriter, StoreJournal
+from agent.store.call_writer import CallWriter, write_entry
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
 from agent.store.tenant_directory import TenantDirectory, default_tenant
@@ -118,7 +118,7 @@ class _Server:
         settings, events = self.settings, self.events
         self.stop = StopSignals(events)
         self.spool = Spool(settings.data_dir)
-        self.keeper = CallWriter(StoreJournal(self.database), events, self.spool.save_answered)
+        self.keeper = CallWriter(partial(write_entry, self.database), events, self.spool.save_answered)
         self.tenants = TenantDirectory(default_tenant(settings), settings.unknown_number)
         self.model = ModelSide(settings, events)
         self.services = CallServices(

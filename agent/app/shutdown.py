@@ -1,7 +1,5 @@
 """Stopping in order: no new calls, then the running ones end by themselves, then they are ended."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -5,8 +5,6 @@ it is bounded, so neither slow nor silent clients can fill it for long. A media 
 is served. No exception leaves a connection: one that fails, fails alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

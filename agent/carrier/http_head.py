@@ -4,8 +4,6 @@ Two servers share one port (DESIGN D1); this decides which of them gets the conn
 both of them, judges the head, so that all three agree on what a request is.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Final

@@ -4,8 +4,6 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages. Twil
 strings; unknown events must be ignored; payloads are base64 of raw 8 kHz mu-law with no header.
 """
 
-from __future__ import annotations
-
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64

@@ -5,8 +5,6 @@ HTTP_TIMEOUT_S to connect and again between two reads. Writes are not abandoned 
 would be unknown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar

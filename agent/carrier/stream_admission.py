@@ -1,7 +1,5 @@
 """Where media streams are admitted: signature, lines left, and the token that says which call it is."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final

@@ -8,8 +8,6 @@ Times are Unix seconds, not monotonic ones: behind a balancer one machine may an
 the stream.
 """
 
-from __future__ import annotations
-
 import hmac
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode

@@ -1,7 +1,5 @@
 """One response of the embedded model, as the events that tell of it. Pure: every method returns what to send."""
 
-from __future__ import annotations
-
 from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Any, Final

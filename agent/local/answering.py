@@ -6,8 +6,6 @@ state, and the turns count as answered, when the first of it is sent: an answer 
 trace, and the next one deals with the same words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -72,29 +70,23 @@ class Answering:
     voice: str = ""
     cut: bool = False
     """Was an answer cut short since the last one? Then noise is answered too, or the line would stay dead."""
+    turns: list[Turn] = attrs.field(factory=list)
+    """Words to be answered."""
+    outputs: list[str] = attrs.field(factory=list)
+    """Tools' results to be answered."""
     _state: State = attrs.field(factory=State)
     _running: _Running | None = None
-    _turns: list[Turn] = attrs.field(factory=list)
-    _outputs: list[str] = attrs.field(factory=list)
 
     @property
     def active(self) -> bool:
         """Is an answer being generated?"""
         return self._running is not None
 
-    def add_turn(self, turn: Turn) -> None:
-        """Words to be answered."""
-        self._turns.append(turn)
-
-    def add_output(self, output: str) -> None:
-        """A tool's result to be answered."""
-        self._outputs.append(output)
-
     def remember(self, said: str) -> None:
         """``said`` was the answer to all words before it: the history of a lost session is being replayed."""
-        for turn in self._turns:
+        for turn in self.turns:
             self._state, _ = self.receptionist.respond(self._state, turn.heard.text)
-        self._turns.clear()
+        self.turns.clear()
         self._state, _ = self.receptionist.say(self._state, said)
 
     def start(self, instructions: str = "", metadata: Mapping[str, Any] | None = None) -> None:
@@ -122,17 +114,19 @@ class Answering:
         answer, words = running.answer, _verbatim(running.instructions)
         await trio.lowlevel.checkpoint()
         with running.scope:
-            turns = () if words else tuple(self._turns)
+            turns = () if words else tuple(self.turns)
             for turn in turns:
                 await turn.heard.done.wait()
-            thought = self._recite(words) if words else self._think(running.instructions, turns)
+            thought = self._think(running.instructions, words, turns)
             for sentence in self._engines.sentences(thought.reply.text):
                 ulaw = await self._engines.speak(sentence, self.voice)
                 if self._running is not running:
                     return  # cancelled while this task was already due to run: everything has been said
                 if not answer.items:
                     self._settle(thought)
-                    self._send_item(answer, answer.open_message(self._outbox.new_id("item"), self._last_id))
+                    self._send_item(
+                        answer, answer.open_message(self._outbox.new_id("item"), self._conversation.last_id)
+                    )
                 self._outbox.send_all(answer.speak(sentence, ulaw))
             if self._running is running:
                 self._finish(running, thought)
@@ -145,23 +139,22 @@ class Answering:
             self._settle(thought)
         for call in thought.reply.calls:
             ids = self._outbox.new_id("item"), self._outbox.new_id("call")
-            self._send_item(answer, answer.call(*ids, call, self._last_id))
+            self._send_item(answer, answer.call(*ids, call, self._conversation.last_id))
         self._running = None
         self._outbox.send_all(answer.finish())
 
     def _settle(self, thought: _Thought) -> None:
         self._state = thought.state
-        self._turns = [turn for turn in self._turns if turn not in thought.turns]
-        self._outputs = self._outputs[len(thought.outputs) :]
+        self.turns = [turn for turn in self.turns if turn not in thought.turns]
+        self.outputs = self.outputs[len(thought.outputs) :]
         if thought.reply.text:
             self.cut = False
 
-    def _recite(self, words: str) -> _Thought:
-        return _Thought(*self.receptionist.say(self._state, words))
-
-    def _think(self, instructions: str, turns: Sequence[Turn]) -> _Thought:
-        """What to say: what the request orders, else to the caller's words, else to a tool's result."""
-        state, receptionist, outputs = self._state, self.receptionist, tuple(self._outputs)
+    def _think(self, instructions: str, words: str, turns: Sequence[Turn]) -> _Thought:
+        """What to say: ``words``, or what the request orders, else to the caller's words or a tool's result."""
+        state, receptionist, outputs = self._state, self.receptionist, tuple(self.outputs)
+        if words:
+            return _Thought(*receptionist.say(state, words))
         if (ordered := receptionist.follow(state, instructions)) is not None:
             return _Thought(*ordered)
         text = " ".join(turn.heard.text for turn in turns if turn.heard.text)
@@ -172,10 +165,6 @@ class Answering:
         if turns:
             return _Thought(state, Reply(""), turns)
         return _Thought(*receptionist.carry_on(state))
-
-    @property
-    def _last_id(self) -> str | None:
-        return self._conversation.last_id
 
     def _send_item(self, answer: Answer, events: Sequence[dict[str, object]]) -> None:
         self._outbox.send_all(events)

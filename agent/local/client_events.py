@@ -1,7 +1,5 @@
 """Client events of the Realtime API, read field by field: what is not as it should be is refused. Pure."""
 
-from __future__ import annotations
-
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping

@@ -6,9 +6,11 @@ What it cannot do is refused (other audio formats) or echoed and ignored (model,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
+import msgspec
+from msgspec import Meta
 
 from agent.model.server_shapes import RefusedError, merged
 
@@ -24,9 +26,9 @@ _EAGERNESS_MS: Final = {"low": 800, "medium": 500, "auto": 500, "high": 300}
 class TurnDetection:
     """How turns are found, and what happens then."""
 
-    threshold: float = 0.5
-    prefix_padding_ms: int = 300
-    silence_duration_ms: int = 500
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    prefix_padding_ms: Annotated[int, Meta(ge=0, le=5000)] = 300
+    silence_duration_ms: Annotated[int, Meta(ge=50, le=10_000)] = 500
     create_response: bool = True
     interrupt_response: bool = True
 
@@ -101,29 +103,18 @@ def _turn_detection(value: object) -> TurnDetection | None:
         return None
     if not isinstance(value, Mapping):
         raise RefusedError("invalid_type", f"'{path}' is an object or null.", path)
-    flags = {key: bool(value.get(key, True)) for key in ("create_response", "interrupt_response")}
-    kind = value.get("type")
+    given = {key: part for key, part in value.items() if part is not None}
+    kind = given.get("type")
     if kind == "semantic_vad":
-        eagerness = str(value.get("eagerness") or "auto")
+        eagerness = str(given.get("eagerness", "auto"))
         if eagerness not in _EAGERNESS_MS:
             raise RefusedError("invalid_value", f"Unknown eagerness {eagerness!r}.", f"{path}.eagerness")
-        return TurnDetection(silence_duration_ms=_EAGERNESS_MS[eagerness], **flags)
-    if kind != "server_vad":
+        given = {key: given[key] for key in ("create_response", "interrupt_response") if key in given}
+        given["silence_duration_ms"] = _EAGERNESS_MS[eagerness]
+    elif kind != "server_vad":
         raise RefusedError("invalid_value", f"Unknown turn detection {kind!r}.", f"{path}.type")
-    default = TurnDetection()
-    return TurnDetection(
-        threshold=float(_number(value, "threshold", default.threshold, 0, 1)),
-        prefix_padding_ms=int(_number(value, "prefix_padding_ms", default.prefix_padding_ms, 0, 5000)),
-        silence_duration_ms=int(_number(value, "silence_duration_ms", default.silence_duration_ms, 50, 10_000)),
-        **flags,
-    )
-
-
-def _number(value: Mapping[str, Any], key: str, default: float, low: float, high: float) -> float:
-    number = value.get(key)
-    if number is None:
-        return default
-    if not isinstance(number, int | float) or isinstance(number, bool) or not low <= number <= high:
-        param = f"session.audio.input.turn_detection.{key}"
-        raise RefusedError("invalid_value", f"'{key}' is a number from {low} to {high}.", param)
-    return number
+    try:
+        return msgspec.convert(given, TurnDetection)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise RefusedError("invalid_value", f"{what}.", f"{path}.{where.rstrip('`')}") from None

@@ -1,7 +1,5 @@
 """The items of one session: who said what, how much of it was sent, and what of it was heard. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

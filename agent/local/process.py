@@ -1,7 +1,5 @@
 """Start the embedded model in a process of its own, and stop it. Imports nothing of the ``[local]`` extra."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

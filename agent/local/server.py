@@ -5,8 +5,6 @@ Prints one line, ``ready ws://127.0.0.1:PORT/v1/realtime``, when the networks ar
 the process that started it; run by hand, Ctrl-D ends it.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -191,7 +191,7 @@ class Session:
         self._outbox.send("input_audio_buffer.committed", **where)
         self._add(item)
         turn = Turn(item, heard)
-        self._answering.add_turn(turn)
+        self._answering.turns.append(turn)
         self._nursery.start_soon(partial(self._publish, turn, wanted=self._config.transcribing))
 
     def _transcribe(self, ulaw: bytes) -> Transcription:
@@ -233,13 +233,13 @@ class Session:
         item = read_item(mapping_field(event, "item"), self._outbox.new_id("item"))
         self._add(item)
         if item.kind == "function_call_output":
-            self._answering.add_output(item.text)
+            self._answering.outputs.append(item.text)
         elif item.role == "assistant":
             self._answering.remember(item.text)
         elif item.role == "user":
             heard = Transcription(text=item.text)
             heard.done.set()
-            self._answering.add_turn(Turn(item, heard))
+            self._answering.turns.append(Turn(item, heard))
 
     def _truncate_item(self, event: Mapping[str, Any]) -> None:
         item_id, index = text_field(event, "item_id"), count_field(event, "content_index")

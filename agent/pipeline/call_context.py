@@ -1,7 +1,5 @@
 """What is known of a call when a step begins."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +9,9 @@ from psycopg.rows import TupleRow
 from agent.core.records import Turn
 from agent.core.tenant import DEFAULT_TENANT_ID, Tenant
 from agent.core.tenant_fields import normalise_number, zone_of
-from agent.core.units import CallSid
+from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.analysis.extraction import Line, conversation_of
+from agent.pipeline.recording.download import RecordingState
 from agent.store.pg import Connection
 from agent.store.sql.claims import Claim
 from agent.store.sql.leads import appointments_in
@@ -43,6 +42,12 @@ class CallContext:
     def call_sid(self) -> CallSid:
         """The carrier's name for the call."""
         return CallSid(self.call.call_sid)
+
+    @property
+    def told(self) -> RecordingState | None:
+        """What the carrier told of the recording."""
+        known = self.recording
+        return RecordingState(RecordingSid(known.recording_sid), known.status) if known else None
 
     @property
     def phone(self) -> str:

@@ -4,8 +4,6 @@ It ends the calls of dead servers, resumes what waited for a model that it has, 
 None of it belongs to a step: a carrier that does not delete must not hold up anybody's webhook.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import httpx
@@ -15,7 +13,7 @@ from agent.core.errors import CarrierError, StepDeadError
 from agent.core.event_log import EventLog
 from agent.core.units import RecordingSid
 from agent.pipeline.backends import Backends
-from agent.pipeline.recording.download import RecordingSource, delete_at_carrier
+from agent.pipeline.recording.download import RecordingSource
 from agent.store import AWAY, Database
 from agent.store.sql.backlog import count_left
 from agent.store.sql.calls import end_crashed
@@ -66,7 +64,7 @@ async def _delete_recordings(
         found = await to_be_deleted(connection, resting, AT_ONCE)
     for recording_sid in found:
         try:
-            await delete_at_carrier(carrier, RecordingSid(recording_sid))
+            await carrier.delete_recording(RecordingSid(recording_sid))
         except (CarrierError, StepDeadError, httpx.HTTPError) as error:
             rest_s = min(2 * rests[recording_sid][1] if recording_sid in rests else EVERY_S, LONGEST_REST_S)
             rests[recording_sid] = (now_s + rest_s, rest_s)

@@ -3,8 +3,6 @@
 Both may run in a process whose calls are talking, so nothing here may hold the event loop (ST-3).
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final

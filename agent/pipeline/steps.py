@@ -5,8 +5,6 @@ database: the worker writes both in one transaction, so the effect happens exact
 (the webhook) happens at least once, under a key that stays the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -61,7 +59,7 @@ async def _recording(facts: CallContext, backends: Backends, _: Database) -> Fou
             "there are no credentials to fetch it: set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN where the worker "
             "runs, then call-agent calls retry"
         )
-    downloaded = await fetch_recording(facts, backends.carrier, backends.recordings)
+    downloaded = await fetch_recording(facts.call_sid, facts.told, backends.carrier, backends.recordings)
     if downloaded is None:
         return skipped("the carrier has no recording of this call")
 
@@ -87,7 +85,7 @@ async def _transcription(facts: CallContext, backends: Backends, _: Database) ->
     if backends.carrier is None:
         return skipped("there are no credentials for the carrier")
     # On another machine than the one that fetched it, it is fetched once more; else this only finds it.
-    downloaded = await fetch_recording(facts, backends.carrier, backends.recordings)
+    downloaded = await fetch_recording(facts.call_sid, facts.told, backends.carrier, backends.recordings)
     if downloaded is None:
         return skipped("there is no recording (any more)")
     transcription = await backends.transcriber.transcribe(

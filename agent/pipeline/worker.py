@@ -5,8 +5,6 @@ its own. One listens; on the other it holds its claims, so that its death frees 
 the worker lets go of everything, for somebody else may have it already, and begins again.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

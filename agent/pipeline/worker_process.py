@@ -1,7 +1,5 @@
 """A process that does post-call work and nothing else: any number of them share one Postgres."""
 
-from __future__ import annotations
-
 import signal
 from typing import Final
 

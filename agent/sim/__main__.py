@@ -1,7 +1,5 @@
 """The simulators from the command line: ``python -m agent.sim --help``."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

@@ -4,8 +4,6 @@ A WebSocket engine reads ahead and answers pings and close frames on its own; a 
 not. To simulate one, hold its end of the connection here.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

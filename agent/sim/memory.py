@@ -14,8 +14,6 @@ Under pytest-trio's ``autojump_clock`` an hour of call takes seconds, and every 
                 await stream.until_heard_ms(900)
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol

@@ -1,7 +1,5 @@
 """Simulated web services over TCP on loopback."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, cast
 

@@ -4,8 +4,6 @@ All are 8 kHz mu-law. ``numbered`` audio carries the number of its answer in the
 and the number of its 20 ms frame in the lower four, so that a frame seen on the wire can be attributed.
 """
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections import Counter
 from functools import cache

@@ -1,7 +1,5 @@
 """Small things every simulator stands on: a bell for its writer, and a berth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import inf
 

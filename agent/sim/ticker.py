@@ -4,8 +4,6 @@ A load of 200 streams would spend most of its time on 200 sleeping tasks; here o
 spread over ``phases`` within the 20 ms, as the calls of a real carrier are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import ceil, inf
 

@@ -4,17 +4,14 @@ Calls put what they have into a queue and never wait (NB-1, NB-5). A database th
 nothing but the copy: the row goes to the spool, and all turns are in the record that the end of the call brings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID, uuid4
 
 import attrs
 import psycopg
 import trio
-from typing_extensions import override
 
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
@@ -32,46 +29,28 @@ AWAY_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
 
 
-class Journal(Protocol):
-    """Where the keeper writes. Raises what agent.store.AWAY names."""
-
-    async def call_answered(self, call: AnsweredCall) -> None:
-        """See store.calls."""
-
-    async def save_turn(self, call_sid: str, turn: Turn) -> None:
-        """See store.calls."""
-
-    async def heartbeat(self, server_id: UUID) -> None:
-        """See store.calls."""
+Entry = AnsweredCall | tuple[str, Turn] | UUID
+"""What is written: a call's row, a turn of the call with that SID, or that the server with that id lives."""
 
 
-@attrs.frozen
-class StoreJournal(Journal):
-    """``Journal`` on the database."""
-
-    database: Database
-
-    @override
-    async def call_answered(self, call: AnsweredCall) -> None:
-        async with self.database.connection() as connection:
-            await call_answered(connection, call)
-
-    @override
-    async def save_turn(self, call_sid: str, turn: Turn) -> None:
-        async with self.database.connection() as connection:
-            await save_turn(connection, call_sid, turn)
-
-    @override
-    async def heartbeat(self, server_id: UUID) -> None:
-        async with self.database.connection() as connection:
-            await heartbeat(connection, server_id)
+async def write_entry(database: Database, entry: Entry) -> None:
+    """Write one. Raises psycopg.Error, and what AWAY names."""
+    async with database.connection() as connection:
+        match entry:
+            case AnsweredCall():
+                await call_answered(connection, entry)
+            case UUID():
+                await heartbeat(connection, entry)
+            case (call_sid, turn):
+                await save_turn(connection, call_sid, turn)
 
 
 @attrs.define(eq=False)
 class CallWriter:
     """The one writer of a process. ``answered`` and ``turn`` are synchronous and cheap; ``run`` does the work."""
 
-    journal: Journal
+    write: Callable[[Entry], Awaitable[None]]
+    """``write_entry`` into the database; raises as it does."""
     events: EventLog
     spool: Callable[[AnsweredCall], Awaitable[None]]
     """Keeps the row of a call on disk. Raises OSError."""
@@ -110,10 +89,7 @@ class CallWriter:
         if trio.current_time() >= self._away_until_s:
             try:
                 with trio.fail_after(WRITE_S):
-                    if isinstance(entry, AnsweredCall):
-                        await self.journal.call_answered(entry)
-                    else:
-                        await self.journal.save_turn(*entry)
+                    await self.write(entry)
             except (*AWAY, trio.TooSlowError) as error:
                 self._away_until_s = trio.current_time() + AWAY_S
                 self.events.emit("KEEPING_FAILED", "warning", error=str(error) or "it took too long")
@@ -135,7 +111,7 @@ class CallWriter:
         while True:
             try:
                 with trio.fail_after(WRITE_S):
-                    await self.journal.heartbeat(self.server_id)
+                    await self.write(self.server_id)
             except (psycopg.Error, DatabaseError, trio.TooSlowError):
                 self.events.count("HEARTBEAT_MISSED")
             await trio.sleep(HEARTBEAT_S)

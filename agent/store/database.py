@@ -1,10 +1,9 @@
 """The database of a process: found or started, migrated, and reached through one pool."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import Any, Final
 
 import attrs
@@ -99,7 +98,7 @@ async def open_database(
             if wait:
                 database.ready.set()
             else:
-                nursery.start_soon(_keep_trying, database, events)
+                nursery.start_soon(_reach, conninfo, events, database)
             if embedded:
                 nursery.start_soon(run_watch, settings.data_dir)
             yield database
@@ -138,38 +137,33 @@ def completed(conninfo: str) -> str:
     return make_conninfo(**whole)
 
 
-async def _reach(conninfo: str, events: EventLog) -> None:
-    """Make the database ready. Raises DatabaseError: after some tries, or at once where they cannot help."""
-    for pause_s in (*FIRST_TRIES_S, None):
+async def _reach(conninfo: str, events: EventLog, database: Database | None = None) -> None:
+    """Connect and migrate. Raises DatabaseError: after some tries, or at once where they cannot help.
+
+    With ``database``, which is told, the tries go on: what none of them helps a person may, and is told of it
+    now and then.
+    """
+    for number in count():
         try:
             applied = await _make_ready(conninfo)
-        except _AwayError as error:
-            if pause_s is None:
-                raise
-            events.emit("DATABASE_AWAY", "warning", error=str(error), next_try_in_s=pause_s)
-            await trio.sleep(pause_s)
-        else:
-            _tell_ready(conninfo, applied, events)
-            return
-
-
-async def _keep_trying(database: Database, events: EventLog) -> None:
-    """Make it ready as soon as it can be; what no try can help, a person may, and is told of now and then."""
-    while True:
-        try:
-            applied = await database.make_ready()
         except DatabaseError as error:
-            database.problem = str(error)
-            pause_s = LATER_TRY_S if isinstance(error, _AwayError) else HOPELESS_TRY_S
-            events.emit("DATABASE_AWAY", "error", error=str(error), next_try_in_s=pause_s)
+            away = isinstance(error, _AwayError)
+            if database is not None:
+                database.problem = str(error)
+                pause_s = LATER_TRY_S if away else HOPELESS_TRY_S
+            elif away and number < len(FIRST_TRIES_S):
+                pause_s = FIRST_TRIES_S[number]
+            else:
+                raise
+            events.emit(
+                "DATABASE_AWAY", "error" if database else "warning", error=str(error), next_try_in_s=pause_s
+            )
             await trio.sleep(pause_s)
         else:
-            _tell_ready(database.conninfo, applied, events)
+            if database is not None:
+                database.ready.set()
+            events.emit("DATABASE_READY", applied=applied, at=shown(conninfo))
             return
-
-
-def _tell_ready(conninfo: str, applied: list[int], events: EventLog) -> None:
-    events.emit("DATABASE_READY", applied=applied, at=shown(conninfo))
 
 
 async def _make_ready(conninfo: str) -> list[int]:

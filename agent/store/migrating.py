@@ -4,8 +4,6 @@ A migration is a file ``agent/store/migrations/NNNN_name.sql``. It runs in one t
 ``schema_migrations``. One that was applied must not change any more: its checksum is kept and compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from functools import cache
@@ -76,8 +74,8 @@ async def migrate(connection: Connection, steps: tuple[Migration, ...] | None = 
 async def _migrate(connection: Connection, steps: tuple[Migration, ...]) -> list[int]:
     if not await _has_books(connection):
         await connection.execute(_BOOKS)
-    cursor = await connection.execute("SELECT version, name, sha256 FROM schema_migrations ORDER BY version")
-    applied = {version: (name, sha256) for version, name, sha256 in await cursor.fetchall()}
+    books = await connection.fetch_all("SELECT version, name, sha256 FROM schema_migrations")
+    applied = {version: (name, sha256) for version, name, sha256 in books}
     known = {step.version: step for step in steps}
     newer = sorted(set(applied) - set(known))
     if newer:
@@ -118,7 +116,7 @@ async def _apply(connection: Connection, step: Migration) -> None:
 
 async def _has_books(connection: Connection) -> bool:
     """Whether our schema was begun here. A database with tables, none of which is ours, was meant for others."""
-    cursor = await connection.execute(
+    found = await connection.fetch_all(
         """
         SELECT c.relname::text, array_agg(a.attname::text)
         FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -128,7 +126,7 @@ async def _has_books(connection: Connection) -> bool:
         ORDER BY c.relname
         """
     )
-    columns: dict[str, list[str]] = dict(await cursor.fetchall())
+    columns: dict[str, list[str]] = dict(found)
     # Many programs call theirs so, but not its columns.
     if {"version", "name", "sha256"} <= set(columns.get("schema_migrations", ())):
         return True

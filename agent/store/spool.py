@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 import attrs
 import msgspec
@@ -32,6 +33,7 @@ _ANSWERED: Final = ".answered"
 _THREADS: Final = 4
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class RecordStore(Protocol):
@@ -44,6 +46,18 @@ class RecordStore(Protocol):
         """
 
 
+def _in_a_thread(
+    work: Callable[Concatenate[Spool, _P], _T],
+) -> Callable[Concatenate[Spool, _P], Coroutine[Any, Any, _T]]:
+    """``work`` of a spool in one of its threads; a cancel waits for it."""
+
+    @wraps(work)
+    async def run(spool: Spool, /, *arguments: _P.args, **named: _P.kwargs) -> _T:
+        return await trio.to_thread.run_sync(partial(work, spool, *arguments, **named), limiter=spool.limiter)
+
+    return run
+
+
 @attrs.define(eq=False)
 class Spool(RecordStore):
     """``RecordStore`` on disk, and what waits in it for the database.
@@ -52,7 +66,7 @@ class Spool(RecordStore):
     """
 
     directory: Path
-    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS))
+    limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(_THREADS))
 
     def path_of(self, call_sid: CallSid) -> Path:
         """The file of a call's record; the SID comes from outside, so only its letters and digits name it."""
@@ -60,37 +74,8 @@ class Spool(RecordStore):
         return self._file(name or "unnamed")
 
     @override
-    async def save(self, record: CallRecord) -> Path:
-        return await self._run(self._save, record)
-
-    async def save_answered(self, call: AnsweredCall) -> None:
-        """Keep the row of a call in progress. Raises OSError."""
-        await self._run(self._save_answered, call)
-
-    async def waiting(self) -> list[str]:
-        """The names of what the database does not have yet, the oldest first. Raises OSError."""
-        return await self._run(self._waiting)
-
-    async def load(self, name: str) -> CallRecord | AnsweredCall | None:
-        """What waits under ``name``; None: nothing (any more). Raises OSError, msgspec.MsgspecError."""
-        return await self._run(self._load, name)
-
-    async def done(self, name: str) -> None:
-        """The database has it. Raises OSError."""
-        await self._run(self._done, name)
-
-    async def set_aside(self, name: str) -> Path:
-        """Rename what cannot be read, so that it is in nobody's way and can be looked at; its new path."""
-        return await self._run(self._set_aside, name)
-
-    async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        return await trio.to_thread.run_sync(work, *arguments, limiter=self._limiter)
-
-    @property
-    def _spool(self) -> Path:
-        return self.directory / "spool"
-
-    def _save(self, record: CallRecord) -> Path:
+    @_in_a_thread
+    def save(self, record: CallRecord) -> Path:
         self._spool.mkdir(parents=True, exist_ok=True)
         path = self.path_of(record.call_sid)
         (self._spool / path.stem).touch()
@@ -98,21 +83,24 @@ class Spool(RecordStore):
         write_durably(path, encode_record(record))
         return path
 
-    def _save_answered(self, call: AnsweredCall) -> None:
+    @_in_a_thread
+    def save_answered(self, call: AnsweredCall) -> None:
+        """Keep the row of a call in progress. Raises OSError."""
         name = self.path_of(CallSid(call.call_sid)).stem + _ANSWERED
         write_durably(self._spool / name, msgspec.json.encode(call))
 
-    def _waiting(self) -> list[str]:
+    @_in_a_thread
+    def waiting(self) -> list[str]:
+        """The names of what the database does not have yet, the oldest first. Raises OSError."""
         try:
             found = [entry for entry in self._spool.iterdir() if entry.suffix in ("", _ANSWERED)]
         except FileNotFoundError:
             return []
         return [entry.name for entry in sorted(found, key=_age)]
 
-    def _file(self, name: str) -> Path:
-        return self._spool / name if name.endswith(_ANSWERED) else self.directory / "calls" / f"{name}.json"
-
-    def _load(self, name: str) -> CallRecord | AnsweredCall | None:
+    @_in_a_thread
+    def load(self, name: str) -> CallRecord | AnsweredCall | None:
+        """What waits under ``name``; None: nothing (any more). Raises OSError, msgspec.MsgspecError."""
         try:
             raw = self._file(name).read_bytes()
         except FileNotFoundError:
@@ -123,15 +111,26 @@ class Spool(RecordStore):
             return None
         return msgspec.json.decode(raw, type=AnsweredCall) if name.endswith(_ANSWERED) else decode_record(raw)
 
-    def _done(self, name: str) -> None:
+    @_in_a_thread
+    def done(self, name: str) -> None:
+        """The database has it. Raises OSError."""
         (self._spool / name).unlink(missing_ok=True)
 
-    def _set_aside(self, name: str) -> Path:
+    @_in_a_thread
+    def set_aside(self, name: str) -> Path:
+        """Rename what cannot be read, so that it is in nobody's way and can be looked at; its new path."""
         path = self._file(name)
         aside = path.with_name(path.name + CORRUPT)
         path.replace(aside)
         (self._spool / name).unlink(missing_ok=True)
         return aside
+
+    @property
+    def _spool(self) -> Path:
+        return self.directory / "spool"
+
+    def _file(self, name: str) -> Path:
+        return self._spool / name if name.endswith(_ANSWERED) else self.directory / "calls" / f"{name}.json"
 
 
 def _age(entry: Path) -> float:

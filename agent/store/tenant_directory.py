@@ -1,7 +1,5 @@
 """Whose number was called: the tenants in memory, so that no call ever waits for the database (PC-5)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from fake_tools import MemoryDesk
-from test_builtin_tools import calling
+from fake_tools import MemoryDesk, calling
 
 from agent.app.demo.script import CITY, INSTRUCTIONS, NAME
 from agent.call.tool_calls import FILLER, tools_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import trio
-from test_transcribing import write
+from recording_files import write_recording
 
 from agent.audio.ulaw import rms_dbfs
 from agent.core.errors import ProviderError, StepDeadError
@@ -36,7 +36,7 @@ class LevelVad:
 def test_each_channel_is_listened_to_and_timed(tmp_path: Path) -> None:
     """Also what is still being said when the recording ends."""
     agent = silence(1000) + tone(1000) + silence(3000) + tone(500)
-    path = write(tmp_path / "x.wav", UlawSound((silence(5500), agent)))
+    path = write_recording(tmp_path / "x.wav", UlawSound((silence(5500), agent)))
     heard: list[int] = []
 
     def transcribe(ulaw: bytes) -> str:
@@ -169,7 +169,7 @@ async def test_without_a_key_a_recording_is_written_down(tmp_path: Path) -> None
         Turn("agent", "1", agent_says, agent_says, 0, 1, 1, interrupted=False),
         Turn("caller", "2", caller_says, caller_says, 0, 1, 1, interrupted=False),
     ]
-    path = write(tmp_path / "x.wav", UlawSound((agent, caller)))
+    path = write_recording(tmp_path / "x.wav", UlawSound((agent, caller)))
     async with open_transcriber(load_settings(openai_api_key="")) as transcriber:
         with trio.fail_after(60):
             got = await transcriber.transcribe(path, language="en", turns=turns)
@@ -185,7 +185,7 @@ async def test_without_a_key_a_recording_is_written_down(tmp_path: Path) -> None
 @pytest.mark.sockets
 async def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     """Its standard input closes when whoever started it dies, however that was."""
-    path = write(tmp_path / "x.wav", UlawSound((tone(600_000),)))
+    path = write_recording(tmp_path / "x.wav", UlawSound((tone(600_000),)))
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", local_transcribing.MODULE, str(path)],
         stdin=subprocess.PIPE,

@@ -6,15 +6,14 @@ import io
 import wave
 from pathlib import Path
 
-import attrs
 import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
 import trio
+from greeting_agent import AGENT, AUTH, CALLER, GreetingAgent, open_world
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sim_twilio import AGENT, AUTH, CALLER, GreetingAgent, open_world
 from trio.testing import MockClock
 from virtual_call import CALL_SID, open_scripted_call
 
@@ -109,14 +108,6 @@ async def test_in_virtual_time_a_recording_is_made_of_the_call(autojump_clock: M
 # Over sockets
 
 
-@attrs.frozen
-class Call:
-    """A call as a step sees it before any callback."""
-
-    call_sid: CallSid
-    recording: None = None
-
-
 def settings_of(twilio: SimulatedTwilio) -> Settings:
     return load_settings(
         twilio_account_sid=twilio.account_sid,
@@ -179,7 +170,7 @@ async def test_a_call_is_recorded_told_of_and_downloaded(
         assert call.direction == direction
         async with open_twilio_recordings(settings) as carrier:
             assert carrier is not None
-            got = await fetch_recording(Call(CallSid(call.sid)), carrier, tmp_path)
+            got = await fetch_recording(CallSid(call.sid), None, carrier, tmp_path)
     assert got is not None
     both = samples(got.path.read_bytes())[:, :: -1 if agent_first else 1]
     assert loud_ms(both[:, 0]) == pytest.approx(300, abs=40)

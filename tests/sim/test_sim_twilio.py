@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
 import httpx
 import pytest
 import trio
+from greeting_agent import AGENT, AUTH, CALLER, GreetingAgent, open_world
+from memory_rest import MemoryRest
 from trio.testing import MockClock
 
-from agent.carrier.front_door import FrontDoor
-from agent.carrier.http_app import http_server, make_app
-from agent.carrier.media_stream import OutboundEncoder, Start, decode_message
 from agent.carrier.rest import CarrierRest, open_twilio_rest
-from agent.carrier.signature import SignatureCheck
-from agent.carrier.stream_admission import Admit, StreamAdmission
-from agent.carrier.stream_token import CallTicket, StreamTokens
-from agent.carrier.webhooks import VoiceWebhooks
-from agent.core.errors import CarrierError, HandshakeRejectedError, SocketClosedError
-from agent.core.event_log import EventLog
+from agent.carrier.stream_token import CallTicket
+from agent.core.errors import CarrierError, HandshakeRejectedError
 from agent.core.settings import load_settings
-from agent.core.telemetry import Telemetry
 from agent.core.units import CallSid
 from agent.sim.carrier.dialling import Caller, CallNotTakenError, StreamOrder, parse_twiml, place_call
 from agent.sim.carrier.rest.api import NOT_FOUND, SERVER_FAILS
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
-from agent.sim.carrier.twilio import SimulatedCall, SimulatedTwilio, open_simulated_twilio
+from agent.sim.carrier.twilio import SimulatedCall, SimulatedTwilio
 from agent.sim.memory import open_memory_sockets
-from agent.wire.websocket import MessageSocket
-
-AUTH = "the account's token"
-CALLER, AGENT = "+15550001111", "+15552223333"
-
-
-@attrs.define(eq=False)
-class GreetingAgent:
-    """The real doors with a simple soul behind them: greets for 200 ms, then listens until the end."""
-
-    tickets: list[CallTicket] = attrs.field(factory=list)
-    not_ready: str = ""
-    after_greeting: Callable[[CallTicket], Awaitable[None]] | None = None
-
-    async def answer(self, socket: MessageSocket, admit: Admit) -> None:
-        """Serve one call."""
-        try:
-            while True:
-                message = decode_message(await socket.receive())
-                if isinstance(message, Start):
-                    self.tickets.append(admit(message))
-                    encoder = OutboundEncoder(message.stream_sid)
-                    await socket.send(encoder.media(b"\x11" * 1600))
-                    if self.after_greeting is not None:
-                        await self.after_greeting(self.tickets[-1])
-        except SocketClosedError:
-            return
-
-
-@asynccontextmanager
-async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIterator[str]:
-    """The agent behind its front door on a free port; yields its URL."""
-    events = EventLog(Telemetry())
-    check = SignatureCheck(AUTH, public_url, allow_unsigned=False)
-    tokens = StreamTokens(b"secret" * 6)
-    desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready)
-    app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full))
-    door = FrontDoor(desk.serve, http_server(app), events)
-    async with trio.open_nursery() as nursery:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        await nursery.start(trio.serve_listeners, door.serve_connection, [listener])
-        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def open_world(
-    agent: GreetingAgent, *, auth_token: str = AUTH, public_url: str = ""
-) -> AsyncIterator[SimulatedTwilio]:
-    """Agent and account on loopback."""
-    with trio.fail_after(20):
-        async with (
-            open_agent(agent, public_url=public_url) as agent_url,
-            open_simulated_twilio(
-                agent_url=agent_url, auth_token=auth_token, numbers=[AGENT], public_url=public_url
-            ) as twilio,
-        ):
-            yield twilio
 
 
 @asynccontextmanager

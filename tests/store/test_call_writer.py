@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import attrs
 import psycopg
 import pytest
 import trio
-from test_call_scenarios import heard_numbers
+from heard_audio import heard_numbers
+from memory_journal import MemoryJournal, MemorySpool, make_keeper
 from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, open_call, open_services
 
@@ -28,7 +29,7 @@ from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.store import Database
-from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallWriter, Journal, StoreJournal
+from agent.store.call_writer import AWAY_S, HEARTBEAT_S, QUEUED, WRITE_S, CallWriter, write_entry
 from agent.store.pg import Pool, open_pool
 from agent.store.sql.calls import keep_record
 from agent.store.sql.values import AnsweredCall
@@ -45,64 +46,10 @@ def turn(number: int, text: str = "") -> Turn:
     return Turn("caller", f"item {number}", words, words, number * 1000, 500, 500, interrupted=False)
 
 
-@attrs.define(eq=False)
-class MemoryJournal:
-    """A database in memory. ``before_each`` may wait, or raise what a database raises."""
-
-    before_each: Callable[[], Any] | None = None
-    calls: dict[str, AnsweredCall] = attrs.field(factory=dict)
-    turns: dict[tuple[str, str], Turn] = attrs.field(factory=dict)
-    writes: list[tuple[float, str]] = attrs.field(factory=list)
-    """When, and of what kind."""
-    beats_s: list[float] = attrs.field(factory=list)
-
-    async def _wait(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.before_each is not None:
-            await self.before_each()
-
-    async def call_answered(self, call: AnsweredCall) -> None:
-        """See Journal."""
-        await self._wait()
-        self.writes.append((trio.current_time(), "answered"))
-        self.calls.setdefault(call.call_sid, call)
-
-    async def save_turn(self, call_sid: str, turn: Turn) -> None:
-        """See Journal."""
-        await self._wait()
-        self.writes.append((trio.current_time(), turn.role))
-        if call_sid in self.calls:
-            self.turns[call_sid, turn.item_id] = turn
-
-    async def heartbeat(self, server_id: UUID) -> None:
-        """See Journal."""
-        await self._wait()
-        self.beats_s.append(trio.current_time())
-
-
 async def raises(error: Exception) -> None:
     """A database that fails."""
     await trio.lowlevel.checkpoint()
     raise error
-
-
-@attrs.define(eq=False)
-class MemorySpool:
-    """What could not be written."""
-
-    calls: list[AnsweredCall] = attrs.field(factory=list)
-    fails: bool = False
-
-    async def keep(self, call: AnsweredCall) -> None:
-        """Keep it, on what would be a disk."""
-        await trio.lowlevel.checkpoint()
-        if self.fails:
-            raise OSError("the disk is full")
-        self.calls.append(call)
-
-
-def make_keeper(journal: Journal, spool: MemorySpool | None = None) -> CallWriter:
-    return CallWriter(journal, EventLog(Telemetry()), (spool or MemorySpool()).keep)
 
 
 @asynccontextmanager
@@ -344,15 +291,15 @@ async def test_the_journal_of_the_store(postgres: str) -> None:
     """Rows in order; again changes nothing; what is new updates; of unknown calls nothing is kept."""
     with trio.fail_after(20):
         async with open_store(postgres) as (database, pool):
-            real, fake = StoreJournal(database), MemoryJournal()
-            for journal in (real, fake):
-                await journal.save_turn("CA1", turn(0))
+            fake = MemoryJournal()
+            for write in (partial(write_entry, database), fake.write):
+                await write(("CA1", turn(0)))
                 for _ in range(2):
-                    await journal.call_answered(CALL)
-                await journal.save_turn("CA1", turn(1))
-                await journal.save_turn("CA1", turn(2))
-                await journal.save_turn("CA1", turn(1, "Better heard."))
-                await journal.heartbeat(uuid4())
+                    await write(CALL)
+                await write(("CA1", turn(1)))
+                await write(("CA1", turn(2)))
+                await write(("CA1", turn(1, "Better heard.")))
+                await write(uuid4())
             async with pool.connection() as connection:
                 cursor = await connection.execute(
                     "SELECT item_id, text, started_ms FROM turns ORDER BY started_ms"
@@ -368,7 +315,7 @@ async def test_a_call_on_a_real_database(postgres: str) -> None:
     """What the keeper wrote is what the record says; the record's turns replace it without a trace."""
     with trio.fail_after(30):
         async with open_store(postgres) as (database, pool):
-            keeper = make_keeper(StoreJournal(database))
+            keeper = CallWriter(partial(write_entry, database), EventLog(Telemetry()), MemorySpool().keep)
             async with open_kept_call(keeper) as (services, stream, _):
                 await stream.until_heard_ms(1500)
                 stream.say(tone(300))

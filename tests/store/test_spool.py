@@ -85,10 +85,10 @@ def test_what_is_no_record_is_refused(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("nasty", ["a\0b", "a\ud800b"])
-def test_no_text_loses_a_record(tmp_path: Path, nasty: str) -> None:
+async def test_no_text_loses_a_record(tmp_path: Path, nasty: str) -> None:
     """UTF-8 has no halves of surrogate pairs, but a model, or a tool of somebody's, may."""
     record = attrs.evolve(RECORD, reason=nasty, timeline=(TimelineEvent(1, "TOOL", {nasty: nasty}),))
-    kept = decode_record(Spool(tmp_path)._save(record).read_bytes())
+    kept = decode_record((await Spool(tmp_path).save(record)).read_bytes())
     text = nasty.replace("\ud800", "?")
     assert kept == attrs.evolve(RECORD, reason=text, timeline=(TimelineEvent(1, "TOOL", {text: text}),))
 
@@ -168,7 +168,7 @@ async def test_st_4_killed_before_any_write_was_whole_nothing_false_waits(
 
                 patch.setattr(os, name, call)
             try:
-                Spool(directory)._save(RECORD)
+                await Spool(directory).save(RECORD)
             except KilledError:
                 writes = at
             else:

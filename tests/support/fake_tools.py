@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import attrs
 import trio
 
+from agent.call.tools.declare import ToolCall
+from agent.core.tenant import Tenant
 from agent.store.sql.values import AppointmentRow, EarlierCall, LeadRow, LeadUpdate, NewAppointment
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ZONE = ZoneInfo("America/New_York")
+CALLED_AT = datetime(2026, 11, 20, 12, tzinfo=ZONE)
+SHOP = Tenant("shop", "The Shop", ("+12125550100",), time_zone=ZONE.key)
+PHONE = "+12125550123"
+
+
+def calling(tool_call_id: str = "call_1", phone: str = PHONE, tenant: Tenant = SHOP) -> ToolCall:
+    """Who calls."""
+    return ToolCall(tool_call_id, "CA1", tenant, phone, CALLED_AT)
 
 
 @attrs.define(eq=False)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 from fake_tools import NotingDesk
-from test_call_writer import MemoryJournal, make_keeper
-from test_cancellation_sweep import GRACE_S, CancelAt, Result
+from memory_journal import MemoryJournal, make_keeper
+from sweeps import GRACE_S, CancelAt, Result
 from virtual_call import CALL_SID, open_call, open_services
 
 from agent.call.tool_calls import WRITE_GRACE_S

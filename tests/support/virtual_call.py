@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import trio
+from memory_rest import MemoryRest
 
 from agent.app.call_answer import answer
 from agent.audio.metronome import Metronome
@@ -25,7 +26,6 @@ from agent.core.tenant import Tenant
 from agent.core.units import CallSid
 from agent.model.session import Connector
 from agent.postcall import PostCallChannel
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.memory import memory_realtime, open_memory_sockets
 from agent.sim.model.script import Answer

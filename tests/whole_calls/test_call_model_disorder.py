@@ -15,7 +15,7 @@ from fault_calls import (
     open_one_call,
     record_of,
 )
-from test_call_scenarios import assert_no_stale_frame, heard_numbers
+from heard_audio import assert_no_stale_frame, heard_numbers
 from trio.testing import MockClock
 from virtual_call import counts, received
 

@@ -7,21 +7,16 @@ from typing import Any
 import pytest
 import trio
 from fault_calls import GREETING, LONG, SHORT, assert_over, open_one_call, record_of
-from test_call_scenarios import assert_no_stale_frame, heard_numbers
+from heard_audio import agent_words, assert_no_stale_frame, heard_numbers
 from trio.testing import MockClock
 from virtual_call import counts, received
 
-from agent.core.records import CallRecord, Outcome
+from agent.core.records import Outcome
 from agent.sim.model.answering import Answering
 from agent.sim.model.response import SimulatedResponse
 from agent.sim.model.script import Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
-
-
-def agent_words(record: CallRecord) -> list[str]:
-    """What was heard of each answer."""
-    return [turn.heard_text for turn in record.turns if turn.role == "agent"]
 
 
 def assert_cancelled_once_each(model: ScriptedRealtime) -> None:

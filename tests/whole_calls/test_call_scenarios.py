@@ -6,6 +6,7 @@ import math
 
 import pytest
 import trio
+from heard_audio import assert_no_stale_frame, heard_numbers
 from trio.testing import MockClock
 from virtual_call import (
     CALL_SID,
@@ -25,32 +26,11 @@ from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
-from agent.sim.sounds import numbered, numbers_in, tone
+from agent.sim.sounds import numbered, tone
 
 GREETING = Answer("Hello, this is the assistant, how can I help you today?", 3000)
 LONG = Answer("We are open from nine to five on weekdays, and from ten to two on Saturdays.", 4000)
 SHORT = Answer("You are welcome.", 800)
-
-
-def heard_numbers(stream: SimulatedStream) -> list[int]:
-    """How many bytes of each answer the caller really heard, by the numbers the audio carries."""
-    counted = numbers_in(stream.playback.tape.audio())
-    return [counted[number] for number in range(max(counted, default=-1) + 1)]
-
-
-def assert_no_stale_frame(stream: SimulatedStream) -> None:
-    """The wire log: after each clear, no frame of an answer that was speaking before it."""
-    before: set[int] = set()
-    spoken: set[int] = set()
-    for entry in stream.wire:
-        if entry.direction != "tx":
-            continue
-        if entry.kind == "clear":
-            before |= spoken
-        elif entry.kind == "media":
-            numbers = set(numbers_in(entry.audio))
-            assert not numbers & before, f"a frame of answer {numbers & before} after its clear"
-            spoken |= numbers
 
 
 def assert_smooth(stream: SimulatedStream, services: FakeServices) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from test_call_races import agent_words
-from test_call_scenarios import heard_numbers
+from heard_audio import agent_words, heard_numbers
 from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, counts, open_call, open_services, received
 

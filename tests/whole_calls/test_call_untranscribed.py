@@ -19,7 +19,7 @@ from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
-from agent.store.call_writer import CallWriter
+from agent.store.call_writer import CallWriter, Entry
 from agent.store.sql.values import AnsweredCall
 
 GREETING = Answer("Hello, this is the assistant, how can I help you today?", 3000)
@@ -35,18 +35,11 @@ class Kept:
     def __init__(self) -> None:
         self.turns: list[Turn] = []
 
-    async def call_answered(self, _: AnsweredCall) -> None:
-        """See Journal."""
+    async def write(self, entry: Entry) -> None:
+        """See ``write_entry``."""
         await trio.lowlevel.checkpoint()
-
-    async def save_turn(self, _: str, turn: Turn) -> None:
-        """See Journal."""
-        await trio.lowlevel.checkpoint()
-        self.turns.append(turn)
-
-    async def heartbeat(self, _: object) -> None:
-        """See Journal."""
-        await trio.lowlevel.checkpoint()
+        if isinstance(entry, tuple):
+            self.turns.append(entry[1])
 
 
 async def no_spool(_: AnsweredCall) -> None:
@@ -145,7 +138,7 @@ async def test_a_new_session_is_told_that_there_were_words_nobody_knows(autojump
 async def test_a_wordless_turn_is_kept_when_it_is_over(autojump_clock: MockClock) -> None:
     """A server that dies leaves the caller's turns too: the recording brings their words."""
     journal = Kept()
-    keeper = CallWriter(journal, EventLog(Telemetry()), no_spool)
+    keeper = CallWriter(journal.write, EventLog(Telemetry()), no_spool)
     model = ScriptedRealtime([GREETING, SHORT])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)

@@ -7,67 +7,22 @@ cancelled exactly there.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Awaitable, Callable
 
-import attrs
 import pytest
 import trio
 import trio.testing
-from virtual_call import CALL_SID, FakeServices, open_call, open_services
+from sweeps import GRACE_S, STRIDE, CancelAt, Result, run_virtually
+from virtual_call import CALL_SID, open_call, open_services
 
 from agent.core.records import Outcome
-from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, ToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
-GRACE_S = 8.0
-"""Bound of a call's ending: writers 0.5, closing 1, hang-up and record 6 at most, side by side."""
 SHARDS = 4
 """The sweep runs in as many tests, so that a runner with workers can share it out."""
-STRIDE = int(os.environ.get("SWEEP_STRIDE", "1"))
-"""Every checkpoint by default; a larger stride samples, for a quick look while working."""
-
-
-@attrs.define(eq=False)
-class CancelAt(trio.abc.Instrument):
-    """Counts the steps of the tasks in one call, and cancels the call's scope before step ``at``."""
-
-    at: int | None
-    services: FakeServices | None = None
-    steps: int = 0
-    cancelled_at_s: float | None = None
-    tasks: set[str] = attrs.field(factory=set)
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count, and strike once."""
-        scope = self.services.calls.active.get(CALL_SID) if self.services is not None else None  # type: ignore[call-overload]
-        if scope is None or self.services is None or not self._is_of_the_call(task, self.services.calls.guests):
-            return
-        self.tasks.add(task.name)
-        if self.steps == self.at:
-            self.cancelled_at_s = trio.current_time()
-            scope.cancel(reason="the sweep")
-        self.steps += 1
-
-    @staticmethod
-    def _is_of_the_call(task: trio.lowlevel.Task, guests: trio.Nursery) -> bool:
-        """Whether the task runs the call, is below it, or its guest: not the simulators, not the metronome."""
-        current: trio.lowlevel.Task | None = task
-        while current is not None:
-            if current.name.endswith("agent.app.call_answer.answer"):
-                return True
-            parent = current.parent_nursery
-            if parent is guests:
-                return True
-            current = parent.parent_task if parent is not None else None
-        return False
-
-
-Result = tuple[FakeServices, SimulatedStream, float]
 
 
 def make_model() -> ScriptedRealtime:
@@ -104,19 +59,10 @@ async def run_script(instrument: CancelAt) -> Result:
         return services, stream, trio.current_time()
 
 
-def run_virtually(instrument: CancelAt, script: Callable[[CancelAt], Awaitable[Result]] = run_script) -> Result:
-    # As Hypothesis does it: else Trio shuffles the tasks of each batch, and a step's number means nothing.
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    trio._core._run._r.seed(0)
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    result: Result = trio.run(script, instrument, clock=clock, instruments=[instrument])
-    return result
-
-
 def test_st_1_the_scripted_call_runs_through() -> None:
     """Uncancelled, the script is what the sweep needs: a barge-in, a tool, all children, an orderly end."""
     instrument = CancelAt(None)
-    services, stream, _ = run_virtually(instrument)
+    services, stream, _ = run_virtually(instrument, run_script)
     record = services.record
     assert record.outcome is Outcome.AGENT_HUNG_UP
     assert record.metrics.barge_in_events == 1
@@ -136,11 +82,11 @@ def test_st_1_a_call_cancelled_at_any_checkpoint_ends_whole(shard: int) -> None:
     whole WebSocket frames and a close frame; no thread was left.
     """
     total = CancelAt(None)
-    run_virtually(total)
+    run_virtually(total, run_script)
     threads = threading.active_count()
     for at in range(shard, total.steps, SHARDS * STRIDE):
         instrument = CancelAt(at)
-        services, stream, over_s = run_virtually(instrument)
+        services, stream, over_s = run_virtually(instrument, run_script)
         where = f"cancelled before step {at} of {total.steps}"
         record = services.record
         assert instrument.cancelled_at_s is not None, where

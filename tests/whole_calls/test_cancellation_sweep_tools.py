@@ -7,7 +7,7 @@ The call makes an appointment (a write), looks something up, and is transferred,
 from __future__ import annotations
 
 import pytest
-from test_cancellation_sweep import GRACE_S, STRIDE, CancelAt, run_virtually
+from sweeps import GRACE_S, STRIDE, CancelAt, run_virtually
 from tool_script import DESKS, PERSON, run_script
 from virtual_call import CALL_SID, FakeServices
 

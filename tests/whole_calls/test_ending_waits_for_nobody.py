@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 from fault_calls import open_faulty_call, open_one_call, record_of
+from memory_rest import MemoryRest
 from unkind_models import Desk, suppose
 from virtual_call import CALL_SID, open_call, open_services
 
@@ -19,7 +20,6 @@ from agent.call.tools.declare import ToolCall as Use
 from agent.call.tools.declare import make_tool
 from agent.core.records import CallRecord, Outcome
 from agent.core.units import CallSid, RecordingSid
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.memory import memory_realtime, open_memory_sockets
 from agent.sim.model.script import Answer, ToolCall
 from agent.sim.model.server import ScriptedRealtime

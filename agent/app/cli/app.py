@@ -1,10 +1,8 @@
 """The command line. What a command needs is imported when it runs, so ``--help`` answers at once."""
 
-from __future__ import annotations
-
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -126,22 +124,13 @@ def calls(context: typer.Context) -> None:
 @app.command(**_ELSEWHERE)
 def demo(context: typer.Context) -> None:
     """Phone the agent on this machine with simulated speech, no key needed; see what was heard of it."""
-    _run_elsewhere("agent.app.demo", "demo", context.args)
+    _run_app("agent.app.demo.command", "demo", context.args)
 
 
 def main() -> Never:
     """Entry point of ``call-agent``."""
     app()
     raise AssertionError("typer exits by itself")
-
-
-def _run_elsewhere(package: str, name: str, arguments: list[str]) -> None:
-    """Run the function ``command`` of ``package`` with the options it declares."""
-    with _errors_in_one_sentence():
-        command: Callable[..., None] = _imported(package).command
-        inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-        inner.command()(command)
-        inner(args=arguments, prog_name=f"call-agent {name}")
 
 
 def _run_app(module: str, name: str, arguments: list[str]) -> None:

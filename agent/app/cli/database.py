@@ -3,8 +3,6 @@
 With the embedded Postgres a command shares the server of a running ``call-agent serve``, or starts it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -1,7 +1,5 @@
 """An outbound call: Twilio phones the number and asks our running server what to do when it is answered."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

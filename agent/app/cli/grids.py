@@ -1,7 +1,5 @@
 """Tables without lines, for people to read. Pure."""
 
-from __future__ import annotations
-
 from rich.table import Column, Table
 
 

@@ -1,7 +1,5 @@
 """How commands print: tables as wide as the terminal, wider where there is none, and JSON for scripts."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any, Final

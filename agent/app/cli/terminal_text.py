@@ -3,8 +3,6 @@
 A transcript holds what a caller said, a tenant what somebody imported: neither may move the cursor.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta, tzinfo

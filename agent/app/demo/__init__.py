@@ -3,7 +3,3 @@
 The agent's server and the embedded model run in processes of their own, as they would for a real call. The caller
 speaks with a synthesised voice (or the user's recording), reacts to what it hears, and interrupts.
 """
-
-from agent.app.demo.command import command
-
-__all__ = ["command"]

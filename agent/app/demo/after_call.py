@@ -3,8 +3,6 @@
 The database is the embedded Postgres in the agent's data directory, shared by the agent's process and this one.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The agent's server in a process of its own, with nothing of the user's settings: ``call-agent serve``."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

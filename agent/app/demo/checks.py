@@ -1,7 +1,5 @@
 """What a demo call must have been: each requirement, whether it held, and the figures. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final

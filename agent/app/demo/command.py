@@ -1,7 +1,5 @@
 """The command line of ``call-agent demo``."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 from datetime import UTC, datetime
@@ -34,6 +32,10 @@ class _Run:
     signal: int = 0
 
 
+app: Final = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+
+
+@app.command()
 def command(
     *,
     caller: Annotated[

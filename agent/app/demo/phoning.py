@@ -1,7 +1,5 @@
 """The simulated caller on the line: speaks its lines when what it hears calls for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Final
 

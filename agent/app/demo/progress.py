@@ -1,7 +1,5 @@
 """What happens, while it happens: a line for each step, and on a terminal one live line below them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final

@@ -1,7 +1,5 @@
 """A call for people to read: its figures, and what was checked. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """The demo from its start to its report: a server, a carrier, a call, and what became of it."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -84,7 +82,7 @@ def divide(raw: bytes) -> list[bytes]:
     audio = read_wav(raw)
     if len(audio) > LONGEST_RECORDING_S * SAMPLE_RATE_HZ:
         raise RecordingError(f"it is longer than {LONGEST_RECORDING_S // 60} minutes")
-    turns = [audio[part.begin : part.end] for part in stretches(audio, pause_ms=TURN_PAUSE_MS)]
+    turns = [audio[part] for part in stretches(audio, pause_ms=TURN_PAUSE_MS)]
     if not turns:
         raise RecordingError("there is only silence in it")
     return turns

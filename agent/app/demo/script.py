@@ -1,7 +1,5 @@
 """What the simulated caller says, and what makes it say so. Pure; English, as the embedded model is."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

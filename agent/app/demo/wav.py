@@ -1,46 +1,29 @@
-"""WAV files: any common one in, stereo PCM16 out. Pure: bytes to samples and back.
+"""WAV files: any common one in, stereo PCM16 out. Pure: bytes to samples and back."""
 
-Source: Microsoft's "Multiple channel audio data and WAVE files" (WAVE_FORMAT_EXTENSIBLE) and RFC 2361 (format
-tags). The standard library's ``wave`` of Python 3.11 reads neither extensible headers nor floats.
-"""
-
-from __future__ import annotations
-
-import io
-import struct
-import wave
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Final
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from agent.audio.ulaw import pcm16_to_ulaw, ulaw_to_pcm16
-from agent.core.errors import SettingsError
+from agent.core.errors import MalformedMessageError, SettingsError
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.local.speech.resampling import Wave, resample
+from agent.pipeline.recording.wav_format import WavHead, read_head, write_head
 
-_EXTENSIBLE: Final = 0xFFFE
 _RATES: Final = range(4000, 384_001)
-_MAX_CHANNELS: Final = 32
-_FMT_BYTES: Final = 16
-_EXTENSIBLE_BYTES: Final = 26
 _FINEST_RATIO: Final = 1000
 """Rates are matched to a thousandth: odd ones would need transforms of many millions of samples."""
+_WRONG: Final = {
+    "not_wav": "it is not a WAV file",
+    "cut": "it is not a whole WAV file: its header or its sound is missing",
+}
+"""What is wrong with a head, by its kind; the others are damaged."""
 
 
 class RecordingError(SettingsError):
     """The recording the user named cannot be phoned with; the message says why."""
-
-
-@attrs.frozen
-class _Format:
-    tag: int
-    channels: int
-    rate: int
-    bits: int
 
 
 def read_wav(raw: bytes) -> bytes:
@@ -49,20 +32,20 @@ def read_wav(raw: bytes) -> bytes:
     Takes PCM of 8, 16, 24 and 32 bits, floats, and mu-law, at any rate. Raises RecordingError, without the name
     of the file.
     """
-    if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
-        raise RecordingError("it is not a WAV file" if raw else "it is empty")
-    form, data = None, None
-    for name, body in _chunks(raw):
-        if name == b"fmt ":
-            form = _read_format(body)
-        elif name == b"data":
-            data = body
-    if form is None or data is None:
-        raise RecordingError("it is not a whole WAV file: its header or its sound is missing")
-    mono = _mono(form, data)
+    if not raw:
+        raise RecordingError("it is empty")
+    try:
+        head = read_head(raw)
+    except MalformedMessageError as error:
+        raise RecordingError(_WRONG.get(error.kind, f"its header is damaged: {error.detail}")) from None
+    if head.rate_hz not in _RATES:
+        raise RecordingError(f"its header is damaged: a rate of {head.rate_hz} Hz")
+    # A recorder that was cut off promised more than there is.
+    end = len(raw) if head.data_bytes is None else head.data_at + head.data_bytes
+    mono = _mono(head, raw[head.data_at : end])
     if not len(mono):
         raise RecordingError("there is no sound in it")
-    ratio = Fraction(SAMPLE_RATE_HZ, form.rate).limit_denominator(_FINEST_RATIO)
+    ratio = Fraction(SAMPLE_RATE_HZ, head.rate_hz).limit_denominator(_FINEST_RATIO)
     return _ulaw(resample(mono, ratio.numerator, ratio.denominator) if ratio != 1 else mono)
 
 
@@ -71,44 +54,17 @@ def write_stereo(left: bytes, right: bytes) -> bytes:
     both = np.zeros((max(len(left), len(right)), 2), dtype="<i2")
     both[: len(left), 0] = ulaw_to_pcm16(left)
     both[: len(right), 1] = ulaw_to_pcm16(right)
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(2)
-        out.setsampwidth(2)
-        out.setframerate(SAMPLE_RATE_HZ)
-        out.writeframes(both.tobytes())
-    return file.getvalue()
+    return write_head(both.nbytes, 2, SAMPLE_RATE_HZ) + both.tobytes()
 
 
-def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and bodies; a body longer than the file (a recorder that was cut off) is what there is of it."""
-    at = 12
-    while at + 8 <= len(raw):
-        name, length = struct.unpack_from("<4sI", raw, at)
-        yield name, raw[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
-
-
-def _read_format(body: bytes) -> _Format:
-    if len(body) < _FMT_BYTES:
-        raise RecordingError("its header is damaged")
-    tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
-    if tag == _EXTENSIBLE and len(body) >= _EXTENSIBLE_BYTES:
-        [tag] = struct.unpack_from("<H", body, 24)
-    if not 1 <= channels <= _MAX_CHANNELS or rate not in _RATES:
-        raise RecordingError(f"its header is damaged: {channels} channels at {rate} Hz")
-    return _Format(tag, channels, rate, bits)
-
-
-def _mono(form: _Format, data: bytes) -> Wave:
-    width = form.bits // 8
-    usable = len(data) - len(data) % max(width * form.channels, 1)
+def _mono(form: WavHead, data: bytes) -> Wave:
+    usable = len(data) - len(data) % form.frame_bytes
     samples = _samples(form, data[:usable]).reshape(-1, form.channels)
     mono: Wave = np.nan_to_num(samples.mean(axis=1, dtype=np.float32))
     return mono
 
 
-def _samples(form: _Format, data: bytes) -> Wave:
+def _samples(form: WavHead, data: bytes) -> Wave:
     """All samples, channels interleaved, full scale being 1."""
     whole: npt.NDArray[Any]
     match form.tag, form.bits:  # 1 is PCM, 3 IEEE float, 7 mu-law

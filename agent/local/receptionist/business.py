@@ -5,8 +5,6 @@ A fact is a line ``Opening hours: Monday to Friday, nine to five`` or any senten
 call on a laptop has something to ask about; every answer from it says that it is a demonstration.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from datetime import datetime

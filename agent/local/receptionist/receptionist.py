@@ -5,8 +5,6 @@ time, if an appointment is wanted), calls the declared tools that fit, and says 
 value: an answer that was cancelled before anything of it was spoken simply keeps the old one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Final

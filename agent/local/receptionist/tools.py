@@ -3,8 +3,6 @@
 The real model reads a tool's description; this one reads its name and the names of its parameters.
 """
 
-from __future__ import annotations
-
 import enum
 import json
 import re

@@ -3,8 +3,6 @@
 Written for what Whisper makes of telephone speech: it punctuates, and capitalises names of people and places.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from collections.abc import Sequence

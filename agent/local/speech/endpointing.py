@@ -5,8 +5,6 @@ One probability covers one window of 32 ms. Times count all audio of the session
 the end is the end of the silence that was waited for.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

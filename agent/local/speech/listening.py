@@ -3,8 +3,6 @@
 Synchronous: a window of 32 ms costs one run of the detector, about 0.1 ms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final, Protocol
 

@@ -3,8 +3,6 @@
 Source: ``whisper/audio.py`` and ``librosa.filters.mel`` (Slaney scale and normalisation), in numpy alone.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Final
 

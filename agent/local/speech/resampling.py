@@ -1,7 +1,5 @@
 """Change of sample rate for whole pieces of speech, by cutting or extending the spectrum."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

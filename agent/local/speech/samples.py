@@ -4,8 +4,6 @@ The networks are loaded at the first call and kept. Both functions take tens to 
 call them in a thread, or before the call begins.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 from agent.local.speech.stt import WhisperStt

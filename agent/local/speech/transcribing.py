@@ -5,8 +5,6 @@ The last line names the number of channels, or says why there is no transcriptio
 The process has low priority and ends when its standard input closes, so that it never outlives who started it.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

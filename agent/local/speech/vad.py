@@ -4,8 +4,6 @@ One detector per session, made once and never reset while the session lives (WB-
 what makes it good. A window costs about 0.1 ms, so it runs on the event loop of the model's own process.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from functools import cache
 from pathlib import Path

@@ -4,8 +4,6 @@ The rules know English, as it is written down from telephone speech. In another 
 nothing, and what is not found stays empty: the summary then is what was said, word for word.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol
@@ -92,12 +90,13 @@ def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction
         name = find_name(text, asked) or name
         service = find_service(text, tenant.services) or service
         asked = None
-    intent = _intent(conversation, service)
+    said = [clean(line.text) for line in conversation if line.role == "caller"]
+    intent = _intent(said, service)
     booked = any(
         line.role == "booked" or (line.role == "agent" and says("booked", line.text)) for line in conversation
     )
-    status = _lead_status(conversation, intent, booked=booked)
-    follow_up = _follow_up(conversation, intent, booked=booked)
+    status = _lead_status(said, intent, booked=booked)
+    follow_up = _follow_up(said, intent, booked=booked)
     return tidy(Extraction(name, city, service, intent, status, follow_up), tenant)
 
 
@@ -170,8 +169,7 @@ def _most_telling(said: Sequence[str]) -> list[str]:
     return [said[index] for index in sorted(ranked[:_QUOTES])]
 
 
-def _intent(conversation: Sequence[Line], service: str) -> str:
-    lines = [clean(line.text) for line in conversation if line.role == "caller"]
+def _intent(lines: Sequence[str], service: str) -> str:
     for intent in ("wrong_number", "complaint", "booking", "human", "question"):
         if any(says(intent, text) for text in lines):
             return intent
@@ -182,8 +180,7 @@ def _intent(conversation: Sequence[Line], service: str) -> str:
     return "booking" if service else "other"
 
 
-def _lead_status(conversation: Sequence[Line], intent: str, *, booked: bool) -> str:
-    lines = [clean(line.text) for line in conversation if line.role == "caller"]
+def _lead_status(lines: Sequence[str], intent: str, *, booked: bool) -> str:
     if any(says("not_interested", text) for text in lines) or intent == "wrong_number":
         return "not_interested"
     if booked:
@@ -193,8 +190,7 @@ def _lead_status(conversation: Sequence[Line], intent: str, *, booked: bool) -> 
     return {"booking": "qualified", "question": "contacted", "human": "contacted"}.get(intent, "")
 
 
-def _follow_up(conversation: Sequence[Line], intent: str, *, booked: bool) -> str:
-    lines = [clean(line.text) for line in conversation if line.role == "caller"]
+def _follow_up(lines: Sequence[str], intent: str, *, booked: bool) -> str:
     if any(says("not_interested", text) for text in lines):
         return ""
     if intent == "complaint":

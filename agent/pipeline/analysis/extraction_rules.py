@@ -1,7 +1,5 @@
 """The English phrases that extraction by rules knows. Pure; every pattern is linear in the length of the text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final

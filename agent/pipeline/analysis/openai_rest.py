@@ -4,8 +4,6 @@ Requests are made by the ``openai`` package's own post(): its typed methods buil
 on the event loop of a process that may be talking (ST-3).
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -71,24 +69,20 @@ class OpenAiAnalyst(Analyst):
         conversation: Sequence[Line],
         tenant: Tenant,
     ) -> object:
+        """The answer's JSON, after quick retries. Raises as ``judged`` says."""
         # In a thread: the transcript of an hour takes some milliseconds.
         body = await trio.to_thread.run_sync(
             make, self.model, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
         )
         try:
             with trio.fail_after(ANALYSIS_S):
-                return await self._post(body)
+                async for attempt in stamina.retry_context(
+                    on=retry_soon, attempts=ATTEMPTS, timeout=ANALYSIS_S, wait_initial=0.5, wait_max=8.0
+                ):
+                    with attempt:
+                        return await self.client.post("/responses", body=body, cast_to=object)
         except trio.TooSlowError:
             raise ProviderError(f"{self.model} gave no answer within {ANALYSIS_S:g} s") from None
-
-    async def _post(self, body: dict[str, Any]) -> object:
-        """The answer's JSON, after quick retries. Raises as ``judged`` says."""
-        try:
-            async for attempt in stamina.retry_context(
-                on=retry_soon, attempts=ATTEMPTS, timeout=ANALYSIS_S, wait_initial=0.5, wait_max=8.0
-            ):
-                with attempt:
-                    return await self.client.post("/responses", body=body, cast_to=object)
         except openai.APIError as error:
             raise judged(error, self.model, _ADVICE, _OTHERWISE) from None
         except ValueError:

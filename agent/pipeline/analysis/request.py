@@ -5,8 +5,6 @@ answer's shape is forced by a schema, and every value is checked and cut all the
 talk the model into is a wrong word in a field.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any, Final

@@ -6,8 +6,6 @@ capitalises people and places; text without any capitals is read too where the w
 Every pattern is linear in the length of the text.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from collections.abc import Sequence

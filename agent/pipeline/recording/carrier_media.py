@@ -5,8 +5,6 @@ Sources: https://www.twilio.com/docs/voice/api/recording-resource (states, forma
 with 400 when there are not as many); https://support.twilio.com/hc/en-us/articles/223183748 (twiliocdn.com).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager

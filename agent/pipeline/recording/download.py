@@ -4,8 +4,6 @@ A recording is streamed to ``<folder>/<call sid>/<recording sid>.wav`` by way of
 attempt, or a later process, goes on with. Nothing holds more than BLOCK_BYTES of it in memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
@@ -78,31 +76,11 @@ class RecordingSource(Protocol):
         """Its file, from byte ``start`` on or else from 0. Raises StepDeadError when it is gone."""
 
     async def delete_recording(self, recording_sid: RecordingSid) -> None:
-        """Delete it; one that is gone is fine."""
+        """Delete it; one that is gone is fine, so it may be repeated.
 
-
-class KnownRecording(Protocol):
-    """What was told of a recording, by a callback or by the call's record."""
-
-    @property
-    def recording_sid(self) -> str:
-        """Which."""
-
-    @property
-    def status(self) -> str:
-        """in-progress, completed, absent or failed."""
-
-
-class RecordedCall(Protocol):
-    """What is asked of a call."""
-
-    @property
-    def call_sid(self) -> CallSid:
-        """Which."""
-
-    @property
-    def recording(self) -> KnownRecording | None:
-        """None: nothing is known of one."""
+        Do so after its transcription is done or dead: until then the carrier's copy is the only one that a worker
+        on another machine can read.
+        """
 
 
 @attrs.frozen
@@ -125,26 +103,25 @@ def path_of(folder: Path, call_sid: CallSid, recording_sid: RecordingSid) -> Pat
     return folder / _safe(call_sid) / f"{_safe(recording_sid)}.wav"
 
 
-async def fetch_recording(call: RecordedCall, carrier: RecordingSource, folder: Path) -> Downloaded | None:
+async def fetch_recording(
+    call_sid: CallSid, told: RecordingState | None, carrier: RecordingSource, folder: Path
+) -> Downloaded | None:
     """Bring the recording of an ended call to our disk; None: the carrier has none of this call.
 
-    May be repeated at any time: what is there is not fetched again. Raises NotReadyError (the carrier still works
-    on it), StepDeadError (there will never be one, or it is empty), and CarrierError, httpx.TransportError or
-    OSError when another attempt may do better; that goes on where this one stopped. A cancel leaves the part on
-    disk and nothing open.
+    ``told`` is what a callback, or the call's record, told of it; None: nothing. May be repeated at any time:
+    what is there is not fetched again. Raises NotReadyError (the carrier still works on it), StepDeadError
+    (there will never be one, or it is empty), and CarrierError, httpx.TransportError or OSError when another
+    attempt may do better; that goes on where this one stopped. A cancel leaves the part on disk and nothing
+    open.
     """
-    known = call.recording
+    known = told or await carrier.recording_of(call_sid)
     if known is None:
-        found = await carrier.recording_of(call.call_sid)
-        if found is None:
-            return None
-        recording_sid, status = found.recording_sid, found.status
-    else:
-        recording_sid, status = RecordingSid(known.recording_sid), known.status
-    target = path_of(folder, call.call_sid, recording_sid)
+        return None
+    recording_sid, status = known.recording_sid, known.status
+    target = path_of(folder, call_sid, recording_sid)
     if await _run(target.exists):
         return await _run(_describe, target)
-    if known is not None and status != "completed" and status not in _NEVER:
+    if told is not None and status != "completed" and status not in _NEVER:
         # No callback, or only the one of the beginning: callbacks get lost.
         state = await carrier.recording_state(recording_sid)
         status = state.status if state is not None else "deleted"
@@ -160,15 +137,6 @@ async def fetch_recording(call: RecordedCall, carrier: RecordingSource, folder: 
         return await _run(_finish, part)
     finally:
         part.close()
-
-
-async def delete_at_carrier(carrier: RecordingSource, recording_sid: RecordingSid) -> None:
-    """Delete a recording where it came from; may be repeated.
-
-    Do so after its transcription is done or dead: until then the carrier's copy is the only one that a worker on
-    another machine can read. Raises as RecordingSource.
-    """
-    await carrier.delete_recording(recording_sid)
 
 
 async def _download(recording_sid: RecordingSid, carrier: RecordingSource, part: PartFile) -> None:
@@ -240,9 +208,9 @@ def _finish(part: PartFile) -> Downloaded:
 
 def _describe(path: Path) -> Downloaded:
     """A recording fetched earlier: it was checked before it got its name."""
-    sha256, size = hash_file(path)
+    digest, size = hash_file(path)
     with path.open("rb") as file:
-        return _downloaded(path, sha256, size, read_head(file.read(HEAD_BYTES)))
+        return _downloaded(path, digest.hexdigest(), size, read_head(file.read(HEAD_BYTES)))
 
 
 def _downloaded(path: Path, sha256: str, size: int, head: WavHead) -> Downloaded:

@@ -13,7 +13,8 @@ from typing import IO, Any, Final
 
 import attrs
 
-_BLOCK_BYTES: Final = 1024 * 1024
+from agent.core.durable import sync_directory
+
 _TAG_LETTERS: Final = 12
 
 
@@ -22,14 +23,10 @@ def make_tag(*what: object) -> str:
     return hashlib.sha256(repr(what).encode()).hexdigest()[:_TAG_LETTERS]
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """SHA-256 (hex) and size of a file, read in blocks. Raises OSError."""
-    digest, size = hashlib.sha256(), 0
+def hash_file(path: Path) -> tuple[Any, int]:
+    """SHA-256 (of ``hashlib``) and size of a file, read in blocks. Raises OSError."""
     with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
+        return hashlib.file_digest(file, "sha256"), file.tell()
 
 
 @attrs.define(eq=False)
@@ -52,7 +49,7 @@ class PartFile:
         part = cls(target)
         if left:
             part.tag = left[-1].name.removeprefix(f"{target.stem}.").removesuffix(".part")
-            part._hash_again()
+            part._digest, part.size = hash_file(part.path)
         return part
 
     @property
@@ -93,11 +90,7 @@ class PartFile:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         self.path.replace(self.target)
-        directory = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(self.target.parent)
 
     def discard(self) -> None:
         """Remove what there is."""
@@ -111,9 +104,3 @@ class PartFile:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def _hash_again(self) -> None:
-        with self.path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK_BYTES):
-                self._digest.update(block)
-                self.size += len(block)

@@ -4,8 +4,6 @@ Source: Microsoft's "Multiple channel audio data and WAVE files" and RFC 2361 (f
 recordings are 16-bit PCM at 8 kHz with one or two channels.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Final
 

@@ -4,8 +4,6 @@ Its CPU never disturbs a call: it runs at low priority, one at a time. It import
 module does not. English only.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

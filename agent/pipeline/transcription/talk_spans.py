@@ -4,8 +4,6 @@ A channel of a phone call is silent half the time, and speech recognition invent
 stretches with sound in them are sent, cut where it is quietest when they are too long for one request.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Recordings to words: OpenAI's audio API, or without a key the local networks in a process of their own."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager

@@ -12,8 +12,6 @@ Documents are no measurements, and a bridged call depends on who dialled whom; b
 So a recording whose words plainly contradict that order is read the other way round.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence

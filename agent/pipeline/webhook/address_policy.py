@@ -5,8 +5,6 @@ IANA's special-purpose registries, written out because the ``ipaddress`` of olde
 (https://www.iana.org/assignments/iana-ipv4-special-registry, .../iana-ipv6-special-registry).
 """
 
-from __future__ import annotations
-
 import enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final

@@ -5,10 +5,7 @@ two together. Fields may be added within a version; one that goes or changes its
 same facts give the same bytes, so a redelivery can be told from a correction.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,16 +13,12 @@ import attrs
 import msgspec
 from msgspec import Meta
 
-from agent.core.records import CallMetrics, Turn
-from agent.core.tenant import Tenant
+from agent.core.records import CallMetrics
 from agent.core.tenant_fields import zone_of
 from agent.core.units import CallSid
-from agent.pipeline.analysis.extraction import Extraction, clean, cut
-from agent.pipeline.transcription.transcription import Segment
 
 VERSION: Final = 1
 TYPE: Final = "call.completed"
-LONGEST_REASON: Final = 500
 SCHEMA_ID: Final = "call-completed.schema.json"
 
 
@@ -177,60 +170,6 @@ def moment(at: datetime, time_zone: str) -> Moment:
     """``at`` (aware) on both clocks. A zone that this machine does not know is taken for UTC."""
     utc = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Moment(utc=utc, local=at.astimezone(zone_of(time_zone)).isoformat(timespec="milliseconds"))
-
-
-def tenant_shown(tenant: Tenant) -> TenantShown:
-    """What of ``tenant`` its receiver is told; never its secret."""
-    return TenantShown(id=tenant.id, name=tenant.name, language=tenant.language, time_zone=tenant.time_zone)
-
-
-def call_shown(
-    tenant: Tenant,
-    *,
-    call_sid: CallSid,
-    direction: Literal["inbound", "outbound"],
-    caller: str,
-    called: str,
-    answered_at: datetime,
-    ended_at: datetime,
-    outcome: str,
-    reason: str = "",
-    dtmf: str = "",
-) -> CallShown:
-    """The call itself; both times are aware."""
-    return CallShown(
-        sid=call_sid,
-        direction=direction,
-        caller=caller,
-        called=called,
-        answered_at=moment(answered_at, tenant.time_zone),
-        ended_at=moment(ended_at, tenant.time_zone),
-        duration_s=round(max(ended_at - answered_at, timedelta()) / timedelta(seconds=1), 3),
-        outcome=outcome,
-        reason=cut(clean(reason), LONGEST_REASON),
-        dtmf=dtmf,
-    )
-
-
-def turns_shown(turns: Iterable[Turn]) -> tuple[TurnShown, ...]:
-    """The transcript with what was heard of it."""
-    names = TurnShown.__struct_fields__
-    return tuple(TurnShown(**{name: getattr(turn, name) for name in names}) for turn in turns)
-
-
-def segments_shown(segments: Iterable[Segment]) -> tuple[SegmentShown, ...]:
-    """The words of the recording."""
-    return tuple(SegmentShown(**attrs.asdict(segment)) for segment in segments)
-
-
-def extraction_shown(found: Extraction) -> ExtractionShown:
-    """The particulars, all of them."""
-    return ExtractionShown(**attrs.asdict(found))
-
-
-def dead_steps_shown(dead: Mapping[str, str]) -> tuple[DeadStep, ...]:
-    """The steps that were given up, with their reasons, in the given order."""
-    return tuple(DeadStep(step=step, reason=cut(clean(reason), LONGEST_REASON)) for step, reason in dead.items())
 
 
 def public_url(url: str | None) -> str | None:

@@ -6,8 +6,6 @@ name (SNI) and checks the certificate against it. Redirects are not followed: th
 new place. Proxies from the environment are not used: they would connect for us, unchecked.
 """
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time
@@ -61,24 +59,13 @@ class Delivery:
 
     status: int | None
     error: str | None
-    duration_ms: int
+    duration_ms: int = 0
     is_dead: bool = False
 
     def check(self) -> None:
         """Raise what the ledger understands: StepDeadError or DeliveryError, with the reason; or nothing."""
         if self.error is not None:
             raise (StepDeadError if self.is_dead else DeliveryError)(self.error)
-
-
-@attrs.frozen
-class _Answer:
-    status: int | None
-    error: str | None
-    is_dead: bool = False
-
-
-class _RefusedError(Exception):
-    """We do not even try; the message says why."""
 
 
 async def deliver(
@@ -106,14 +93,14 @@ async def deliver(
         IDEMPOTENCY_HEADER: key,
         SIGNATURE_HEADER: sign(payload, secret, int(time.time())),
     }
-    answer = _Answer(None, f"no complete answer within {timeouts.total_s:g} s")
+    ended = Delivery(None, f"no complete answer within {timeouts.total_s:g} s")
     with trio.move_on_after(timeouts.total_s):
         try:
             target = _target(url, allow_inward=allow_inward)
             if certificates is None:
                 certificates = await trio.to_thread.run_sync(_usual_certificates, abandon_on_cancel=True)
             addresses = await _addresses(target, timeouts, allow_inward=allow_inward)
-            answer = await _post(
+            ended = await _post(
                 target,
                 addresses,
                 payload=payload,
@@ -121,12 +108,9 @@ async def deliver(
                 timeouts=timeouts,
                 certificates=certificates,
             )
-        except _RefusedError as error:
-            answer = _Answer(None, str(error), is_dead=True)
-        except DeliveryError as error:
-            answer = _Answer(None, str(error))
-    duration_ms = round((trio.current_time() - started_s) * 1000)
-    return Delivery(answer.status, answer.error, duration_ms, answer.is_dead)
+        except (StepDeadError, DeliveryError) as error:
+            ended = Delivery(None, str(error), is_dead=isinstance(error, StepDeadError))
+    return attrs.evolve(ended, duration_ms=round((trio.current_time() - started_s) * 1000))
 
 
 @cache
@@ -136,23 +120,24 @@ def _usual_certificates() -> ssl.SSLContext:
 
 
 def _target(url: str, *, allow_inward: bool) -> httpx.URL:
+    """The URL, if we may try it. Raises StepDeadError, saying why not."""
     try:
         target = httpx.URL(url)
         host = target.host
     except (httpx.InvalidURL, ValueError) as error:
-        raise _RefusedError(f"the webhook's URL cannot be used: {error}") from None
+        raise StepDeadError(f"the webhook's URL cannot be used: {error}") from None
     if target.scheme not in ("https", "http") or not host or "%" in host or not 0 < _port(target) <= _LAST_PORT:
-        raise _RefusedError("the webhook's URL cannot be used: https://host/path is expected")
+        raise StepDeadError("the webhook's URL cannot be used: https://host/path is expected")
     if target.userinfo:
-        raise _RefusedError("the webhook's URL has a user or password in it: check the signature instead")
+        raise StepDeadError("the webhook's URL has a user or password in it: check the signature instead")
     if target.scheme == "http" and not allow_inward:
-        raise _RefusedError(f"the webhook's URL is not https; {_ALLOW}")
+        raise StepDeadError(f"the webhook's URL is not https; {_ALLOW}")
     try:
         literal = ip_address(host)
     except ValueError:
         return target
     if reason := _why_not(literal, allow_inward=allow_inward):
-        raise _RefusedError(f"the webhook leads inward: {reason}")
+        raise StepDeadError(f"the webhook leads inward: {reason}")
     return target
 
 
@@ -197,7 +182,7 @@ async def _post(
     headers: dict[str, str],
     timeouts: DeliveryTimeouts,
     certificates: ssl.SSLContext,
-) -> _Answer:
+) -> Delivery:
     """Post to the first of ``addresses`` that takes the connection. Raises DeliveryError."""
     timeout = httpx.Timeout(
         connect=timeouts.connect_s, write=timeouts.write_s, read=timeouts.answer_s, pool=timeouts.connect_s
@@ -230,17 +215,17 @@ async def _post(
     raise DeliveryError(_explain(failure, target.host, timeouts))
 
 
-async def _judge(answer: httpx.Response) -> _Answer:
+async def _judge(answer: httpx.Response) -> Delivery:
     status = answer.status_code
     if answer.is_success:
-        return _Answer(status, None)
+        return Delivery(status, None)
     if answer.has_redirect_location:
         place = cut(clean(answer.headers["location"]), _LONGEST_QUOTE)
-        return _Answer(status, f"HTTP {status} redirects to {place}: redirects are not followed, change the URL")
+        return Delivery(status, f"HTTP {status} redirects to {place}: redirects are not followed, change the URL")
     if status == httpx.codes.GONE:
-        return _Answer(status, "HTTP 410: the receiver says that it is gone for good", is_dead=True)
+        return Delivery(status, "HTTP 410: the receiver says that it is gone for good", is_dead=True)
     quote = cut(clean(await _beginning(answer)), _LONGEST_QUOTE)
-    return _Answer(status, f"HTTP {status}" + (f": {quote}" if quote else ""))
+    return Delivery(status, f"HTTP {status}" + (f": {quote}" if quote else ""))
 
 
 async def _beginning(answer: httpx.Response) -> str:

@@ -1,18 +1,19 @@
 """The payload of ``call.completed``, made of what is known of a call."""
 
-from __future__ import annotations
-
-from typing import Literal, cast
+from datetime import timedelta
+from typing import Final
 
 import msgspec
 
 from agent.core.records import CallMetrics
 from agent.core.tenant import Tenant
-from agent.pipeline.analysis.extraction import Extraction
+from agent.pipeline.analysis.extraction import clean, cut
 from agent.pipeline.call_context import CallContext
-from agent.pipeline.transcription.transcription import Segment
 from agent.pipeline.webhook import call_completed as event
+from agent.store.sql.ledger import ClaimedCall
 from agent.store.sql.values import LeadRow, RecordingRow
+
+LONGEST_REASON: Final = 500
 
 
 def make_payload(facts: CallContext, lead: LeadRow | None) -> bytes:
@@ -22,39 +23,16 @@ def make_payload(facts: CallContext, lead: LeadRow | None) -> bytes:
     extraction = facts.found("extraction")
     completed = event.CallCompleted(
         id=event.event_id(facts.call_sid),
-        tenant=event.tenant_shown(tenant),
-        call=event.call_shown(
-            tenant,
-            call_sid=facts.call_sid,
-            direction=cast("Literal['inbound', 'outbound']", call.direction),
-            caller=call.caller,
-            called=call.called,
-            answered_at=call.answered_at,
-            ended_at=call.ended_at,
-            outcome=call.outcome,
-            reason=call.reason,
-            dtmf=call.dtmf,
-        ),
-        transcript=event.turns_shown(facts.turns),
+        tenant=msgspec.convert(tenant, event.TenantShown, from_attributes=True),
+        call=call_shown(call, tenant.time_zone),
+        transcript=msgspec.convert(facts.turns, tuple[event.TurnShown, ...], from_attributes=True),
         recording=_recording_shown(facts.recording, tenant),
         transcription=(
-            event.segments_shown(Segment(**part) for part in transcription["segments"]) if transcription else None
+            msgspec.convert(transcription["segments"], tuple[event.SegmentShown, ...]) if transcription else None
         ),
         summary=summary["text"] if summary else None,
-        extraction=event.extraction_shown(Extraction(**extraction)) if extraction else None,
-        lead=(
-            event.LeadShown(
-                id=lead.id,
-                phone=lead.phone,
-                name=lead.name,
-                city=lead.city,
-                service=lead.service,
-                status=lead.status,
-                note=lead.note,
-            )
-            if lead
-            else None
-        ),
+        extraction=msgspec.convert(extraction, event.ExtractionShown) if extraction else None,
+        lead=msgspec.convert(lead, event.LeadShown, from_attributes=True) if lead else None,
         lead_status=lead.status if lead else None,
         appointments=tuple(
             event.AppointmentShown(
@@ -68,9 +46,28 @@ def make_payload(facts: CallContext, lead: LeadRow | None) -> bytes:
             for made in facts.appointments
         ),
         metrics=msgspec.convert(call.metrics, CallMetrics) if call.metrics else None,
-        dead_steps=event.dead_steps_shown(facts.dead),
+        dead_steps=tuple(
+            event.DeadStep(step=step, reason=cut(clean(reason), LONGEST_REASON))
+            for step, reason in facts.dead.items()
+        ),
     )
     return event.encode(completed)
+
+
+def call_shown(call: ClaimedCall, time_zone: str) -> event.CallShown:
+    """The call itself; a clock that was set back makes no negative length."""
+    return event.CallShown(
+        sid=call.call_sid,
+        direction=call.direction,
+        caller=call.caller,
+        called=call.called,
+        answered_at=event.moment(call.answered_at, time_zone),
+        ended_at=event.moment(call.ended_at, time_zone),
+        duration_s=round(max(call.ended_at - call.answered_at, timedelta()) / timedelta(seconds=1), 3),
+        outcome=call.outcome,
+        reason=cut(clean(call.reason), LONGEST_REASON),
+        dtmf=call.dtmf,
+    )
 
 
 def _recording_shown(row: RecordingRow | None, tenant: Tenant) -> event.RecordingShown | None:

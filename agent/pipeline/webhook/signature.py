@@ -5,8 +5,6 @@ Header ``Call-Agent-Signature: t=<unix seconds>,v1=<hex>`` where the hex is
 receivers may copy this file, it needs nothing but Python.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

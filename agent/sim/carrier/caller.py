@@ -1,7 +1,5 @@
 """What the simulated caller is saying: utterances in a queue, handed out 20 ms at a time. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections import deque
 
 import attrs

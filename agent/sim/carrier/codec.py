@@ -3,8 +3,6 @@
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages. Twilio writes counters as strings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -6,8 +6,6 @@
         await stream.until_heard_ms(1000)
 """
 
-from __future__ import annotations
-
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping

@@ -1,7 +1,5 @@
 """Many simulated calls at once from one process, and what the carrier saw of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager

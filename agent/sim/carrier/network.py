@@ -1,7 +1,5 @@
 """What happens to messages between carrier and agent. No I/O, no clock."""
 
-from __future__ import annotations
-
 from math import inf
 from random import Random
 from typing import Final

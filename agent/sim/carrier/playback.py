@@ -11,8 +11,6 @@ Pure: times are monotonic floats passed in, nothing sleeps. Ask ``next_due`` whe
 Twilio returns a mark when playback reaches it, and at once when a ``clear`` removes it (DESIGN D6).
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from math import floor, inf

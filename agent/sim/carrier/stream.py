@@ -17,8 +17,6 @@ In a test of your own, in virtual time (pytest-trio's ``autojump_clock``; see ``
 Directions are the telephone's: ``rx`` comes from the caller, ``tx`` goes to the caller.
 """
 
-from __future__ import annotations
-
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections import Counter, deque

@@ -1,7 +1,5 @@
 """What was heard, and when: spans of mu-law audio on a time line. No I/O, no clock."""
 
-from __future__ import annotations
-
 import attrs
 
 from agent.core.units import SAMPLE_RATE_HZ, ULAW_SILENCE

@@ -8,11 +8,9 @@ In a test of your own, against a running agent (settings ``TWILIO_API_URL`` = ``
         assert twilio.api.requests[-1].form == {"Status": "completed"}
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal
 
 import attrs
@@ -120,7 +118,7 @@ class SimulatedTwilio(CallDesk):
         voice_url = self.numbers.get(to) or f"{self.caller.agent_url}/voice/incoming"
         status: CallStatus = "failed"
         try:
-            response = await self._post(self.caller.reachable(voice_url), call)
+            response = await self._ask(voice_url, call)
             async with self._connected(call, response, stream) as simulated:
                 status = "completed"
                 yield simulated
@@ -210,7 +208,7 @@ class SimulatedTwilio(CallDesk):
         """The callee picked up: ask the agent what to do, and be the callee of the stream it wants."""
         call.status = "in-progress"
         await self._tell(call, "answered")
-        response = await self._post(self.caller.reachable(call.voice_url), call)
+        response = await self._ask(call.voice_url, call)
         async with self._connected(call, response, {}) as stream:
             await self.callee(stream)
 
@@ -249,11 +247,8 @@ class SimulatedTwilio(CallDesk):
     async def _tell(self, call: SimulatedCall, event: str) -> None:
         """Post a status callback, if one is wanted; one that fails is noted and forgotten, as Twilio does."""
         if call.status_url and event in call.status_events:
-            with trio.move_on_after(STATUS_S):
-                try:
-                    await self._post(self.caller.reachable(call.status_url), call)
-                except httpx.HTTPError:
-                    return
+            with trio.move_on_after(STATUS_S), suppress(httpx.HTTPError):
+                await self._ask(call.status_url, call)
 
     async def _tell_of(self, recording: SimulatedRecording, call: SimulatedCall) -> None:
         """Post a recording's status, if that is wanted; one that fails is noted and forgotten."""
@@ -271,26 +266,25 @@ class SimulatedTwilio(CallDesk):
             "RecordingTrack": "both",
             **({"ErrorCode": str(TOO_SHORT)} if recording.status == "absent" else {}),
         }
-        url, answer = self.caller.reachable(recording.callback), 0
-        try:
-            answer = (await self.caller.post(url, fields)).status_code
-        except httpx.HTTPError:
-            pass
-        finally:
-            self.recording_webhooks.append(Webhook(trio.current_time(), url, fields, answer))
+        with suppress(httpx.HTTPError):
+            await self._post(recording.callback, fields, self.recording_webhooks)
 
-    async def _post(self, url: str, call: SimulatedCall) -> httpx.Response:
+    async def _ask(self, url: str, call: SimulatedCall) -> httpx.Response:
         fields = self.caller.fields(call.sid, call.from_, call.to, call.direction, call.status)
         if call.machine_detection and call.status == "in-progress":
             fields["AnsweredBy"] = self.callee_answers
         if call.status in ENDED and call.answered_s is not None:
             fields["CallDuration"] = str(round(trio.current_time() - call.answered_s))
-        answer = 0
+        return await self._post(url, fields, self.webhooks)
+
+    async def _post(self, url: str, fields: dict[str, str], noted: list[Webhook]) -> httpx.Response:
+        """Post a webhook, and note it with its answer."""
+        url, answer = self.caller.reachable(url), 0
         try:
             response = await self.caller.post(url, fields)
             answer = response.status_code
         finally:
-            self.webhooks.append(Webhook(trio.current_time(), url, fields, answer))
+            noted.append(Webhook(trio.current_time(), url, fields, answer))
         return response
 
 

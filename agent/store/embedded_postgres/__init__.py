@@ -7,8 +7,6 @@ Here the users of one directory hold a shared file lock, which the operating sys
 was killed; whoever leaves last stops the server.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +34,7 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
     The last process to leave stops it. A cancel while starting or stopping waits for that, at most START_S and
     STOP_S. Raises DatabaseError that says what to do.
     """
-    cluster = cluster_in(data_dir)
+    cluster = Cluster(data_dir / "postgres")
     lock = await trio.to_thread.run_sync(cluster.start, limiter=_threads)
     try:
         yield cluster.conninfo
@@ -47,7 +45,7 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
 
 async def run_watch(data_dir: Path) -> None:
     """Start the server again when it is gone, until cancelled. For whoever has it open: nobody stops it then."""
-    cluster = cluster_in(data_dir)
+    cluster = Cluster(data_dir / "postgres")
     while True:
         await trio.sleep(WATCH_S)
         try:
@@ -55,8 +53,3 @@ async def run_watch(data_dir: Path) -> None:
                 _log.warning("the embedded Postgres was gone, and was started again; its log is %s", cluster.log)
         except DatabaseError as error:
             _log.error("the embedded Postgres is gone and cannot be started: %s", error)
-
-
-def cluster_in(data_dir: Path) -> Cluster:
-    """The cluster of a data directory."""
-    return Cluster(data_dir / "postgres")

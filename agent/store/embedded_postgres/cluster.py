@@ -1,7 +1,5 @@
 """One data directory of Postgres and its server: made, started, shared, stopped. All of it blocks."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

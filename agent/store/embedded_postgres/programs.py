@@ -1,7 +1,5 @@
 """Postgres's own programs, from the wheel: found without importing it, and run to their end."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Who uses a directory: locks that the operating system takes back from a process that was killed."""
 
-from __future__ import annotations
-
 import fcntl
 import platform
 import time

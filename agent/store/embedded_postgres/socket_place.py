@@ -1,7 +1,5 @@
 """Where the server's unix socket is: in its data directory, or elsewhere if that path is not fit for sockets."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

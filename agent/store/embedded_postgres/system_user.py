@@ -4,8 +4,6 @@ Directories on the way that are closed to others, such as /root, are opened to t
 list, for passing only. Their mode for others stays as it is.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import pwd

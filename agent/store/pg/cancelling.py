@@ -1,7 +1,5 @@
 """What becomes of a connection when somebody stops waiting for it: the rules of cancellation, and closing."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from typing import Any, Final, TypeVar

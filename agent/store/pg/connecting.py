@@ -1,7 +1,5 @@
 """Where to connect: hosts as libpq understands them, names resolved without blocking the event loop."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

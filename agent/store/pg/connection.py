@@ -1,7 +1,5 @@
 """One connection to Postgres, on Trio: psycopg's ``AsyncConnection`` with another way of waiting."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, cast
@@ -9,17 +7,19 @@ from typing import Any, Self, cast
 import psycopg
 import trio
 from psycopg import generators
-from psycopg.abc import ConnParam
+from psycopg.abc import ConnParam, Params, QueryNoTemplate
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGconn
 from psycopg.rows import AsyncRowFactory, Row, TupleRow, tuple_row
 from psycopg.waiting import Ready
+from typing_extensions import TypeVar
 
 from agent.store.pg.cancelling import CancellableConnection
 from agent.store.pg.connecting import connect_first
 from agent.store.pg.transaction import Transaction
 from agent.store.pg.waiting import is_readable
 
+T = TypeVar("T", default=Any)
 _TUPLES = cast("AsyncRowFactory[Any]", tuple_row)
 
 
@@ -67,6 +67,20 @@ class Connection(CancellableConnection[Row]):
         connection = await connect_first(conninfo_to_dict(conninfo, **kwargs), cls._connect_gen)
         connection._autocommit = True  # noqa: SLF001 - of this very class; the setter would wait
         return connection
+
+    async def fetch_all(
+        self, query: QueryNoTemplate, params: Params | None = None, rows: AsyncRowFactory[T] = _TUPLES
+    ) -> list[T]:
+        """Execute ``query``; all it returns, each as ``rows`` makes it (``psycopg.rows``)."""
+        async with self.cursor(row_factory=rows) as cursor:
+            return await (await cursor.execute(query, params)).fetchall()
+
+    async def fetch_one(
+        self, query: QueryNoTemplate, params: Params | None = None, rows: AsyncRowFactory[T] = _TUPLES
+    ) -> T | None:
+        """Execute ``query``; the first row it returns, None if it returns none."""
+        async with self.cursor(row_factory=rows) as cursor:
+            return await (await cursor.execute(query, params)).fetchone()
 
     async def answers(self, within_s: float) -> bool:
         """Whether the server answers a question in time; if it does not, the connection is in doubt: close it."""

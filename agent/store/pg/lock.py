@@ -1,7 +1,5 @@
 """The lock of a connection."""
 
-from __future__ import annotations
-
 from types import TracebackType
 
 import attrs

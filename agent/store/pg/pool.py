@@ -1,7 +1,5 @@
 """A small pool of connections: fair, bounded, and never with a connection in doubt in it."""
 
-from __future__ import annotations
-
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable

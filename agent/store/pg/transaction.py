@@ -1,7 +1,5 @@
 """A block whose end must happen whatever happens inside: a transaction."""
 
-from __future__ import annotations
-
 from types import TracebackType
 from typing import Any, Self
 

@@ -5,8 +5,6 @@ and are sent back what became ready. psycopg ships loops for threads and for one
 ones for Trio.
 """
 
-from __future__ import annotations
-
 import select
 import time
 from typing import TypeVar

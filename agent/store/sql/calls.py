@@ -1,7 +1,5 @@
 """Calls from their answer to their record, and the ends of those that crashed."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -82,7 +80,7 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
     async with connection.transaction():
         await lock_call(connection, call_sid)
         # The whole record, into the row of the call or a new one; nothing if a record is there already.
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             """
             INSERT INTO calls (call_sid, tenant_id, direction, caller, called, status, answered_at, ended_at,
               outcome, reason, dtmf, record)
@@ -109,14 +107,12 @@ async def keep_record(connection: Connection[TupleRow], record: CallRecord) -> i
                 "record": whole,
             },
         )
-        row = await cursor.fetchone()
         if row is None:
             # The call that was kept before.
-            cursor = await connection.execute(
+            known = await connection.fetch_one(
                 "SELECT id FROM calls WHERE call_sid = %(call_sid)s", {"call_sid": call_sid}
             )
-            [call_id] = await cursor.fetchone() or [0]
-            return int(call_id)
+            return int(known[0]) if known else 0
         call_id = int(row[0])
         await _replace_turns(connection, call_id, turns)
         await _note_recording(connection, call_id, record)
@@ -178,7 +174,7 @@ async def end_crashed(connection: Connection[TupleRow]) -> list[str]:
     A server counts as seen when the database itself came back, so that a long outage of it ends no calls.
     """
     async with connection.transaction():
-        cursor = await connection.execute(
+        ended = await connection.fetch_all(
             """
             UPDATE calls
             SET status = 'ended', outcome = 'crashed', reason = 'its server was not seen any more',
@@ -197,7 +193,6 @@ async def end_crashed(connection: Connection[TupleRow]) -> list[str]:
             """,
             {"unseen_s": UNSEEN_S},
         )
-        ended = await cursor.fetchall()
         for call_id, call_sid in ended:
             await _adopt_callbacks(connection, call_id, call_sid)
             await open_steps(connection, call_id)

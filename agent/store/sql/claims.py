@@ -5,8 +5,6 @@ connection, frees its calls at once; and a token in the call's row, which every 
 one who lost a claim and does not know it yet writes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID, uuid4
@@ -45,7 +43,7 @@ async def due_calls(
 
     Without those that wait for another model than ``models``, by step, has for them.
     """
-    cursor = await connection.execute(
+    due = await connection.fetch_all(
         """
         SELECT id FROM calls
         WHERE due_at <= now() AND status = 'ended'
@@ -63,13 +61,13 @@ async def due_calls(
         """,
         {"locks": LOCKS, "models": as_jsonb(models), "limit": limit},
     )
-    return [call_id for (call_id,) in await cursor.fetchall()]
+    return [call_id for (call_id,) in due]
 
 
 async def resume_waiting(connection: Connection[TupleRow], models: Mapping[str, str]) -> list[str]:
     """Make the calls due that wait for a model, and ``models``, by step, has one not tried yet; their SIDs."""
     async with connection.transaction():
-        cursor = await connection.execute(
+        due = await connection.fetch_all(
             """
             UPDATE calls SET due_at = now()
             WHERE id IN (
@@ -81,7 +79,7 @@ async def resume_waiting(connection: Connection[TupleRow], models: Mapping[str, 
             """,
             {"models": as_jsonb(models)},
         )
-        resumed = [str(call_sid) for (call_sid,) in await cursor.fetchall()]
+        resumed = [str(call_sid) for (call_sid,) in due]
         if resumed:
             await tell_workers(connection)
     return resumed
@@ -89,10 +87,9 @@ async def resume_waiting(connection: Connection[TupleRow], models: Mapping[str, 
 
 async def next_due_s(connection: Connection[TupleRow]) -> float | None:
     """Seconds until further work is due, beyond what is due now; None: there is none."""
-    cursor = await connection.execute(
+    row = await connection.fetch_one(
         "SELECT extract(epoch FROM min(due_at) - now())::float FROM calls WHERE due_at > now()"
     )
-    row = await cursor.fetchone()
     return row[0] if row else None
 
 
@@ -101,7 +98,7 @@ async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) ->
     if not await _lock(claims, call_id):
         return None
     token = uuid4()
-    cursor = await claims.execute(
+    row = await claims.fetch_one(
         """
         UPDATE calls SET claim = %(token)s, claimed_by = %(worker)s, claimed_at = now()
         WHERE id = %(call_id)s AND status = 'ended' AND due_at <= now()
@@ -109,7 +106,6 @@ async def claim_call(claims: Connection[TupleRow], call_id: int, worker: str) ->
         """,
         {"token": token, "worker": clean(worker), "call_id": call_id},
     )
-    row = await cursor.fetchone()
     if row is None:
         await _unlock(claims, call_id)
         return None
@@ -153,10 +149,9 @@ async def settle_due(connection: Connection[TupleRow], claim: Claim) -> None:
 
 async def check_claim(connection: Connection[TupleRow], claim: Claim) -> None:
     """Hold the call's row, if the claim still stands. Raises ClaimLostError."""
-    cursor = await connection.execute(
+    row = await connection.fetch_one(
         "SELECT claim FROM calls WHERE id = %(call_id)s FOR UPDATE", {"call_id": claim.call_id}
     )
-    row = await cursor.fetchone()
     if row is None or row[0] != claim.token:
         raise ClaimLostError(f"the claim on call {claim.call_id} was lost")
 
@@ -167,10 +162,9 @@ def as_jsonb(models: Mapping[str, str] | None) -> str:
 
 
 async def _lock(connection: Connection[TupleRow], call_id: int) -> bool:
-    cursor = await connection.execute(
+    row = await connection.fetch_one(
         "SELECT pg_try_advisory_lock(%(locks)s, %(call)s)", {"locks": LOCKS, "call": _half(call_id)}
     )
-    row = await cursor.fetchone()
     return bool(row and row[0])
 
 

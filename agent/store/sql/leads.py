@@ -1,7 +1,5 @@
 """Leads and appointments: each once, whoever tells of it how often."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs
@@ -20,7 +18,7 @@ async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> i
 
     Raises psycopg.errors.CheckViolation for a phone that is not E.164, or a status that is none.
     """
-    cursor = await connection.execute(
+    row = await connection.fetch_one(
         """
         INSERT INTO leads AS l (tenant_id, phone, name, city, service, status, note, last_call_id)
         VALUES (%(tenant_id)s, %(phone)s, nullif(%(name)s, ''), nullif(%(city)s, ''), nullif(%(service)s, ''),
@@ -47,7 +45,6 @@ async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> i
             },
         },
     )
-    row = await cursor.fetchone()
     if row is None:
         raise AssertionError("an upsert returns its row")
     return int(row[0])
@@ -55,16 +52,15 @@ async def upsert_lead(connection: Connection[TupleRow], update: LeadUpdate) -> i
 
 async def find_lead(connection: Connection[TupleRow], tenant_id: str, phone: str) -> LeadRow | None:
     """What is known of a phone number."""
-    async with connection.cursor(row_factory=class_row(LeadRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT id, tenant_id, phone, name, city, service, status, note, created_at, updated_at
-            FROM leads
-            WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
-            """,
-            {"tenant_id": tenant_id, "phone": key(phone)},
-        )
-        return await cursor.fetchone()
+    return await connection.fetch_one(
+        """
+        SELECT id, tenant_id, phone, name, city, service, status, note, created_at, updated_at
+        FROM leads
+        WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
+        """,
+        {"tenant_id": tenant_id, "phone": key(phone)},
+        class_row(LeadRow),
+    )
 
 
 async def add_appointment(connection: Connection[TupleRow], new: NewAppointment) -> tuple[int, bool]:
@@ -86,7 +82,7 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             "note": clean(new.note),
         }
         # The appointment, unless there is one like it.
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             """
             INSERT INTO appointments (tenant_id, call_id, call_sid, tool_call_id, lead_id, starts_at, service,
               name, phone, note)
@@ -97,11 +93,10 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             """,
             values,
         )
-        row = await cursor.fetchone()
         if row is not None:
             return int(row[0]), True
         # The one like it.
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             """
             SELECT id FROM appointments
             WHERE (call_sid, tool_call_id) = (%(call_sid)s, %(tool_call_id)s)
@@ -111,7 +106,6 @@ async def add_appointment(connection: Connection[TupleRow], new: NewAppointment)
             """,
             values,
         )
-        row = await cursor.fetchone()
         if row is None:
             raise AssertionError("what stands in the way can be seen")
         return int(row[0]), False
@@ -121,28 +115,26 @@ async def appointments_of(
     connection: Connection[TupleRow], tenant_id: str, phone: str, limit: int = 10
 ) -> list[AppointmentRow]:
     """The appointments of a phone number, the latest first."""
-    async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT id, starts_at, service, name, phone, note FROM appointments
-            WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
-            ORDER BY starts_at DESC
-            LIMIT %(limit)s
-            """,
-            {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT id, starts_at, service, name, phone, note FROM appointments
+        WHERE tenant_id = %(tenant_id)s AND phone = %(phone)s
+        ORDER BY starts_at DESC
+        LIMIT %(limit)s
+        """,
+        {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
+        class_row(AppointmentRow),
+    )
 
 
 async def appointments_in(connection: Connection[TupleRow], call_id: int) -> list[AppointmentRow]:
     """The appointments made in a call."""
-    async with connection.cursor(row_factory=class_row(AppointmentRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT id, starts_at, service, name, phone, note FROM appointments
-            WHERE call_id = %(call_id)s
-            ORDER BY starts_at
-            """,
-            {"call_id": call_id},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT id, starts_at, service, name, phone, note FROM appointments
+        WHERE call_id = %(call_id)s
+        ORDER BY starts_at
+        """,
+        {"call_id": call_id},
+        class_row(AppointmentRow),
+    )

@@ -3,11 +3,9 @@
 Whoever writes here holds a claim (``agent.store.sql.claims``), and every result is checked against it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import msgspec
@@ -39,7 +37,7 @@ class ClaimedCall:
     id: int
     call_sid: str
     tenant_id: str
-    direction: str
+    direction: Literal["inbound", "outbound"]
     caller: str
     called: str
     answered_at: datetime
@@ -56,19 +54,18 @@ class ClaimedCall:
 
 async def read_call(connection: Connection[TupleRow], call_id: int) -> ClaimedCall:
     """The call as it ended."""
-    async with connection.cursor(row_factory=class_row(ClaimedCall)) as cursor:
-        await cursor.execute(
-            """
-            SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason,
-              dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics,
-              coalesce(jsonb_path_query_first(record,
-                '$.timeline[*] ? (@.kind == "RECORDING_STARTED").t_ms')::integer, 0) AS recorded_from_ms
-            FROM calls
-            WHERE id = %(call_id)s AND status = 'ended'
-            """,
-            {"call_id": call_id},
-        )
-        call = await cursor.fetchone()
+    call = await connection.fetch_one(
+        """
+        SELECT id, call_sid, tenant_id, direction, caller, called, answered_at, ended_at, outcome, reason,
+          dtmf, record IS NOT NULL AS has_record, record->'metrics' AS metrics,
+          coalesce(jsonb_path_query_first(record,
+            '$.timeline[*] ? (@.kind == "RECORDING_STARTED").t_ms')::integer, 0) AS recorded_from_ms
+        FROM calls
+        WHERE id = %(call_id)s AND status = 'ended'
+        """,
+        {"call_id": call_id},
+        class_row(ClaimedCall),
+    )
     if call is None:
         raise ClaimLostError(f"call {call_id} is not there, or goes on")
     return call
@@ -81,7 +78,7 @@ async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, 
     """
     async with connection.transaction():
         await check_claim(connection, claim)
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             """
             UPDATE postcall_steps
             SET state = 'running', started_at = now(), claimed_by = %(worker)s,
@@ -93,7 +90,6 @@ async def start_step(connection: Connection[TupleRow], claim: Claim, step: str, 
             """,
             {"worker": clean(worker), "call_id": claim.call_id, "step": step},
         )
-        row = await cursor.fetchone()
     if row is None:
         raise ClaimLostError(f"call {claim.call_id} has no step {step}")
     return Begun(*row)
@@ -218,25 +214,25 @@ async def add_delivery(
 
 async def states_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
     """State, attempts, error and next try of each step."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            """
-            SELECT step, state, attempts, error, next_try_at, next_try_at > now() AS rests
-            FROM postcall_steps
-            WHERE call_id = %(call_id)s
-            """,
-            {"call_id": call_id},
-        )
-        return {row["step"]: row for row in await cursor.fetchall()}
+    rows = await connection.fetch_all(
+        """
+        SELECT step, state, attempts, error, next_try_at, next_try_at > now() AS rests
+        FROM postcall_steps
+        WHERE call_id = %(call_id)s
+        """,
+        {"call_id": call_id},
+        dict_row,
+    )
+    return {row["step"]: row for row in rows}
 
 
 async def results_of(connection: Connection[TupleRow], call_id: int) -> dict[str, dict[str, Any]]:
     """What the steps that are done have found."""
-    cursor = await connection.execute(
+    found = await connection.fetch_all(
         "SELECT step, result::text FROM postcall_steps WHERE call_id = %(call_id)s AND state = 'done'",
         {"call_id": call_id},
     )
-    return await trio.to_thread.run_sync(_read, await cursor.fetchall(), limiter=_threads)
+    return await trio.to_thread.run_sync(_read, found, limiter=_threads)
 
 
 async def retry(connection: Connection[TupleRow], call_sid: str, step: str | None = None) -> list[str]:
@@ -247,10 +243,9 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
     """
     async with connection.transaction():
         # The call, which nobody changes meanwhile.
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             "SELECT id FROM calls WHERE call_sid = %(call_sid)s FOR UPDATE", {"call_sid": call_sid}
         )
-        row = await cursor.fetchone()
         if row is None:
             return []
         call_id = int(row[0])
@@ -261,7 +256,7 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
                 return []
             step = broken[0]
         # The step and what stands on it, as not begun.
-        cursor = await connection.execute(
+        reset = await connection.fetch_all(
             """
             UPDATE postcall_steps
             SET state = 'pending', attempts = 0, interruptions = 0, result = NULL, error = NULL,
@@ -271,7 +266,7 @@ async def retry(connection: Connection[TupleRow], call_sid: str, step: str | Non
             """,
             {"call_id": call_id, "steps": list(steps_from(step))},
         )
-        opened = {name for (name,) in await cursor.fetchall()}
+        opened = {name for (name,) in reset}
         # Whoever works on the call has read its states: a new token stops them, and the call is taken up again.
         await connection.execute(
             """

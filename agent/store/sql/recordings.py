@@ -1,7 +1,5 @@
 """Recordings: what the carrier tells of them, and what was fetched."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import attrs
@@ -69,19 +67,18 @@ async def note_callback(connection: Connection[TupleRow], callback: RecordingCal
 
 async def recording_of(connection: Connection[TupleRow], call_id: int) -> RecordingRow | None:
     """The recording of a call; of several the one that is furthest."""
-    async with connection.cursor(row_factory=class_row(RecordingRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT recording_sid, status, url, duration_s, channels, path, sha256, size_bytes, downloaded_at,
-              deleted_at
-            FROM recordings
-            WHERE call_id = %(call_id)s
-            ORDER BY path IS NULL, array_position(ARRAY['completed', 'in-progress', 'failed', 'absent'], status)
-            LIMIT 1
-            """,
-            {"call_id": call_id},
-        )
-        return await cursor.fetchone()
+    return await connection.fetch_one(
+        """
+        SELECT recording_sid, status, url, duration_s, channels, path, sha256, size_bytes, downloaded_at,
+          deleted_at
+        FROM recordings
+        WHERE call_id = %(call_id)s
+        ORDER BY path IS NULL, array_position(ARRAY['completed', 'in-progress', 'failed', 'absent'], status)
+        LIMIT 1
+        """,
+        {"call_id": call_id},
+        class_row(RecordingRow),
+    )
 
 
 async def mark_downloaded(
@@ -125,7 +122,7 @@ async def to_be_deleted(connection: Connection[TupleRow], but: Collection[str], 
     Each was fetched, and its transcription is settled: until then the copy of the carrier is the only one that a
     worker on another machine can read. One that could not be fetched stays where it is.
     """
-    cursor = await connection.execute(
+    found = await connection.fetch_all(
         """
         SELECT r.recording_sid
         FROM recordings r
@@ -140,7 +137,7 @@ async def to_be_deleted(connection: Connection[TupleRow], but: Collection[str], 
         """,
         {"but": list(but), "limit": limit},
     )
-    return [recording_sid for (recording_sid,) in await cursor.fetchall()]
+    return [recording_sid for (recording_sid,) in found]
 
 
 async def mark_deleted(connection: Connection[TupleRow], recording_sid: str) -> None:

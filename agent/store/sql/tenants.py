@@ -1,7 +1,5 @@
 """Tenants and their numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import attrs
@@ -17,21 +15,21 @@ async def list_tenants(
     connection: Connection[TupleRow], *, only: str | None = None, after: str = "", limit: int | None = None
 ) -> list[Tenant]:
     """All of them, by id; or ``limit`` of them, those after the id ``after``; or the one with the id ``only``."""
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            """
-            SELECT t.id, t.name, t.language, t.time_zone, t.greeting, t.instructions, t.voice, t.tools,
-              t.services, t.webhook_url, t.webhook_secret, t.delete_recordings,
-              t.transfer_numbers::text[] AS transfer_numbers,
-              array(SELECT n.number::text FROM tenant_numbers n WHERE n.tenant_id = t.id ORDER BY 1) AS numbers
-            FROM tenants t
-            WHERE (%(only)s::text IS NULL OR t.id = %(only)s) AND t.id > %(after)s
-            ORDER BY t.id
-            LIMIT %(limit)s
-            """,
-            {"only": only, "after": after, "limit": limit},
-        )
-        return [_tenant(row) for row in await cursor.fetchall()]
+    rows = await connection.fetch_all(
+        """
+        SELECT t.id, t.name, t.language, t.time_zone, t.greeting, t.instructions, t.voice, t.tools,
+          t.services, t.webhook_url, t.webhook_secret, t.delete_recordings,
+          t.transfer_numbers::text[] AS transfer_numbers,
+          array(SELECT n.number::text FROM tenant_numbers n WHERE n.tenant_id = t.id ORDER BY 1) AS numbers
+        FROM tenants t
+        WHERE (%(only)s::text IS NULL OR t.id = %(only)s) AND t.id > %(after)s
+        ORDER BY t.id
+        LIMIT %(limit)s
+        """,
+        {"only": only, "after": after, "limit": limit},
+        dict_row,
+    )
+    return [_tenant(row) for row in rows]
 
 
 async def get_tenant(connection: Connection[TupleRow], tenant_id: str) -> Tenant | None:
@@ -49,7 +47,7 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
     }
     async with connection.transaction():
         # The tenant, as it is now; xmax is 0 in a row that was not there before.
-        cursor = await connection.execute(
+        row = await connection.fetch_one(
             """
             INSERT INTO tenants (id, name, language, time_zone, greeting, instructions, voice, tools,
               transfer_numbers, services, webhook_url, webhook_secret, delete_recordings)
@@ -66,7 +64,6 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
             """,
             values,
         )
-        row = await cursor.fetchone()
         # Numbers that are not the tenant's any more.
         await connection.execute(
             "DELETE FROM tenant_numbers WHERE tenant_id = %(id)s AND number <> ALL (%(numbers)s::text[])", values
@@ -88,14 +85,14 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
 
 
 async def _taken(connection: Connection[TupleRow], tenant: Tenant) -> str:
-    cursor = await connection.execute(
+    taken = await connection.fetch_all(
         """
         SELECT number, tenant_id FROM tenant_numbers
         WHERE number = ANY (%(numbers)s::text[]) AND tenant_id <> %(id)s
         """,
         {"numbers": list(tenant.numbers), "id": tenant.id},
     )
-    owners = ", ".join(f"{number} to {owner}" for number, owner in await cursor.fetchall())
+    owners = ", ".join(f"{number} to {owner}" for number, owner in taken)
     return f"numbers: a number can belong to one tenant only, but these have one already: {owners}"
 
 

@@ -1,7 +1,5 @@
 """What Postgres cannot keep is left out at the border: NUL, and halves of surrogate pairs (models send both)."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

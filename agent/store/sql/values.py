@@ -1,7 +1,5 @@
 """Rows as the rest of the program sees them: frozen values with the names of their columns."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID

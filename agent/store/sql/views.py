@@ -1,7 +1,5 @@
 """Calls as people look at them: in a list, and one with everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -27,58 +25,34 @@ async def list_calls(
     limit: int = 20,
 ) -> list[CallLine]:
     """The latest calls first; ``postcall`` keeps those in one of its states."""
-    async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
-        await cursor.execute(
-            """
-            SELECT * FROM (
-              SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
-                c.outcome, CASE
-                  WHEN c.status = 'active' THEN 'active'
-                  WHEN c.due_at IS NOT NULL THEN 'open'
-                  WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
-                    THEN 'waiting'
-                  WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
-                    THEN 'dead'
-                  ELSE 'done'
-                END AS postcall
-              FROM calls c
-            ) line
-            WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
-              AND (%(since)s::timestamptz IS NULL OR answered_at >= %(since)s)
-              AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
-              AND (cardinality(%(postcall)s::text[]) = 0 OR postcall = ANY (%(postcall)s::text[]))
-            ORDER BY answered_at DESC, id DESC
-            LIMIT %(limit)s
-            """,
-            {"tenant": tenant_id, "since": since, "outcome": outcome, "postcall": list(postcall), "limit": limit},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT * FROM call_lines
+        WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+          AND (%(since)s::timestamptz IS NULL OR answered_at >= %(since)s)
+          AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s)
+          AND (cardinality(%(postcall)s::text[]) = 0 OR postcall = ANY (%(postcall)s::text[]))
+        ORDER BY answered_at DESC, id DESC
+        LIMIT %(limit)s
+        """,
+        {"tenant": tenant_id, "since": since, "outcome": outcome, "postcall": list(postcall), "limit": limit},
+        class_row(CallLine),
+    )
 
 
 async def find_calls(connection: Connection[TupleRow], call: str, limit: int = 10) -> list[CallLine]:
     """The calls that ``call`` may mean: its number in the list, its SID, or how the SID begins."""
     number = int(call) if call.isascii() and call.isdigit() and len(call) < 18 else None  # noqa: PLR2004  (bigint)
-    async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
-        await cursor.execute(
-            """
-            SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
-              c.outcome, CASE
-                WHEN c.status = 'active' THEN 'active'
-                WHEN c.due_at IS NOT NULL THEN 'open'
-                WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
-                  THEN 'waiting'
-                WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
-                  THEN 'dead'
-                ELSE 'done'
-              END AS postcall
-            FROM calls c
-            WHERE c.id = %(number)s OR starts_with(c.call_sid, %(call)s)
-            ORDER BY c.call_sid = %(call)s DESC, c.answered_at DESC
-            LIMIT %(limit)s
-            """,
-            {"number": number, "call": key(call), "limit": limit},
-        )
-        found = await cursor.fetchall()
+    found = await connection.fetch_all(
+        """
+        SELECT * FROM call_lines
+        WHERE id = %(number)s OR starts_with(call_sid, %(call)s)
+        ORDER BY call_sid = %(call)s DESC, answered_at DESC
+        LIMIT %(limit)s
+        """,
+        {"number": number, "call": key(call), "limit": limit},
+        class_row(CallLine),
+    )
     exact = [line for line in found if line.call_sid == call or line.id == number]
     return exact[:1] or found
 
@@ -87,18 +61,17 @@ async def earlier_calls(
     connection: Connection[TupleRow], tenant_id: str, phone: str, limit: int = 5
 ) -> list[EarlierCall]:
     """The last calls from that number that are over, the latest first."""
-    async with connection.cursor(row_factory=class_row(EarlierCall)) as cursor:
-        await cursor.execute(
-            """
-            SELECT c.answered_at, coalesce(s.result->>'summary', '') AS summary
-            FROM calls c LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary'
-            WHERE c.tenant_id = %(tenant_id)s AND c.caller = %(phone)s AND c.status = 'ended'
-            ORDER BY c.answered_at DESC
-            LIMIT %(limit)s
-            """,
-            {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT c.answered_at, coalesce(s.result->>'summary', '') AS summary
+        FROM calls c LEFT JOIN postcall_steps s ON s.call_id = c.id AND s.step = 'summary'
+        WHERE c.tenant_id = %(tenant_id)s AND c.caller = %(phone)s AND c.status = 'ended'
+        ORDER BY c.answered_at DESC
+        LIMIT %(limit)s
+        """,
+        {"tenant_id": tenant_id, "phone": key(phone), "limit": limit},
+        class_row(EarlierCall),
+    )
 
 
 async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView | None:
@@ -106,30 +79,14 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
     async with connection.transaction():
         # All of it as of this moment.
         await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        async with connection.cursor(row_factory=class_row(CallLine)) as cursor:
-            # The call as it is in a list.
-            await cursor.execute(
-                """
-                SELECT c.id, c.call_sid, c.tenant_id, c.direction, c.caller, c.called, c.answered_at, c.ended_at,
-                  c.outcome, CASE
-                    WHEN c.status = 'active' THEN 'active'
-                    WHEN c.due_at IS NOT NULL THEN 'open'
-                    WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'waiting')
-                      THEN 'waiting'
-                    WHEN EXISTS (SELECT FROM postcall_steps s WHERE s.call_id = c.id AND s.state = 'dead')
-                      THEN 'dead'
-                    ELSE 'done'
-                  END AS postcall
-                FROM calls c
-                WHERE c.id = %(call_id)s
-                """,
-                {"call_id": call_id},
-            )
-            line = await cursor.fetchone()
+        # The call as it is in a list.
+        line = await connection.fetch_one(
+            "SELECT * FROM call_lines WHERE id = %(call_id)s", {"call_id": call_id}, class_row(CallLine)
+        )
         if line is None:
             return None
         # What of the call is in no list.
-        found = await connection.execute(
+        more = await connection.fetch_one(
             """
             SELECT t.name, t.time_zone, c.reason, c.dtmf, c.record->'metrics'
             FROM calls c JOIN tenants t ON t.id = c.tenant_id
@@ -137,7 +94,7 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
             """,
             {"call_id": call_id},
         )
-        name, time_zone, reason, dtmf, metrics = await found.fetchone() or ("", "UTC", "", "", None)
+        name, time_zone, reason, dtmf, metrics = more or ("", "UTC", "", "", None)
         phone = line.caller if line.direction == "inbound" else line.called
         return CallView(
             line=line,
@@ -157,53 +114,49 @@ async def show_call(connection: Connection[TupleRow], call_id: int) -> CallView 
 
 async def record_of(connection: Connection[TupleRow], call_id: int) -> CallRecord | None:
     """All that a call left when it ended; None of one that goes on or crashed. Takes a while for a long one."""
-    cursor = await connection.execute(
+    row = await connection.fetch_one(
         "SELECT record::text FROM calls WHERE id = %(call_id)s", {"call_id": call_id}
     )
-    row = await cursor.fetchone()
     return msgspec.json.decode(row[0], type=CallRecord) if row and row[0] else None
 
 
 async def turns_of(connection: Connection[TupleRow], call_id: int) -> list[Turn]:
     """The turns of a call in the order they began."""
-    async with connection.cursor(row_factory=class_row(Turn)) as cursor:
-        await cursor.execute(
-            """
-            SELECT role, item_id, text, heard_text, started_ms, audio_ms, heard_ms, interrupted, complete
-            FROM turns
-            WHERE call_id = %(call_id)s
-            ORDER BY started_ms, turn_key
-            """,
-            {"call_id": call_id},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT role, item_id, text, heard_text, started_ms, audio_ms, heard_ms, interrupted, complete
+        FROM turns
+        WHERE call_id = %(call_id)s
+        ORDER BY started_ms, turn_key
+        """,
+        {"call_id": call_id},
+        class_row(Turn),
+    )
 
 
 async def steps_of(connection: Connection[TupleRow], call_id: int) -> list[StepRow]:
     """The post-call steps of a call in their order."""
-    async with connection.cursor(row_factory=class_row(StepRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT step, state, attempts, result, error, started_at, next_try_at, claimed_by, finished_at
-            FROM postcall_steps
-            WHERE call_id = %(call_id)s
-            ORDER BY array_position(%(steps)s::text[], step)
-            """,
-            {"call_id": call_id, "steps": list(STEPS)},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT step, state, attempts, result, error, started_at, next_try_at, claimed_by, finished_at
+        FROM postcall_steps
+        WHERE call_id = %(call_id)s
+        ORDER BY array_position(%(steps)s::text[], step)
+        """,
+        {"call_id": call_id, "steps": list(STEPS)},
+        class_row(StepRow),
+    )
 
 
 async def deliveries_of(connection: Connection[TupleRow], call_id: int) -> list[DeliveryRow]:
     """The tries to deliver the webhook of a call, in order."""
-    async with connection.cursor(row_factory=class_row(DeliveryRow)) as cursor:
-        await cursor.execute(
-            """
-            SELECT attempt, idempotency_key, url, at, http_status, error, duration_ms
-            FROM webhook_deliveries
-            WHERE call_id = %(call_id)s
-            ORDER BY attempt
-            """,
-            {"call_id": call_id},
-        )
-        return await cursor.fetchall()
+    return await connection.fetch_all(
+        """
+        SELECT attempt, idempotency_key, url, at, http_status, error, duration_ms
+        FROM webhook_deliveries
+        WHERE call_id = %(call_id)s
+        ORDER BY attempt
+        """,
+        {"call_id": call_id},
+        class_row(DeliveryRow),
+    )

@@ -37,7 +37,8 @@ def settings(conninfo: str, **more: Any) -> Settings:
 
 
 async def found(conninfo: str, **more: Any) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in await examine_database(settings(conninfo, **more))}
+    findings = await examine_database(settings(conninfo, **more))
+    return {finding.subject or "database": finding for finding in findings}
 
 
 @asynccontextmanager

@@ -117,7 +117,7 @@ def test_a_recording_cut_off_while_it_was_written_is_what_there_is_of_it() -> No
         (wav(b""), "no sound"),
         (wav(bytes(100), tag=0x55), "format 85, 16 bits.*16-bit PCM"),
         (wav(bytes(100), bits=12), "format 1, 12 bits"),
-        (wav(bytes(100), bits=0), "format 1, 0 bits"),
+        (wav(bytes(100), bits=0), "1 channels of 0 bits"),
         (wav(bytes(100), rate=0), "damaged"),
         (wav(bytes(100), channels=0), "damaged"),
         (b"RIFF\x04\x00\x00\x00WAVEfmt \x02\x00\x00\x00ab", "damaged|missing"),

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 from databases import TestCluster
 from ended_calls import make_record
-from fake_tools import MemoryDesk
+from fake_tools import PHONE, SHOP, MemoryDesk, calling
 
 from agent.call.tools.builtin import DeskTools, StoreDesk, ToolDesk
 from agent.call.tools.declare import Tool, ToolCall
@@ -22,16 +21,6 @@ from agent.store import Database
 from agent.store.pg import Pool, open_pool
 from agent.store.sql.calls import keep_record
 from agent.store.sql.tenants import put_tenant
-
-ZONE = ZoneInfo("America/New_York")
-NOW = datetime(2026, 11, 20, 12, tzinfo=ZONE)
-SHOP = Tenant("shop", "The Shop", ("+12125550100",), time_zone=ZONE.key)
-PHONE = "+12125550123"
-
-
-def calling(tool_call_id: str = "call_1", phone: str = PHONE, tenant: Tenant = SHOP) -> ToolCall:
-    """Who calls."""
-    return ToolCall(tool_call_id, "CA1", tenant, phone, NOW)
 
 
 async def use(desk: ToolDesk, tool_name: str, call: ToolCall | None = None, /, **arguments: Any) -> Any:

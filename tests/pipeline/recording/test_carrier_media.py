@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-import attrs
 import httpx
 import pytest
 import trio
@@ -211,14 +210,6 @@ def parts(folder: Path) -> list[Path]:
     return list(folder.rglob("*.part"))
 
 
-@attrs.frozen
-class Call:
-    """A call of which nothing was told."""
-
-    call_sid: CallSid = CALL
-    recording: None = None
-
-
 @asynccontextmanager
 async def open_account(auth_token: str = AUTH) -> AsyncIterator[tuple[SimulatedTwilio, TwilioRecordings]]:
     with trio.fail_after(20):
@@ -243,7 +234,7 @@ async def test_a_recording_is_found_downloaded_resumed_and_deleted(tmp_path: Pat
     async with open_account() as (twilio, carrier):
         recording = twilio.recordings.made_up(CALL, GeneratedSound(30.0))
         recording.faults.break_after += [100_000, 500_000]
-        got = await fetch_recording(Call(), carrier, tmp_path)
+        got = await fetch_recording(CALL, None, carrier, tmp_path)
         assert got is not None
         assert got.path.read_bytes() == whole(recording)
         assert [request.answer for request in twilio.api.requests] == [200, 200, 206, 206]
@@ -260,7 +251,7 @@ async def test_a_recording_is_found_downloaded_resumed_and_deleted(tmp_path: Pat
 async def test_a_mono_recording_over_sockets(tmp_path: Path) -> None:
     async with open_account() as (twilio, carrier):
         twilio.recordings.made_up(CALL, GeneratedSound(1.0, channels=1))
-        got = await fetch_recording(Call(), carrier, tmp_path)
+        got = await fetch_recording(CALL, None, carrier, tmp_path)
         assert got is not None
         assert got.channels == 1
         assert [request.answer for request in twilio.api.requests] == [200, 400, 200]
@@ -273,14 +264,14 @@ async def test_faults_over_sockets(tmp_path: Path) -> None:
         for fault in (TOO_MANY_REQUESTS, SERVER_FAILS, RestFault(401, 20003)):
             twilio.api.faults.append(fault)
             with pytest.raises(CarrierError, match=str(fault.status)):
-                await fetch_recording(Call(), carrier, tmp_path)
+                await fetch_recording(CALL, None, carrier, tmp_path)
         recording.status = "processing"
         with pytest.raises(NotReadyError):
-            await fetch_recording(Call(), carrier, tmp_path)
+            await fetch_recording(CALL, None, carrier, tmp_path)
         recording.status = "completed"
         recording.faults.redirect_to = "http://127.0.0.1:9/elsewhere"
         with pytest.raises(StepDeadError, match="not Twilio's"):
-            await fetch_recording(Call(), carrier, tmp_path)
+            await fetch_recording(CALL, None, carrier, tmp_path)
 
 
 @pytest.mark.sockets
@@ -291,7 +282,7 @@ async def test_a_carrier_that_is_away_is_a_transport_error(tmp_path: Path) -> No
     async with open_twilio_recordings(settings) as carrier:
         assert carrier is not None
         with pytest.raises(httpx.TransportError):
-            await fetch_recording(Call(), carrier, tmp_path)
+            await fetch_recording(CALL, None, carrier, tmp_path)
 
 
 @pytest.mark.sockets
@@ -300,7 +291,7 @@ async def test_a_cancelled_download_leaves_its_part_and_no_connection(tmp_path: 
     async with open_account() as (twilio, carrier):
         recording = twilio.recordings.made_up(CALL, GeneratedSound(7200.0))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fetch_recording, Call(), carrier, tmp_path)
+            nursery.start_soon(fetch_recording, CALL, None, carrier, tmp_path)
             with trio.fail_after(30):
                 while not any(part.stat().st_size for part in parts(tmp_path)):  # noqa: ASYNC110 - a file tells nobody
                     await trio.sleep(0.01)
@@ -310,7 +301,7 @@ async def test_a_cancelled_download_leaves_its_part_and_no_connection(tmp_path: 
         assert 0 < size < recording.size
         recording.faults.break_after += [0] * (RESUMES + 1)
         with pytest.raises(httpx.TransportError):
-            await fetch_recording(Call(), carrier, tmp_path)
+            await fetch_recording(CALL, None, carrier, tmp_path)
         assert part.stat().st_size == size
 
 

@@ -15,36 +15,20 @@ import attrs
 import httpx
 import pytest
 import trio
+from memory_rest import MemoryRest
 from psutil import Process
 
 from agent.core.errors import CarrierError, NotReadyError, StepDeadError
 from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.recording import download as recordings
-from agent.pipeline.recording.download import Downloaded, delete_at_carrier, fetch_recording, path_of
+from agent.pipeline.recording.download import Downloaded, RecordingState, fetch_recording, path_of
 from agent.pipeline.recording.part_file import make_tag
-from agent.sim.carrier.rest.memory import MemoryRest
 from agent.sim.carrier.rest.recordings import GeneratedSound, SimulatedRecording, Sound
 
 pytestmark = pytest.mark.sockets
 CALL = CallSid("CA" + "c" * 32)
 SECONDS = 20.0
 """640 KB: three blocks."""
-
-
-@attrs.frozen
-class Known:
-    """What was told of a recording."""
-
-    recording_sid: RecordingSid
-    status: str
-
-
-@attrs.frozen
-class Call:
-    """A call with a recording, as a step sees it."""
-
-    recording: Known | None
-    call_sid: CallSid = CALL
 
 
 @pytest.fixture(autouse=True)
@@ -57,13 +41,13 @@ def open_carrier(sound: Sound | None = None) -> tuple[MemoryRest, SimulatedRecor
     return rest, rest.kept.made_up(CALL, sound or GeneratedSound(SECONDS))
 
 
-def told(recording: SimulatedRecording, status: str = "completed") -> Call:
-    return Call(Known(RecordingSid(recording.sid), status))
+def told(recording: SimulatedRecording, status: str = "completed") -> RecordingState:
+    return RecordingState(RecordingSid(recording.sid), status)
 
 
-async def fetch(call: Call, rest: MemoryRest, folder: Path) -> Downloaded:
+async def fetch(told: RecordingState | None, rest: MemoryRest, folder: Path) -> Downloaded:
     with trio.fail_after(20):
-        downloaded = await fetch_recording(call, rest, folder)
+        downloaded = await fetch_recording(CALL, told, rest, folder)
     assert downloaded is not None
     return downloaded
 
@@ -116,9 +100,9 @@ async def test_a_lost_callback_is_made_up_for_by_asking(tmp_path: Path) -> None:
 async def test_a_call_that_knows_of_no_recording_asks_for_one(tmp_path: Path) -> None:
     """The server died between starting the recording and keeping its record."""
     rest, recording = open_carrier()
-    assert (await fetch(Call(None), rest, tmp_path)).path.stem == recording.sid
+    assert (await fetch(None, rest, tmp_path)).path.stem == recording.sid
     rest.kept.delete(recording.sid)
-    assert await fetch_recording(Call(None, CallSid("CA0")), rest, tmp_path) is None
+    assert await fetch_recording(CallSid("CA0"), None, rest, tmp_path) is None
 
 
 @pytest.mark.parametrize("status", ["in-progress", "processing"])
@@ -160,7 +144,7 @@ async def test_a_carrier_that_refuses_is_asked_again_later(tmp_path: Path) -> No
 async def test_deleting_at_the_carrier_may_be_repeated(tmp_path: Path) -> None:
     rest, recording = open_carrier()
     for _ in range(2):
-        await delete_at_carrier(rest, RecordingSid(recording.sid))
+        await rest.delete_recording(RecordingSid(recording.sid))
     assert rest.kept.deleted == [recording.sid]
 
 

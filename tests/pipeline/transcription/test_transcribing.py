@@ -12,13 +12,14 @@ import httpx
 import openai
 import pytest
 import trio
+from recording_files import write_recording
 
 from agent.core.errors import ModelGoneError, ProviderError, StepDeadError
 from agent.core.settings import load_settings
 from agent.pipeline.transcription import transcribing
 from agent.pipeline.transcription.transcribing import OpenAiTranscriber, Transcriber, open_transcriber
 from agent.pipeline.transcription.transcription import Segment
-from agent.sim.carrier.rest.recordings import GeneratedSound, SimulatedRecording, Sound, UlawSound
+from agent.sim.carrier.rest.recordings import GeneratedSound, UlawSound
 from agent.sim.model.rest import (
     NEVER,
     NONSENSE_BODY,
@@ -33,15 +34,6 @@ from agent.sim.serving import serve_app
 from agent.sim.sounds import silence, tone
 
 pytestmark = pytest.mark.sockets
-
-
-def write(path: Path, sound: Sound) -> Path:
-    recording = SimulatedRecording(
-        sid="RE1", call_sid="CA1", status="completed", channels=sound.channels, sound=sound
-    )
-    with path.open("wb") as file:
-        file.writelines(recording.read(0, recording.size))
-    return path
 
 
 @attrs.define(eq=False)
@@ -61,7 +53,7 @@ def call(folder: Path) -> Path:
     """The agent speaks for a second, then the caller, then the agent."""
     agent = tone(1000) + silence(2000) + tone(1000)
     caller = silence(1500) + tone(1000)
-    return write(folder / "call.wav", UlawSound((caller, agent)))
+    return write_recording(folder / "call.wav", UlawSound((caller, agent)))
 
 
 @asynccontextmanager
@@ -110,14 +102,16 @@ async def test_a_model_without_times_is_asked_utterance_by_utterance(tmp_path: P
 
 async def test_a_single_channel_is_nobodys(tmp_path: Path) -> None:
     async with open_api() as (_, transcriber):
-        got = await transcriber.transcribe(write(tmp_path / "mono.wav", UlawSound((tone(500),))))
+        got = await transcriber.transcribe(write_recording(tmp_path / "mono.wav", UlawSound((tone(500),))))
     assert [segment.channel for segment in got.segments] == ["unknown"]
     assert got.channels == 1
 
 
 async def test_silence_is_not_sent(tmp_path: Path) -> None:
     async with open_api() as (api, transcriber):
-        got = await transcriber.transcribe(write(tmp_path / "s.wav", UlawSound((silence(3000), silence(3000)))))
+        got = await transcriber.transcribe(
+            write_recording(tmp_path / "s.wav", UlawSound((silence(3000), silence(3000))))
+        )
         assert not api.requests
     assert got.segments == ()
 
@@ -132,7 +126,7 @@ async def test_invented_words_are_dropped(tmp_path: Path) -> None:
     async with open_api() as (api, transcriber):
         api.transcription_faults.append(ApiFault(body=doubted))
         sound = UlawSound((tone(1000) + silence(3000) + tone(1000),))
-        got = await transcriber.transcribe(write(tmp_path / "x.wav", sound))
+        got = await transcriber.transcribe(write_recording(tmp_path / "x.wav", sound))
     assert {(segment.start_ms, segment.end_ms, segment.text) for segment in got.segments} == {
         (0, 5000, "real"),
         (0, 1000, "too"),
@@ -141,7 +135,7 @@ async def test_invented_words_are_dropped(tmp_path: Path) -> None:
 
 async def test_two_hours_go_in_pieces_and_take_little_memory(tmp_path: Path) -> None:
     """Both channels beep every other second for two hours: 48 requests of five minutes, each under 25 MB."""
-    path = write(tmp_path / "long.wav", GeneratedSound(7200.0))
+    path = write_recording(tmp_path / "long.wav", GeneratedSound(7200.0))
     counting = Counting()
     http_client = httpx.AsyncClient(transport=counting)
     client = openai.AsyncOpenAI(

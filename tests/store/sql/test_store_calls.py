@@ -302,14 +302,14 @@ def _long_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def came_up(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     """The server counts as having come up then, whenever it did."""
-    execute = Connection.execute
+    fetch_all = Connection.fetch_all
 
     def without_start(self: Connection[TupleRow], query: Any, *arguments: Any, **options: Any) -> Any:
         if isinstance(query, str):
             query = query.replace("pg_postmaster_start_time()", at)
-        return execute(self, query, *arguments, **options)
+        return fetch_all(self, query, *arguments, **options)
 
-    monkeypatch.setattr(Connection, "execute", without_start)
+    monkeypatch.setattr(Connection, "fetch_all", without_start)
 
 
 @pytest.mark.usefixtures("_long_up")

@@ -25,7 +25,7 @@ def executed() -> Iterator[tuple[str, ast.expr]]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and "execute" in node.func.attr
+                and node.func.attr in ("execute", "fetch_all", "fetch_one")
             ):
                 yield f"{path.relative_to(STORE)}:{node.args[0].lineno}", node.args[0]
 

@@ -1,7 +1,5 @@
 """``call-agent calls``: what can be written on the command line. The work is in ``work.py``."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Annotated, Any, Final
 

@@ -1,7 +1,5 @@
 """The parts of a call's view: recording, lead, appointments, deliveries, steps. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Final

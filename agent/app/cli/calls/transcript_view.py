@@ -1,7 +1,5 @@
 """A transcript for people to read: who said what when, and what was heard of it. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType

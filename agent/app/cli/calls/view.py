@@ -3,8 +3,6 @@
 Moments are shown in the reader's zone, and in the tenant's too where clocks differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What ``call-agent calls`` does: looks at the database, and asks workers to do work again."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from psycopg.rows import TupleRow

@@ -3,14 +3,13 @@
 Every check is bounded and reads only; all run at once. Secrets are used, never shown.
 """
 
-from __future__ import annotations
-
 import errno
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 
+import attrs
 import httpx
 import openai
 import trio
@@ -18,7 +17,7 @@ import trio
 from agent.app.cli.doctor.database import examine_database
 from agent.app.cli.doctor.findings import Finding, State
 from agent.carrier.http_app import SERVICE
-from agent.carrier.rest import NumberWebhook, TwilioRest, open_twilio_rest
+from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
 from agent.core.settings import Settings
 from agent.local.process import check_installed
@@ -46,12 +45,13 @@ async def examine(settings: Settings) -> list[Finding]:
         findings: dict[str, list[Finding]] = {}
 
         async def run(subject: str, check: Callable[[], Awaitable[Finding | list[Finding]]]) -> None:
-            findings[subject] = [
-                Finding(subject, "problem", f"no answer within {CHECK_S:.0f} s", "check the network")
-            ]
+            found: Finding | list[Finding] = Finding(
+                "problem", f"no answer within {CHECK_S:.0f} s", "check the network"
+            )
             with trio.move_on_after(CHECK_S):
                 found = await check()
-                findings[subject] = found if isinstance(found, list) else [found]
+            listed = found if isinstance(found, list) else [found]
+            findings[subject] = [attrs.evolve(one, subject=one.subject or subject) for one in listed]
 
         async with trio.open_nursery() as nursery:
             for subject, check in checks:
@@ -61,28 +61,24 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def check_models(settings: Settings) -> list[Finding]:
     """Is the key good, and is every model in use there to stay? By the lightest request there is: their list."""
-    subject = "model"
-    key = settings.openai_api_key
+    key, url = settings.openai_api_key, settings.openai_base_url
     if key is None:
-        return [Finding(subject, "ok", "no OPENAI_API_KEY: the embedded model answers")]
-    client = openai.AsyncOpenAI(
-        api_key=key.get_secret_value(),
-        base_url=settings.openai_base_url,
-        timeout=CHECK_S,
-        max_retries=0,
-    )
-    async with client:
+        return [Finding("ok", "no OPENAI_API_KEY: the embedded model answers")]
+    async with openai.AsyncOpenAI(
+        api_key=key.get_secret_value(), base_url=url, timeout=CHECK_S, max_retries=0
+    ) as client:
         try:
             models = await client.models.list()
         except openai.AuthenticationError:
-            advice = "set OPENAI_API_KEY to a valid key of the project"
-            return [Finding(subject, "problem", f"{settings.openai_base_url} refuses the key", advice)]
+            return [
+                Finding("problem", f"{url} refuses the key", "set OPENAI_API_KEY to a valid key of the project")
+            ]
         except openai.APIStatusError as error:
-            detail = f"{settings.openai_base_url} answers HTTP {error.status_code}"
-            return [Finding(subject, "problem", detail, "check OPENAI_BASE_URL and the account's limits")]
+            detail = f"{url} answers HTTP {error.status_code}"
+            return [Finding("problem", detail, "check OPENAI_BASE_URL and the account's limits")]
         except openai.APIError as error:
-            detail = f"{settings.openai_base_url} cannot be reached: {error.message}"
-            return [Finding(subject, "problem", detail, "check the network and OPENAI_BASE_URL")]
+            detail = f"{url} cannot be reached: {error.message}"
+            return [Finding("problem", detail, "check the network and OPENAI_BASE_URL")]
     # Older versions of the package know no such field, and servers like OpenAI's need not send it.
     listed = {model.id: getattr(model, "shutdown_date", None) for model in models.data}
     return judge_models(settings, listed, datetime.now(UTC).date())
@@ -94,69 +90,74 @@ def judge_models(settings: Settings, listed: Mapping[str, str | None], today: da
     A server that lists nothing is believed to have them all.
     """
     in_use = [(name, model) for name in _MODELS if (model := getattr(settings, name))]
-    found = [_judge_model(name, model, listed or {model: None}, today) for name, model in in_use]
+    found = [
+        attrs.evolve(
+            _judge_model(f"AGENT_{name.upper()}", model, listed or {model: None}, today),
+            subject=name.replace("_", " "),
+        )
+        for name, model in in_use
+    ]
     if not (settings.transcription_model or settings.record_calls):
-        detail = "none, and calls are not recorded: nobody writes down what callers say"
-        advice = "set AGENT_TRANSCRIPTION_MODEL, or AGENT_RECORD=1"
-        found.append(Finding("transcription model", "todo", detail, advice))
+        found.append(
+            Finding(
+                "todo",
+                "none, and calls are not recorded: nobody writes down what callers say",
+                "set AGENT_TRANSCRIPTION_MODEL, or AGENT_RECORD=1",
+                "transcription model",
+            )
+        )
     return found
 
 
-def _judge_model(name: str, model: str, listed: Mapping[str, str | None], today: date) -> Finding:
-    subject, setting = name.replace("_", " "), f"AGENT_{name.upper()}"
+def _judge_model(setting: str, model: str, listed: Mapping[str, str | None], today: date) -> Finding:
     if model not in listed:
-        advice = f"set {setting} to a model of the key's project"
-        return Finding(subject, "problem", f"the key works, but its project has no {model}", advice)
+        detail = f"the key works, but its project has no {model}"
+        return Finding("problem", detail, f"set {setting} to a model of the key's project")
     end = listed[model]
     if not end:
-        return Finding(subject, "ok", f"{model}; no end of it is announced")
+        return Finding("ok", f"{model}; no end of it is announced")
     advice = f"set {setting} to what https://developers.openai.com/api/docs/deprecations recommends instead"
     try:
         days = (date.fromisoformat(end) - today).days
     except ValueError:
-        return Finding(subject, "todo", f"{model} ends on {end}, which is not a date", advice)
+        return Finding("todo", f"{model} ends on {end}, which is not a date", advice)
     if days < 0:
-        return Finding(subject, "problem", f"{model} ended on {end}", advice)
-    state: State = "ok" if days > SHORT_DAYS else "todo"
-    return Finding(subject, state, f"{model} ends on {end}, in {days} days", advice if state == "todo" else "")
+        return Finding("problem", f"{model} ended on {end}", advice)
+    detail = f"{model} ends on {end}, in {days} days"
+    return Finding("ok", detail) if days > SHORT_DAYS else Finding("todo", detail, advice)
 
 
 async def check_local_extra(settings: Settings) -> Finding:
     """Are the embedded model's packages there? Looked up, not imported."""
-    subject = "embedded model"
     try:
         await trio.to_thread.run_sync(check_installed, abandon_on_cancel=True)
     except LocalModelMissingError as error:
         state: State = "problem" if settings.uses_embedded_model else "todo"
-        return Finding(subject, state, str(error), "run make setup, or set OPENAI_API_KEY")
-    return Finding(subject, "ok", "the [local] extra is installed")
+        return Finding(state, str(error), "run make setup, or set OPENAI_API_KEY")
+    return Finding("ok", "the [local] extra is installed")
 
 
 async def check_port(settings: Settings) -> Finding:
     """Can we listen, or do we already?"""
-    subject = "port"
     where = f"{settings.host}:{settings.port}"
     try:
         listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
     except OSError as error:
         # trio raises one error for all addresses, each one's own in its cause.
         if errno.EADDRINUSE not in _errnos(error):
-            return Finding(
-                subject, "problem", f"cannot listen on {where}: {error}", "set AGENT_PORT or AGENT_HOST"
-            )
+            return Finding("problem", f"cannot listen on {where}: {error}", "set AGENT_PORT or AGENT_HOST")
         local = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104
         if await _is_ours(f"http://{local}:{settings.port}") == "":
-            return Finding(subject, "ok", f"a call-agent is serving on {where}")
-        advice = "stop what listens there, or set AGENT_PORT"
-        return Finding(subject, "problem", f"{where} is taken by another program", advice)
+            return Finding("ok", f"a call-agent is serving on {where}")
+        taken = f"{where} is taken by another program"
+        return Finding("problem", taken, "stop what listens there, or set AGENT_PORT")
     for listener in listeners:
         await listener.aclose()
-    return Finding(subject, "ok", f"{where} is free")
+    return Finding("ok", f"{where} is free")
 
 
 async def check_data_dir(settings: Settings) -> Finding:
     """Can call records be written? A directory that does not exist yet is not made, only its place tried."""
-    subject = "data directory"
     wanted = settings.data_dir.absolute()
 
     def write() -> None:
@@ -168,73 +169,65 @@ async def check_data_dir(settings: Settings) -> Finding:
         await trio.to_thread.run_sync(write, abandon_on_cancel=True)
     except OSError as error:
         detail = f"{wanted} cannot be written: {error.strerror or error}"
-        return Finding(subject, "problem", detail, "make it writable, or set AGENT_DATA_DIR")
-    return Finding(subject, "ok", f"{wanted} is writable")
+        return Finding("problem", detail, "make it writable, or set AGENT_DATA_DIR")
+    return Finding("ok", f"{wanted} is writable")
 
 
 async def check_public_url(settings: Settings) -> Finding:
     """Does the public URL lead to a running server of ours?"""
-    subject = "public URL"
     url = settings.public_url
     if not url:
-        advice = (
-            "to be called by Twilio, set AGENT_PUBLIC_URL to the https URL that leads here (a tunnel will do)"
-        )
         await trio.lowlevel.checkpoint()
-        return Finding(subject, "todo", "AGENT_PUBLIC_URL is not set", advice)
-    trouble = await _is_ours(url)
-    if trouble:
+        return Finding(
+            "todo",
+            "AGENT_PUBLIC_URL is not set",
+            "to be called by Twilio, set AGENT_PUBLIC_URL to the https URL that leads here (a tunnel will do)",
+        )
+    if trouble := await _is_ours(url):
         advice = "start call-agent serve, and point the proxy or tunnel at its port"
-        return Finding(subject, "problem", f"{url}: {trouble}", advice)
+        return Finding("problem", f"{url}: {trouble}", advice)
     if not url.startswith("https:"):
-        return Finding(subject, "todo", f"{url} leads here, but not encrypted", "Twilio's streams need https")
-    return Finding(subject, "ok", f"{url} leads to a call-agent")
+        return Finding("todo", f"{url} leads here, but not encrypted", "Twilio's streams need https")
+    return Finding("ok", f"{url} leads to a call-agent")
 
 
 async def check_account(settings: Settings, rest: TwilioRest | None) -> Finding:
     """Are the Twilio credentials good?"""
-    subject = "Twilio account"
     if rest is None:
         advice = "for real calls, set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
         await trio.lowlevel.checkpoint()
         if settings.allow_unsigned:
-            return Finding(subject, "todo", "not set; unsigned requests are accepted", advice)
-        detail = "not set; every webhook and stream will be refused"
-        return Finding(subject, "todo", detail, f"{advice}; for development, AGENT_ALLOW_UNSIGNED=1")
+            return Finding("todo", "not set; unsigned requests are accepted", advice)
+        refused = "not set; every webhook and stream will be refused"
+        return Finding("todo", refused, f"{advice}; for development, AGENT_ALLOW_UNSIGNED=1")
     try:
         name = await rest.account_name()
     except CarrierError as error:
-        return Finding(subject, "problem", str(error), "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
+        return Finding("problem", str(error), "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN")
     if settings.allow_unsigned:
-        advice = "unset AGENT_ALLOW_UNSIGNED in production"
-        return Finding(subject, "todo", f"{name}; but unsigned requests are accepted as well", advice)
-    return Finding(subject, "ok", name)
+        accepted = f"{name}; but unsigned requests are accepted as well"
+        return Finding("todo", accepted, "unset AGENT_ALLOW_UNSIGNED in production")
+    return Finding("ok", name)
 
 
 async def check_number(settings: Settings, rest: TwilioRest | None) -> Finding:
     """Does a call to our number come to us?"""
-    subject = "Twilio number"
-    number = settings.twilio_number
+    number, wanted = settings.twilio_number, f"{settings.public_url}/voice/incoming"
     if rest is None or not number or not settings.public_url:
         advice = "set TWILIO_NUMBER and AGENT_PUBLIC_URL to have the number's webhook checked, and to dial out"
         await trio.lowlevel.checkpoint()
-        return Finding(subject, "todo", "not checked", advice)
+        return Finding("todo", "not checked", advice)
     try:
         webhook = await rest.incoming_number_webhook(number)
     except CarrierError as error:
-        return Finding(subject, "problem", str(error), "check TWILIO_NUMBER")
-    return _judge_webhook(number, webhook, f"{settings.public_url}/voice/incoming")
-
-
-def _judge_webhook(number: str, webhook: NumberWebhook | None, wanted: str) -> Finding:
-    subject = "Twilio number"
-    advice = f"in Twilio's console, set the number's 'A call comes in' to POST {wanted}"
+        return Finding("problem", str(error), "check TWILIO_NUMBER")
     if webhook is None:
-        return Finding(subject, "problem", f"{number} is not a number of this account", "check TWILIO_NUMBER")
+        return Finding("problem", f"{number} is not a number of this account", "check TWILIO_NUMBER")
     if webhook.url.rstrip("/") != wanted or webhook.method != "POST":
         found = f"{webhook.method} {webhook.url}" if webhook.url else "nothing"
-        return Finding(subject, "problem", f"a call to {number} goes to {found}", advice)
-    return Finding(subject, "ok", f"a call to {number} comes to us")
+        advice = f"in Twilio's console, set the number's 'A call comes in' to POST {wanted}"
+        return Finding("problem", f"a call to {number} goes to {found}", advice)
+    return Finding("ok", f"a call to {number} comes to us")
 
 
 async def _is_ours(base: str) -> str:

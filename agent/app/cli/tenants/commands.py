@@ -1,7 +1,5 @@
 """``call-agent tenants``: what can be written on the command line. The work is in ``work.py``."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys

@@ -4,8 +4,6 @@ A row names its tenant by ``id``, or by the ``name`` an id can be made of. A ten
 what its row does not name, its webhook secret above all, so that importing a file twice changes nothing.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

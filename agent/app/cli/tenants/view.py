@@ -1,7 +1,5 @@
 """Tenants for people to read, and for scripts. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What ``call-agent tenants`` does: each command works in one transaction, and says what it did."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ All times are seconds since the media stream began. The record counts from the a
 clock; the first agent frame, which both sides timed, lays one over the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final
 

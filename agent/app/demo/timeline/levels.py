@@ -1,10 +1,6 @@
 """Where there is speech in 8 kHz mu-law, by loudness. Pure, standard library only."""
 
-from __future__ import annotations
-
 from typing import Final
-
-import attrs
 
 from agent.audio.ulaw import SILENCE_DBFS, rms_dbfs
 from agent.core.units import FRAME_BYTES, FRAME_MS
@@ -15,14 +11,6 @@ BELOW_PEAK_DB: Final = 35.0
 """Quieter than the loudest frame by this is no speech: room and line noise."""
 
 
-@attrs.frozen
-class Stretch:
-    """A stretch of speech in some audio, in bytes."""
-
-    begin: int
-    end: int
-
-
 def loud_frames(audio: bytes) -> list[bool]:
     """For each 20 ms of ``audio``, whether there is speech in it."""
     levels = [rms_dbfs(audio[at : at + FRAME_BYTES]) for at in range(0, len(audio), FRAME_BYTES)]
@@ -30,21 +18,21 @@ def loud_frames(audio: bytes) -> list[bool]:
     return [level > threshold for level in levels]
 
 
-def stretches(audio: bytes, *, pause_ms: int) -> list[Stretch]:
-    """The stretches of speech in ``audio`` that are at least ``pause_ms`` of silence apart."""
-    found: list[Stretch] = []
+def stretches(audio: bytes, *, pause_ms: int) -> list[slice]:
+    """The stretches of speech in ``audio`` (in bytes) that are at least ``pause_ms`` of silence apart."""
+    found: list[slice] = []
     for index, loud in enumerate(loud_frames(audio)):
         if not loud:
             continue
         begin, end = index * FRAME_BYTES, min((index + 1) * FRAME_BYTES, len(audio))
-        if found and begin - found[-1].end < pause_ms // FRAME_MS * FRAME_BYTES:
-            found[-1] = Stretch(found[-1].begin, end)
+        if found and begin - found[-1].stop < pause_ms // FRAME_MS * FRAME_BYTES:
+            found[-1] = slice(found[-1].start, end)
         else:
-            found.append(Stretch(begin, end))
+            found.append(slice(begin, end))
     return found
 
 
 def trimmed(audio: bytes) -> bytes:
     """``audio`` without the silence before and after it."""
     whole = stretches(audio, pause_ms=len(audio))
-    return audio[whole[0].begin : whole[0].end] if whole else b""
+    return audio[whole[0]] if whole else b""

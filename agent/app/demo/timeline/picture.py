@@ -4,8 +4,6 @@ The colours are Okabe and Ito's. What was cut off is hatched and outlined beside
 depend on colour at all.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

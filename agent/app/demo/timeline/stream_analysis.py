@@ -4,8 +4,6 @@ Times are seconds since the media stream began. A mark of the agent is named aft
 milliseconds of it went before (``3:200``): counting frames between marks and clears proves whose they were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Final
@@ -127,8 +125,8 @@ def speech_of(tape: Tape, start_s: float) -> tuple[Interval, ...]:
     """When there was speech on ``tape``, from its first sound to its last, silence around it left out."""
     return tuple(
         Interval(
-            span.start_s - start_s + found.begin / SAMPLE_RATE_HZ,
-            span.start_s - start_s + found.end / SAMPLE_RATE_HZ,
+            span.start_s - start_s + found.start / SAMPLE_RATE_HZ,
+            span.start_s - start_s + found.stop / SAMPLE_RATE_HZ,
         )
         for span in tape.spans
         for found in stretches(bytes(span.audio), pause_ms=TURN_PAUSE_MS)

@@ -1,7 +1,5 @@
 """The file of a simulated recording as an HTTP answer: whole or from some byte on, redirected, or broken off."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from typing import Final

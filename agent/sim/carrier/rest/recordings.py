@@ -7,8 +7,6 @@ is made when it is read, so a recording of two hours takes no memory::
     recording.faults.break_after.append(1_000_000)      # the next download breaks after so many bytes
 """
 
-from __future__ import annotations
-
 import secrets
 from collections import deque
 from collections.abc import Iterator
