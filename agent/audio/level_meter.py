@@ -62,6 +62,11 @@ class LevelMeter:
             self.noise_floor += (level - self.noise_floor) * FLOOR_RISE
 
     @property
+    def voiced_now(self) -> bool:
+        """Whether the last frame was voiced."""
+        return self._since_voiced == 0
+
+    @property
     def voiced(self) -> bool:
         """Whether the caller spoke within the last VOICED_MEMORY_FRAMES."""
         return self._since_voiced < VOICED_MEMORY_FRAMES

@@ -14,6 +14,7 @@ import attrs
 
 from agent.audio.generation import Generation, Purpose
 from agent.audio.level_meter import LevelMeter
+from agent.audio.waiting_tone import waiting_tone
 from agent.call.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.call.greeted_turn import WORDS_S, GreetedTurn
 from agent.call.leaving import Departure
@@ -36,6 +37,8 @@ from agent.playout import PlayoutClock
 _PURPOSES: Final = {purpose.value: purpose for purpose in Purpose}
 OWN_EAR_MS: Final = 200
 """Voice that interrupts an answer by our own ear, while no session is there to hear it."""
+VOICE_MS: Final = 400
+"""Voice by our own ear that is taken for words, should the model not say so."""
 APOLOGY_WAITS_MS: Final = 1500
 """What an answer may still have to say before an apology: one that has more is cut off."""
 FRESH_S: Final = 0.3
@@ -123,6 +126,11 @@ class Conversation:
     def idle(self) -> bool:
         """Whether nobody speaks, nothing is owed, and no answer is underway."""
         return not (self._live or self.policy.caller_speaking or self.turns.busy or self.turns.owes_answer)
+
+    @property
+    def unheard_voice_ms(self) -> int:
+        """Voice of the caller, by our own ear, since the model was last heard from."""
+        return (self.meter.voiced_total - self.unanswered_voice_from) * FRAME_MS
 
     def voiced(self, now: float) -> bool:
         """Whether our own ear hears the caller speak; it is deaf while the carrier sends nothing."""
@@ -234,7 +242,8 @@ class Conversation:
             return self._due_by_ear(now)
         if self.policy.protecting:
             decision = self.policy.due_interruption(
-                greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.voiced(now)
+                greeting_heard_ms=self.greeting_heard_ms(now),
+                voiced=self.voiced(now) and self.meter.voiced_now,
             )
             if decision is SpeechStart.INTERRUPT:
                 self._interrupt(now, audible=True)
@@ -438,6 +447,7 @@ class Conversation:
                 self._run_tools(response, completed=completed)
         if event.status == "failed":
             self.response_requests.failed(response.purpose, event.reason, event.message, now)
+            self._sound_busy(now)
         elif completed:
             self.response_requests.succeeded()
         elif event.status == "incomplete" and generation is not None and not generation.received_bytes:
@@ -465,6 +475,14 @@ class Conversation:
             self.effects.renew_session(event.code)
         else:
             self.response_requests.refused(event, grade, now)
+            self._sound_busy(now)
+
+    def _sound_busy(self, now: float) -> None:
+        """While the provider limits the rate, the caller hears a tone that asks to wait in any language."""
+        wait_s = self.response_requests.wait_s
+        speaks = any(generation.received_bytes for generation in self._live)
+        if wait_s and not speaks and not self.response_requests.given_up:
+            self.say(waiting_tone(round(wait_s * 1000)), now)
 
     # What playback and the session say
 
@@ -487,6 +505,8 @@ class Conversation:
     def session_lost(self) -> None:
         """The model's socket is gone: its answers end where they are; what the caller is owed stays owed."""
         self.turns.session_lost()
+        if self.unheard_voice_ms >= VOICE_MS:
+            self.turns.owe(Debt.NOW)
         for generation in self.live:
             self._complete(generation)
         self.truncation.session_lost(self._live)

@@ -52,7 +52,8 @@ class CallEnding:
 
     def leave(self, outcome: Outcome, reason: str) -> Departure:
         """Decide to end the call, in the step in which the model asks for it; a speech start takes it back."""
-        self.state.events.emit("LEAVE_ASKED", reason=reason)
+        asked = "TRANSFER_ASKED" if outcome is Outcome.TRANSFERRED else "END_CALL_ASKED"
+        self.state.events.emit(asked, reason=reason)
         return self.conversation.leave(outcome, reason)
 
     async def hang_up(self, departure: Departure) -> bool:

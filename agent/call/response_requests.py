@@ -51,8 +51,8 @@ class ResponseRequests:
     """Those of the session. A request's own replace them for its answer, so it repeats them."""
     given_up: bool = False
     """Nothing is asked of the model any more."""
-    limited: bool = False
-    """The provider limits the rate, and the caller waits for it."""
+    wait_s: float = 0.0
+    """How long the caller waits before an answer is asked for again, for the provider limits the rate; else 0."""
     _event_count: int = 0
     _failed: int = 0
     _limits: int = 0
@@ -114,16 +114,17 @@ class ResponseRequests:
     def failed(self, purpose: Purpose, reason: str, message: str, now: float) -> None:
         """An answer failed at the provider: it is still owed, unless nobody waits for it or too many failed."""
         self.events.emit("ANSWER_FAILED", "error", reason=reason, message=message)
-        self.limited = reason in RATE_LIMITED
-        if self.limited and self._limits < len(RATE_WAITS_S):
-            wait_s = RATE_WAITS_S[self._limits]
+        limited = reason in RATE_LIMITED
+        if limited and self._limits < len(RATE_WAITS_S):
+            self.wait_s = RATE_WAITS_S[self._limits]
             self._limits += 1
-            self.events.emit("RATE_LIMITED", "warning", wait_s=wait_s, cure="raise the account's rate limits")
+            self.events.emit("RATE_LIMITED", "warning", wait_s=self.wait_s, cure="raise the account's limits")
             if purpose not in _OPTIONAL:
-                self.turns.owe(Debt.PROVIDER, now + wait_s)
+                self.turns.owe(Debt.PROVIDER, now + self.wait_s)
             return
+        self.wait_s = 0.0
         self._failed += 1
-        if self.limited or self._failed >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
+        if limited or self._failed >= ANSWER_ATTEMPTS or severity("", reason) is Severity.FATAL:
             self.give_up(f"the model failed to answer: {reason or 'no reason given'}")
         elif purpose not in _OPTIONAL:
             self.turns.owe(Debt.PROVIDER, now + FAILED_PAUSE_S * self._failed)
@@ -131,4 +132,4 @@ class ResponseRequests:
     def succeeded(self) -> None:
         """An answer came whole."""
         self._failed = self._limits = 0
-        self.limited = False
+        self.wait_s = 0.0

@@ -15,7 +15,7 @@ from agent.audio.generation import Generation, Purpose
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.barge_in import BargeInPolicy
 from agent.call.call_clock import CallClock
-from agent.call.conversation import Conversation, Effects
+from agent.call.conversation import VOICE_MS, Conversation, Effects
 from agent.call.ending import CallEnding
 from agent.call.generations import Generations
 from agent.call.ingress import Ingress
@@ -25,7 +25,6 @@ from agent.call.transcript import Transcript
 from agent.call.watchdog import CallWatchdog
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.records import Outcome
-from agent.core.units import FRAME_MS
 from agent.model import events as model
 from agent.model.outbox import ModelOutbox
 from agent.model.session import ModelSessions
@@ -91,9 +90,7 @@ class CallParts(Effects, TxObserver):
             on_lost=self._session_lost,
             quiet=lambda: self._idle,
             answer_due=lambda: self.conversation.turns.busy,
-            unheard_voice_ms=lambda: (
-                (state.meter.voiced_total - self.conversation.unanswered_voice_from) * FRAME_MS
-            ),
+            unheard_voice=lambda: self.conversation.unheard_voice_ms >= VOICE_MS,
             next_event_id=self.conversation.response_requests.next_event_id,
         )
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)

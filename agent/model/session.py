@@ -51,8 +51,6 @@ STUCK_S: Final = 8.0
 """A session that shows signs of life, and nothing of an answer that is asked for, is lost after this."""
 PROBE_AFTER_S: Final = 1.5
 """Silence, while an answer is due or after words of the caller, after which a sign of life is asked for."""
-VOICE_MS: Final = 400
-"""Voice of the caller by our own ear that a session must have heard."""
 REFUSALS: Final = 3
 """Settings that may be dropped because the provider refuses them."""
 NEVER_DROPPED: Final = (
@@ -91,8 +89,8 @@ class ModelSessions:
     """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
     answer_due: Callable[[], bool]
     """Whether an answer is asked for or being generated: then silence means that something is wrong."""
-    unheard_voice_ms: Callable[[], int]
-    """Voice of the caller, by our own ear, since the model was last heard from."""
+    unheard_voice: Callable[[], bool]
+    """Whether the caller said something, by our own ear, since the model was last heard from."""
     next_event_id: Callable[[], str]
     sessions: int = 0
     """Sessions that began; a socket that was opened is not one yet."""
@@ -196,14 +194,14 @@ class ModelSessions:
     async def _read(self, socket: MessageSocket) -> None:
         while True:
             raw = await socket.receive()
-            self._alive_s = trio.current_time()
+            self._alive_s, self._probed = trio.current_time(), False
             try:
                 event = decode_event(raw)
             except MalformedMessageError as error:
                 self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
                 continue
             if not isinstance(event, SessionUpdated):
-                self._heard_s, self._probed = self._alive_s, False
+                self._heard_s = self._alive_s
             if self._ready:
                 self._useful = self._useful or isinstance(event, AudioDelta)
                 self.on_event(event)
@@ -284,13 +282,13 @@ class ModelSessions:
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
-            due = not self._ready or self.answer_due() or self.unheard_voice_ms() >= VOICE_MS
+            due = not self._ready or self.answer_due() or self.unheard_voice()
             if not due:
                 self._heard_s = self._alive_s = now
             deaf = now - self._alive_s > (SILENT_S if self._ready else OPENED_S)
             if deaf or (self.answer_due() and now - self._heard_s > STUCK_S):
                 raise SocketClosedError(1006, "the model is silent")
-            if self._ready and now - self._heard_s > PROBE_AFTER_S and not self._probed:
+            if self._ready and now - self._alive_s > PROBE_AFTER_S and not self._probed:
                 self._probed = True
                 self.outbox.put(encode_session_update({"type": "realtime"}, self.next_event_id()))
 

@@ -311,6 +311,7 @@ def hear_out(talk: Talk, ms: int) -> None:
     """The greeting plays on, looked at each 20 ms as the call's monitor does."""
     for _ in range(ms // 20):
         talk.play(20)
+        talk.conversation.caller_heard_s = talk.now
         talk.conversation.due_interruption(talk.now)
 
 

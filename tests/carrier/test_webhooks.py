@@ -19,6 +19,7 @@ from agent.carrier import webhooks
 from agent.carrier.http_app import SERVICE, make_app
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_token import CallTicket, StreamTokens
+from agent.carrier.twiml import VOICES
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback
@@ -149,7 +150,11 @@ async def test_pc_5_a_call_to_nobodys_number_is_refused_in_the_default_language(
         stream_of(await front.post("/voice/outgoing", {**FIELDS, "From": SHOP.numbers[0], "To": "+15550001111"}))
         answer = await front.post("/voice/incoming", {**FIELDS, "To": "+15559999999"})
         [say, hang_up] = ET.fromstring(answer.text)  # noqa: S314 - our own
-        assert (say.tag, say.attrib, hang_up.tag) == ("Say", {"language": "he-IL"}, "Hangup")
+        assert (say.tag, say.attrib, hang_up.tag) == (
+            "Say",
+            {"language": "he-IL", "voice": VOICES["he-IL"]},
+            "Hangup",
+        )
         assert front.counts == {"CALL_ANNOUNCED": 2, "CALL_REFUSED": 1}
 
 
@@ -161,7 +166,8 @@ async def test_pc_5_a_call_to_nobodys_number_is_the_default_tenants() -> None:
 async def test_pc_5_a_busy_tenants_caller_is_told_so_in_its_language() -> None:
     async with open_front(tenants=make_book("refuse"), is_full=lambda: True) as front:
         answer = await front.post("/voice/incoming")
-        assert ET.fromstring(answer.text)[0].attrib == {"language": "de-DE"}  # noqa: S314 - our own
+        said = ET.fromstring(answer.text)[0].attrib  # noqa: S314 - our own
+        assert said == {"language": "de-DE", "voice": VOICES["de-DE"]}
 
 
 @pytest.mark.parametrize(

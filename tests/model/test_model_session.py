@@ -148,7 +148,7 @@ class Desk:
     lost_s: list[float] = attrs.field(factory=list)
     quiet: bool = False
     answer_due: bool = False
-    unheard_voice_ms: int = 0
+    unheard_voice: bool = False
 
     def count(self, event: str) -> int:
         """How often an event was counted."""
@@ -173,7 +173,7 @@ def make_desk(model: Model) -> Desk:
         events=EventLog(Telemetry()),
         settings=lambda: copy.deepcopy(SETTINGS),
         on_ready=opening,
-        unheard_voice_ms=lambda: desk.unheard_voice_ms,
+        unheard_voice=lambda: desk.unheard_voice,
         next_event_id=lambda: f"event {next(numbers)}",
         on_event=events.append,
         on_lost=on_lost,
@@ -383,7 +383,7 @@ async def test_mo_4_a_model_that_did_not_hear_the_caller_is_asked_whether_it_is_
     """Words by our own ear, and nothing of the model: deaf, it is replaced; if it answers, it heard but noise."""
     async with open_desk(Model()) as desk:
         desk.model.now_there.confirms = not deaf
-        desk.unheard_voice_ms = 1000
+        desk.unheard_voice = True
         await trio.sleep(SILENT_S + 2 * WATCH_S)
         assert len(desk.model.ends) == 1 + deaf
 

@@ -6,7 +6,6 @@ import attrs
 import pytest
 import trio
 from fault_calls import GREETING, SHORT, open_one_call, record_of
-from unkind_models import UNMET
 
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
@@ -45,11 +44,6 @@ async def test_a_hello_before_the_greeting_is_answered_by_it(autojump_clock: obj
     assert await answers_to(600, 0, 350) == [GREETING.text]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A hello that ends in the protected greeting is answered once more behind it.",
-)
 async def test_a_hello_into_the_greeting_is_answered_by_it(autojump_clock: object) -> None:
     """Who says hello in the first moments of the greeting hears the rest of it, and no second answer."""
     assert await answers_to(200, 60, 300) == [GREETING.text]

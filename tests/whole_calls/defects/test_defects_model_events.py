@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 from fault_calls import GREETING, SHORT, open_faulty_call, open_one_call, record_of
-from unkind_models import UNMET, count_events, edit_events, suppose, until_spoken_to
+from unkind_models import count_events, edit_events, suppose, until_spoken_to
 from virtual_call import counts, open_services, received
 
 from agent.core.records import Outcome
@@ -134,18 +134,13 @@ async def test_an_incomplete_answer_without_a_sound_is_made_up_for(
     assert silent_s < ANSWERED_S
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=UNMET,
-    reason="A rate limit counts as a failed answer, and three in four seconds end the call.",
-)
 async def test_a_rate_limit_is_waited_for(autojump_clock: object) -> None:
     """The provider limits the rate for eight seconds: the call goes on and the greeting is said after them."""
     model = ScriptedRealtime([GREETING] * 12, faults=Faults(fail_answers=RATE_LIMITED))
     async with open_one_call(model) as (services, stream, _):
         await trio.sleep(8.0)
         for session in model.sessions:
-            session._answering.faults = Faults()
+            session.faults = session._answering.faults = Faults()
         model.faults = Faults()
         await trio.sleep(12.0)
         await stream.hang_up()
