@@ -129,7 +129,8 @@ class Transcript:
 
     def _of_caller(self, turn: _CallerTurn) -> Turn:
         started_ms = self._ms(turn.key[0])
-        length_ms = self._ms(turn.ended_s) - started_ms if turn.ended_s is not None else 0
+        # A turn of noise may be shorter than the end-point silence that is taken off it.
+        length_ms = max(self._ms(turn.ended_s) - started_ms, 0) if turn.ended_s is not None else 0
         return Turn(
             role="caller",
             item_id=turn.item_id,

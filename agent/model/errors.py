@@ -30,6 +30,8 @@ _FATAL: Final = frozenset(
         "billing_hard_limit_reached",
         "account_deactivated",
         "model_not_found",
+        "invalid_model",
+        "model_not_available",
         "permission_denied",
         "unsupported_country_region_territory",
     }

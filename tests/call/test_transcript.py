@@ -74,3 +74,11 @@ def test_a_repeated_start_changes_nothing() -> None:
     transcript.caller_started(ONE, 1.0)
     transcript.caller_started(ONE, 5.0)
     assert transcript.turns()[0].started_ms == 1000
+
+
+def test_a_turn_shorter_than_the_silence_that_ended_it_has_no_length() -> None:
+    transcript = Transcript(0.0)
+    transcript.caller_started(ItemId("noise"), 5.0)
+    transcript.caller_stopped(ItemId("noise"), 4.8)
+    [turn] = transcript.turns()
+    assert (turn.audio_ms, turn.heard_ms) == (0, 0)

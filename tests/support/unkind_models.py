@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import pytest
@@ -19,9 +19,6 @@ from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.server import ScriptedRealtime
 from agent.wire.websocket import TrioWebSocket
-
-UNMET: Final = pytest.RaisesGroup(AssertionError, allow_unwrapped=True, flatten_subgroups=True)
-"""A claim that does not hold, as pytest sees it: bare, or out of pytest-trio's own nursery."""
 
 Edit = Callable[[str, dict[str, Any]], None]
 """Alters the fields of an event of the model before it is sent; it is told the event's type."""
@@ -45,7 +42,7 @@ class Desk:
 
 
 def suppose(holds: object, what: str) -> None:
-    """Stop a test whose scene is not as it supposes: that is no claim unmet, and no strict xfail passes it."""
+    """Stop a test whose scene is not as it supposes: that is no claim unmet."""
     if not holds:
         raise RuntimeError(f"not as supposed: {what}")
 
