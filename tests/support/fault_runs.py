@@ -1,0 +1,239 @@
+"""Whole calls into which a fault strikes at a random moment, by seed; what holds of every one of them.
+
+``PYTHONPATH=.:tests/support python tests/support/fault_runs.py 0 5000`` runs a range of seeds. It says which failed
+and why, and at the end which fault met which state of the call how often. Exit status 1: one failed, or some never met.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import structlog
+import trio
+from fault_calls import assert_over, open_faulty_call, record_of
+from trio.testing import MockClock
+from unkind_models import run_in_order
+from virtual_call import CALL_SID, FakeServices, counts, open_services
+
+from agent.call.tools.declare import ToolCall as Use
+from agent.call.tools.declare import make_tool
+from agent.core.records import CallRecord, Outcome
+from agent.sim.carrier.stream import SimulatedStream
+from agent.sim.memory import memory_realtime
+from agent.sim.model.script import Answer, Faults, ProviderError, ToolCall
+from agent.sim.model.server import ScriptedRealtime
+from agent.sim.sounds import tone
+
+MOST_SILENT_S: Final = 8.0
+"""No silence that we owe the end of is longer (MO-4)."""
+EAR_MS: Final = 40
+STALLED_EAR_MS: Final = 300
+"""What the record may be off where the line stalls: marks stand 200 ms apart, and say nothing until overdue."""
+NEVER: Final = ("CALL_ERROR", "GUEST_FAILED", "POST_CANCEL_AUDIO_VIOLATION")
+FAULTS: Final = (
+    *("model drops", "model closes", "model deaf", "session expires", "answers fail"),
+    *("carrier stalls", "carrier vanishes", "tool slow", "tool fails", "tool hangs"),
+)
+STATES: Final = ("caller speaks", "generating", "playing", "quiet")
+LEFT_BY_US: Final = (Outcome.AGENT_HUNG_UP, Outcome.IDLE, Outcome.TIME_LIMIT)
+FAILS: Final = Faults(fail_answers=ProviderError("server_error", None, "The server had an error."))
+
+
+@attrs.define(eq=False)
+class Desk:
+    """A tool that is quick until a fault makes it slow, failing, or deaf to every cancel."""
+
+    does: str = ""
+
+    async def book(self, call: Use) -> str:
+        """Book an appointment."""
+        if self.does == "tool fails":
+            raise RuntimeError("the calendar said no")
+        with trio.CancelScope(shield=self.does == "tool hangs"):
+            await trio.sleep({"tool slow": 5.0, "tool hangs": 30.0}.get(self.does, 0.3))
+        return "booked"
+
+
+@attrs.define(eq=False)
+class Run:
+    """One call, and what was seen of it."""
+
+    seed: int
+    fault: str = ""
+    state: str = ""
+    silent_s: float = 0.0
+    """The longest silence behind the caller's words."""
+    cut_off: bool = False
+    """The line was closed while the caller spoke."""
+    stalled: bool = False
+    heard_ms: int = 0
+    record: CallRecord | None = None
+    _owed_since: float | None = None
+
+    async def main(self) -> None:
+        """Run it. Raises AssertionError, which says what did not hold."""
+        chance, desk = random.Random(self.seed), Desk()  # noqa: S311 - repeatable on purpose
+        model = ScriptedRealtime(
+            [answer(chance, number) for number in range(60)], default=Answer("Default.", 500)
+        )
+        tools = (make_tool(desk.book, writes=chance.random() < 0.5),)
+        async with (
+            open_services(memory_realtime(lambda: model), tools=tools, vad_silence_ms=300) as services,
+            open_faulty_call(services, at_most_s=200.0) as (stream, leg),
+            trio.open_nursery() as nursery,
+        ):
+            services.rest.streams[CALL_SID] = stream
+            nursery.start_soon(self._listen, stream)
+            nursery.start_soon(self._strike, chance, model, stream, desk)
+            with trio.move_on_after(chance.uniform(20.0, 60.0)) as talk:
+                await self._talk(chance, stream)
+            if talk.cancelled_caught and not stream.is_closed:
+                await stream.until_said()
+                with trio.move_on_after(MOST_SILENT_S + 1.0):
+                    await stream.until_closed()
+            self.heard_ms = stream.heard_ms()
+            await stream.hang_up()
+            await leg.over.wait()
+            nursery.cancel_scope.cancel(reason="the call is over")
+        self._check(services, stream)
+
+    async def _talk(self, chance: random.Random, stream: SimulatedStream) -> None:
+        while not stream.is_closed:
+            await trio.sleep(chance.choice([0.1, 0.5, 1.0, 2.0, 4.0]))
+            if chance.random() < 0.9:
+                stream.say(tone(chance.choice([400, 800, 1500])))
+                await stream.until_said()
+            else:
+                stream.press("#")
+
+    async def _strike(
+        self, chance: random.Random, model: ScriptedRealtime, stream: SimulatedStream, desk: Desk
+    ) -> None:
+        self.fault = FAULTS[self.seed % len(FAULTS)]
+        wanted = STATES[self.seed // len(FAULTS) % len(STATES)]
+        await trio.sleep(chance.uniform(0.5, 12.0))
+        with trio.move_on_after(8.0):
+            while state_of(model, stream) != wanted:  # noqa: ASYNC110 - a state of a simulator tells nobody
+                await trio.sleep(0.02)
+        self.state = state_of(model, stream)
+        match self.fault:
+            case "model drops" | "model closes" if model.sessions:
+                model.disconnect(drop=self.fault == "model drops")
+            case "model deaf" if model.sessions:
+                model.session.deaf = True
+            case "session expires" if model.sessions:
+                error = {"type": "invalid_request_error", "code": "session_expired", "message": "60 minutes."}
+                model.inject({"type": "error", "error": error})
+            case "answers fail" if model.sessions:
+                model.session.faults = model.session._answering.faults = FAILS
+                await trio.sleep(0.8)
+                model.session.faults = model.session._answering.faults = Faults()
+            case "carrier stalls":
+                self.stalled = True
+                stream.stop_reading()
+                await trio.sleep(chance.choice([0.3, 1.0, 2.0]))
+                stream.read_again()
+            case "carrier vanishes":
+                await stream.vanish()
+            case _:
+                desk.does = self.fault
+
+    async def _listen(self, stream: SimulatedStream) -> None:
+        """The caller's ear: how long nothing is heard behind words, and whether the line goes in their midst."""
+        spoke = False
+        while not stream.is_closed:
+            now = trio.current_time()
+            speaks = bool(stream.voice)
+            if speaks or stream.playback.audible(now):
+                self._owed_since = None
+            if spoke and not speaks:
+                self._owed_since = now
+            if self._owed_since is not None:
+                self.silent_s = max(self.silent_s, now - self._owed_since)
+            spoke = speaks
+            await trio.sleep(0.02)
+        self.cut_off = spoke
+
+    def _check(self, services: FakeServices, stream: SimulatedStream) -> None:
+        record = self.record = record_of(services)
+        assert_over(services)
+        assert not set(NEVER) & set(counts(record)), counts(record)
+        assert not stream.protocol_errors
+        assert self.silent_s <= MOST_SILENT_S, f"{self.silent_s:.1f} s of silence"
+        assert not (self.cut_off and record.outcome in LEFT_BY_US), f"hung up on while speaking: {record.reason}"
+        if self.fault != "carrier vanishes":
+            told_ms = sum(turn.heard_ms for turn in record.turns if turn.role == "agent")
+            cuts = sum(turn.interrupted for turn in record.turns)
+            allowed_ms = EAR_MS * max(cuts, 1) + STALLED_EAR_MS * self.stalled
+            assert abs(told_ms - self.heard_ms) <= allowed_ms, f"{told_ms} ms recorded, {self.heard_ms} ms heard"
+
+
+def answer(chance: random.Random, number: int) -> Answer:
+    """A greeting, and then answers of which some use the tool, and some say goodbye."""
+    what = chance.random() if number else 1.0
+    tool = ToolCall("book") if what < 0.25 else ToolCall("end_call") if what < 0.3 else None
+    return Answer(
+        f"Answer {number} with some words in it.",
+        chance.choice([800, 2000, 4000]),
+        tool_call=tool,
+        speed=chance.choice([None, 1.2, 4]),
+        first_delta_ms=chance.choice([0, 200, 700]),
+    )
+
+
+def state_of(model: ScriptedRealtime, stream: SimulatedStream) -> str:
+    """What the call is in the middle of."""
+    if stream.voice:
+        return "caller speaks"
+    if model.sessions and model.session.active is not None:
+        return "generating"
+    return "playing" if stream.playback.audible(trio.current_time()) else "quiet"
+
+
+def run_seeds(seeds: Sequence[int]) -> Counter[tuple[str, str]]:
+    """Run them; how often each fault met each state. Raises AssertionError with the seed of one that failed."""
+    met: Counter[tuple[str, str]] = Counter()
+    for seed in seeds:
+        run = Run(seed)
+        try:
+            run_in_order(run.main, seed, MockClock(autojump_threshold=0))
+        except* AssertionError as failed:
+            raise AssertionError(
+                f"seed {seed}, {run.fault} while {run.state}: {failed.exceptions[0]}"
+            ) from failed
+        met[run.fault, run.state] += 1
+    return met
+
+
+def table_of(met: Counter[tuple[str, str]]) -> str:
+    """Faults by states, in numbers of runs."""
+    rows = [f"{'':18}" + "".join(f"{state:>15}" for state in STATES)]
+    rows += [f"{fault:18}" + "".join(f"{met[fault, state]:15}" for state in STATES) for fault in FAULTS]
+    return "\n".join(rows)
+
+
+def _drop(*_: object) -> None:
+    raise structlog.DropEvent
+
+
+if __name__ == "__main__":
+    structlog.configure(processors=[_drop])
+    first, behind = map(int, sys.argv[1:3])
+    total: Counter[tuple[str, str]] = Counter()
+    failures = 0
+    for number in range(first, behind):
+        try:
+            total += run_seeds([number])
+        except AssertionError as error:
+            failures += 1
+            sys.stdout.write(f"{error}\n")
+        if number % 50 == 49:
+            sys.stdout.write(f"{number + 1 - first} runs, {failures} failed\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{table_of(total)}\n")
+    sys.exit(bool(failures) or len(total) < len(FAULTS) * len(STATES))
