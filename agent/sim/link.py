@@ -46,6 +46,8 @@ class HeldStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream. What was being read when the hold began is held back, not lost."""
         data = await self.inner.receive_some(max_bytes)
+        if not data:
+            self._peer_gone.set()
         while self._let_go is not None:
             await self._let_go.wait()
         return data
@@ -65,10 +67,13 @@ class HeldStream(trio.abc.Stream):
         """See trio.abc.AsyncResource; lets a held reader go, to find the stream closed."""
         self.let_go()
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()  # closed forcefully, it must not be in a reader's way
             while self._never_closes and await self.inner.receive_some():
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # gone as well
+        except trio.BusyResourceError:  # who reads finds the end
+            await self._peer_gone.wait()
         finally:
             self._peer_gone.set()
             await self.inner.aclose()

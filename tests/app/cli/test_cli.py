@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import typer
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from hypercorn.config import Config
@@ -73,7 +74,9 @@ def test_the_demo_lives_in_its_own_package(monkeypatch: pytest.MonkeyPatch) -> N
         """Do what nobody else does."""
         raise SettingsError(f"{calls} calls are too many")
 
-    monkeypatch.setitem(sys.modules, "agent.app.demo", types.SimpleNamespace(command=command))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    monkeypatch.setitem(sys.modules, "agent.app.demo.command", types.SimpleNamespace(app=app))
     status, text = run("demo", "--help")
     assert (status, "Do what nobody else does." in text, "--calls" in text) == (0, True, True)
     assert run("demo", "--calls", "81") == (2, "call-agent: 81 calls are too many\n")
