@@ -1,8 +1,8 @@
 """Whole calls into which a fault strikes at a random moment, by seed; what holds of every one of them.
 
-``PYTHONPATH=.:tests/support python tests/support/fault_runs.py 0 5000`` runs a range of seeds. It says which of them
-failed and why, and at the end which fault met which state of the call how often. Its exit status is 1 if one failed
-or some never met.
+``PYTHONPATH=.:tests/support python tests/support/fault_runs.py 0 5000`` runs a range of seeds. It says which ones
+failed, and why, and at the end which fault met which state of the call how often. Exit status 1: one failed, or
+some of these never met.
 """
 
 from __future__ import annotations
