@@ -11,7 +11,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 import structlog
@@ -26,7 +26,7 @@ from agent.call.tools.declare import make_tool
 from agent.core.records import CallRecord, Outcome
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, Faults, ProviderError, ToolCall
+from agent.sim.model.script import SERVER_ERROR, Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -42,7 +42,7 @@ FAULTS: Final = (
 )
 STATES: Final = ("caller speaks", "generating", "playing", "quiet")
 LEFT_BY_US: Final = (Outcome.AGENT_HUNG_UP, Outcome.IDLE, Outcome.TIME_LIMIT)
-FAILS: Final = Faults(fail_answers=ProviderError("server_error", None, "The server had an error."))
+FAILS: Final = Faults(fail_answers=SERVER_ERROR)
 
 
 @attrs.define(eq=False)
@@ -218,7 +218,7 @@ def table_of(met: Counter[tuple[str, str]]) -> str:
     return "\n".join(rows)
 
 
-def _drop(*_: object) -> None:
+def _drop(*_: object) -> NoReturn:
     raise structlog.DropEvent
 
 
