@@ -207,7 +207,8 @@ def run_seeds(seeds: Sequence[int]) -> Counter[tuple[str, str]]:
             raise AssertionError(
                 f"seed {seed}, {run.fault} while {run.state}: {failed.exceptions[0]}"
             ) from failed
-        met[run.fault, run.state] += 1
+        if run.state:  # else the call was over before the fault struck
+            met[run.fault, run.state] += 1
     return met
 
 
