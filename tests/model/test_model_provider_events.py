@@ -1,4 +1,4 @@
-"""Whatever the provider's own types allow is understood: nulls, absent fields, unknown ones, any output items."""
+"""MO-2: what the provider's own types allow is understood: nulls, absent or unknown fields, any output."""
 
 from __future__ import annotations
 

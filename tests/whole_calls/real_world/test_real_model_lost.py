@@ -1,4 +1,4 @@
-"""What a lost session with the model takes with it: nothing that the caller is owed, nothing that was told."""
+"""MO-5: what a lost session takes with it: nothing that the caller is owed, nothing that was told."""
 
 from __future__ import annotations
 
