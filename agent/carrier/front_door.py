@@ -18,6 +18,7 @@ from agent.carrier.http_head import BadHeadError, HeadReader, RequestHead
 from agent.core.errors import AgentError
 from agent.core.event_log import EventLog
 from agent.wire.connection import drop
+from agent.wire.upgrade import Upgrade
 from agent.wire.websocket import Handshake, open_server_handshake
 
 HEAD_S: Final = 10.0
@@ -152,7 +153,7 @@ class FrontDoor:
             if not is_stream:
                 await self._serve_visitor(stream, bytes(reader.raw))
                 return
-        async with open_server_handshake(PeekedStream(stream, bytes(reader.raw))) as handshake:
+        async with open_server_handshake(Upgrade(stream, *reader.split())) as handshake:
             await self.serve_stream(handshake, head)
 
     @contextmanager

@@ -75,6 +75,11 @@ class HeadReader:
         """How much more may be read before the head is too large."""
         return MAX_HEAD_BYTES + 1 - len(self.raw)
 
+    def split(self) -> tuple[bytes, bytes]:
+        """The head that was read, and what came behind it."""
+        unread, _ = self._parser.trailing_data
+        return bytes(self.raw[: len(self.raw) - len(unread)]), unread
+
     def feed(self, data: bytes | bytearray) -> RequestHead | None:
         """Take what was read; the head once it is whole, None before.
 

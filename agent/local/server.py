@@ -17,7 +17,7 @@ import trio
 from agent.core.errors import SocketClosedError
 from agent.local.session import run_session
 from agent.local.speech.engines import Engines, LoadedEngines
-from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket, open_server_handshake
+from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket, open_server_over
 
 PATH: Final = "/v1/realtime"
 MAX_SESSIONS: Final = 32
@@ -44,7 +44,7 @@ async def _run_connection(engines: Engines, sessions: trio.CapacityLimiter, stre
     """One client, behind a boundary: whatever goes wrong here, the other sessions go on."""
     await trio.lowlevel.checkpoint()
     try:
-        async with open_server_handshake(stream) as handshake:
+        async with open_server_over(stream) as handshake:
             if handshake.target.partition("?")[0] != PATH:
                 await handshake.reject(404, f"The only path here is {PATH}.")
                 return

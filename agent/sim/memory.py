@@ -22,7 +22,7 @@ import trio
 
 from agent.core.task_nursery import open_task_nursery
 from agent.sim.link import HeldStream, memory_link
-from agent.wire.websocket import TrioWebSocket, open_client_over, open_server_handshake
+from agent.wire.websocket import TrioWebSocket, open_client_over, open_server_over
 
 Connect = Callable[[], AbstractAsyncContextManager[TrioWebSocket]]
 """How the agent reaches the model: called once for each connection."""
@@ -86,7 +86,7 @@ def memory_realtime(server_factory: Callable[[], RealtimeServer]) -> Connect:
 
 async def _serve_stream(stream: HeldStream, serve: Callable[[TrioWebSocket], Awaitable[None]]) -> None:
     """Answer the handshake on ``stream`` and serve the socket; closes it at the end."""
-    async with open_server_handshake(stream) as handshake:
+    async with open_server_over(stream) as handshake:
         socket = await handshake.accept()
         try:
             await serve(socket)

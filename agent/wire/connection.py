@@ -29,6 +29,8 @@ class SendGuard(trio.abc.Stream):
     """
 
     inner: trio.abc.Stream
+    ahead: bytes = b""
+    """Read already, by whoever looked at the handshake; read again before the stream."""
     may_send: SendCheck | None = None
     refused: bool = False
     on_end: Callable[[], None] | None = None
@@ -51,6 +53,11 @@ class SendGuard(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream; the end is told to ``on_end``, too."""
+        if self.ahead:
+            await trio.lowlevel.checkpoint()
+            taken = self.ahead[:max_bytes]
+            self.ahead = self.ahead[len(taken) :]
+            return taken
         try:
             data = await self.inner.receive_some(max_bytes)
         except trio.BrokenResourceError:

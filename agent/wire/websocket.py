@@ -23,6 +23,7 @@ from wsproto import ConnectionType
 from agent.core.errors import SocketClosedError
 from agent.wire.connection import Connection, SendCheck, SendGuard, closed_error, drop, open_reader_nursery
 from agent.wire.text_frames import ShortcutConnection
+from agent.wire.upgrade import Upgrade, receive_upgrade
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 """Largest message taken from a peer (WB-6); a larger one closes the connection with 1009."""
@@ -154,12 +155,27 @@ class Handshake:
 
 
 @asynccontextmanager
-async def open_server_handshake(stream: trio.abc.Stream) -> AsyncIterator[Handshake]:
-    """Read a WebSocket handshake from ``stream``; leaving drops the stream (``aclose`` the socket before).
+async def open_server_over(stream: trio.abc.Stream) -> AsyncIterator[Handshake]:
+    """The handshake that is the first request on ``stream``, which is dropped when left.
 
-    Raises trio.TooSlowError after HANDSHAKE_S.
+    Raises SocketClosedError when the peer leaves meanwhile, trio.TooSlowError after HANDSHAKE_S.
     """
-    looked = SendGuard(stream)
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            upgrade = await receive_upgrade(stream)
+        async with open_server_handshake(upgrade) as handshake:
+            yield handshake
+    finally:
+        await drop(stream)  # noqa: ASYNC102 - it does not wait
+
+
+@asynccontextmanager
+async def open_server_handshake(upgrade: Upgrade) -> AsyncIterator[Handshake]:
+    """Take over a WebSocket handshake; leaving drops its stream (``aclose`` the socket before).
+
+    Raises SocketClosedError when the peer leaves meanwhile, trio.TooSlowError after HANDSHAKE_S.
+    """
+    looked = SendGuard(upgrade.stream, upgrade.head + upgrade.unread)
     async with open_reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
             connection = Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)

@@ -32,7 +32,7 @@ from agent.sim.link import memory_link
 from agent.sim.memory import open_memory_sockets
 from agent.sim.sounds import Utterance, numbered, numbers_in, silence, tone
 from agent.sim.ticker import Ticker
-from agent.wire.websocket import TrioWebSocket, open_client, open_server_handshake
+from agent.wire.websocket import TrioWebSocket, open_client, open_server_over
 
 
 @attrs.define(eq=False)
@@ -136,7 +136,7 @@ async def test_contract_over_real_sockets() -> None:
     ready, accepted = trio.open_memory_channel(1)
 
     async def serve(stream: trio.SocketStream) -> None:
-        async with open_server_handshake(stream) as handshake:
+        async with open_server_over(stream) as handshake:
             ready.send_nowait(await handshake.accept())
             await trio.sleep_forever()
 

@@ -27,7 +27,7 @@ from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
-from agent.wire.websocket import HANDSHAKE_S, TrioWebSocket, open_client_over, open_server_handshake
+from agent.wire.websocket import HANDSHAKE_S, TrioWebSocket, open_client_over, open_server_over
 
 NEVER = ("CALL_ERROR", "GUEST_FAILED", "TOOL_FAILED", "POST_CANCEL_AUDIO_VIOLATION")
 """Events of a fault of ours."""
@@ -67,7 +67,7 @@ class OutsideModel:
     async def _serve(self, link: HeldStream) -> None:
         self.serving += 1
         with suppress(SocketClosedError, trio.TooSlowError):
-            async with open_server_handshake(link) as handshake:
+            async with open_server_over(link) as handshake:
                 await self.script.serve(await handshake.accept(), link)
         self.serving -= 1
 

@@ -17,6 +17,7 @@ from wsproto.events import AcceptConnection, CloseConnection, Event, Request, Te
 from agent.core.errors import HandshakeRejectedError, SocketClosedError
 from agent.sim.link import HeldStream, memory_link
 from agent.sim.memory import open_memory_sockets
+from agent.wire.upgrade import Upgrade
 from agent.wire.websocket import (
     CANCELLED_CLOSE_GRACE_S,
     CLOSE_GRACE_S,
@@ -26,17 +27,18 @@ from agent.wire.websocket import (
     open_client,
     open_client_over,
     open_server_handshake,
+    open_server_over,
 )
 
 
 async def reject(stream: trio.abc.Stream, status: int = 403, body: str = "no such call") -> None:
-    async with open_server_handshake(stream) as handshake:
+    async with open_server_over(stream) as handshake:
         await handshake.reject(status, body)
 
 
 async def echo(stream: trio.abc.Stream) -> None:
     """Send back what comes until the peer closes."""
-    async with open_server_handshake(stream) as handshake:
+    async with open_server_over(stream) as handshake:
         socket = await handshake.accept()
         try:
             while True:
@@ -112,7 +114,7 @@ async def test_a_silent_client_is_given_up(autojump_clock: MockClock) -> None:
     _client, server = memory_link()
     began = trio.current_time()
     with pytest.raises(trio.TooSlowError):
-        async with open_server_handshake(server):
+        async with open_server_over(server):
             pytest.fail("there was no handshake")
     assert trio.current_time() - began == pytest.approx(HANDSHAKE_S)
 
@@ -126,7 +128,7 @@ async def test_wb_1_the_first_subprotocol_offered_is_answered(
     seen: list[tuple[str, ...]] = []
 
     async def serve() -> None:
-        async with open_server_handshake(server) as handshake:
+        async with open_server_over(server) as handshake:
             seen.append(handshake.subprotocols)
             socket = await handshake.accept()
             with pytest.raises(SocketClosedError):
@@ -145,7 +147,7 @@ async def test_the_handshake_shows_target_and_headers(autojump_clock: MockClock)
     shown: list[tuple[str, str | None]] = []
 
     async def serve() -> None:
-        async with open_server_handshake(server) as handshake:
+        async with open_server_over(server) as handshake:
             shown.append((handshake.target, handshake.headers.get("x-twilio-signature")))
             await (await handshake.accept()).aclose()
 
@@ -155,6 +157,36 @@ async def test_the_handshake_shows_target_and_headers(autojump_clock: MockClock)
         async with open_client_over(client, "memory", "/media?x=1", headers=headers):
             pass
     assert shown == [("/media?x=1", "abc=")]
+
+
+async def test_a_handshake_is_taken_over_with_what_came_behind_it(autojump_clock: MockClock) -> None:
+    """Whoever read the head hands it on: frames the peer sent without waiting for the answer are not lost."""
+    client, server = memory_link()
+    protocol = WSConnection(ConnectionType.CLIENT)
+    request = protocol.send(Request(host="memory", target="/media?x=1"))
+    masked = b"\x81\x85" + bytes(4) + b"early"
+    async with open_server_handshake(Upgrade(server, request, masked[:4])) as handshake:
+        assert handshake.target == "/media?x=1"
+        socket = await handshake.accept()
+        await client.send_all(masked[4:])
+        assert await socket.receive() == "early"
+        await client.aclose()
+        await socket.aclose()
+
+
+async def test_a_head_without_an_end_is_not_read_for_ever(autojump_clock: MockClock) -> None:
+    client, server = memory_link()
+
+    async def flood() -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await client.send_all(b"GET / HTTP/1.1 " * 100)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        with pytest.raises(SocketClosedError):
+            async with open_server_over(server):
+                pytest.fail("there was no handshake")
 
 
 async def test_an_error_in_the_body_comes_bare(autojump_clock: MockClock) -> None:

@@ -37,7 +37,7 @@ from agent.sim.model.script import Answer, Faults, Script
 from agent.sim.model.session import ModelSession
 from agent.sim.profile import Profile
 from agent.sim.tasks import Wakeup
-from agent.wire.websocket import TrioWebSocket, open_server_handshake
+from agent.wire.websocket import TrioWebSocket, open_server_over
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -187,7 +187,7 @@ async def serve_realtime(
     async def serve_connection(stream: trio.SocketStream) -> None:
         link = HeldStream(stream)
         try:
-            async with open_server_handshake(link) as handshake:
+            async with open_server_over(link) as handshake:
                 await server_factory().serve(await handshake.accept(), link)
         except (SocketClosedError, trio.TooSlowError):
             return
