@@ -139,5 +139,5 @@ def record_of(services: FakeServices, call_sid: str = CALL_SID) -> CallRecord:
 def assert_over(services: FakeServices) -> None:
     """ST-1: nothing of any call is left in the house, and each record was handed over once."""
     assert services.calls.active == {}
-    assert sum(len(slots) for slots in services.calls.metronome._slots) == 0
+    assert not services.calls.metronome._slots
     assert sorted(services.handed_over()) == sorted(record.call_sid for record in services.records.saved)
