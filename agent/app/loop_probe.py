@@ -58,8 +58,8 @@ class LoopProbe:
             worst_s = max(worst_s, gap_s)
             if gap_s > self.blocked_s:
                 culprit, self._culprit = self._culprit, ""
-                self.events.emit(
-                    "BLOCKING_DETECTED", "warning", max_gap_ms=round(gap_s * 1000), running=culprit or "unknown"
+                self.events.emit_sparsely(
+                    "BLOCKING_DETECTED", max_gap_ms=round(gap_s * 1000), running=culprit or "unknown"
                 )
             if now - reported_s >= REPORT_EVERY_S:
                 self.events.telemetry.loop_gap.observe(worst_s)

@@ -6,7 +6,6 @@ and inside them the connections with their calls.
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import attrs
 import trio
 
 from agent.app.call_answer import answer
+from agent.app.garbage import GarbageCollector
 from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
@@ -220,7 +220,7 @@ class _Server:
     async def _keep_model(self, url: str, started: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.model.run)
-            _set_garbage_aside()
+            await nursery.start(GarbageCollector(lambda: bool(self.services.active)).run)
             self.events.emit("READY", url=url)
             started(url)
 
@@ -232,12 +232,6 @@ class _Server:
         print(  # noqa: T201  (the command's output, not a log)
             f"call-agent listens on {url} with {model}; Twilio webhook: POST {base}/voice/incoming", flush=True
         )
-
-
-def _set_garbage_aside() -> None:
-    """Keep what lives as long as the process out of garbage collections: a full one held the loop for 55 ms."""
-    gc.collect()
-    gc.freeze()
 
 
 def _url_of(listener: trio.SocketListener) -> str:

@@ -212,7 +212,7 @@ class CallParts(Effects, TxObserver):
         self.state.events.emit("POST_CANCEL_AUDIO_VIOLATION", "error", generation=generation.id)
 
     def _report(self, event: str, seconds: float) -> None:
-        self.state.events.emit(event, "warning", ms=round(seconds * 1000))
+        self.state.events.emit_sparsely(event, ms=round(seconds * 1000))
 
     # Guests
 

@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,27 @@ from agent.core.telemetry import Telemetry
 QUEUED_RECORDS: Final = 20_000
 """Log records held while the disk or terminal is slow; more are dropped and counted, never waited for."""
 
+SPARSE_LINES: Final = 20
+"""Lines a second in the whole process of one event that all calls may have at once, such as a stall."""
+
 Level = Literal["debug", "info", "warning", "error"]
+
+
+@attrs.define(eq=False)
+class _LineLimit:
+    """How many lines of sparse events were written in this second."""
+
+    second: int = 0
+    lines: Counter[str] = attrs.field(factory=Counter)
+
+    def has_room(self, event: str) -> bool:
+        """Whether one more may be written; counts it."""
+        second = int(time.monotonic())
+        if second != self.second:
+            self.second = second
+            self.lines.clear()
+        self.lines[event] += 1
+        return self.lines[event] <= SPARSE_LINES
 
 
 @attrs.define(eq=False)
@@ -35,6 +56,7 @@ class EventLog:
     counts: Counter[str] = attrs.field(factory=Counter)
     listener: Callable[[str, dict[str, Any]], None] | None = None
     """Told of every emitted event of this log: the call's timeline."""
+    _limit: _LineLimit = attrs.field(factory=_LineLimit)
     _logger: Any = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -42,7 +64,7 @@ class EventLog:
 
     def bind(self, **fields: Any) -> EventLog:
         """A log with more fields and a tally of its own: one per call."""
-        return EventLog(self.telemetry, {**self.fields, **fields})
+        return EventLog(self.telemetry, {**self.fields, **fields}, limit=self._limit)
 
     def emit(self, event: str, level: Level = "info", **fields: Any) -> None:
         """Count the event and log it."""
@@ -50,6 +72,15 @@ class EventLog:
         if self.listener is not None:
             self.listener(event, fields)
         getattr(self._logger, level)(event, **fields)
+
+    def emit_sparsely(self, event: str, level: Level = "warning", **fields: Any) -> None:
+        """As ``emit``, but all calls together log it SPARSE_LINES times a second at most: they stall together."""
+        if self._limit.has_room(event):
+            self.emit(event, level, **fields)
+            return
+        self.count(event)
+        if self.listener is not None:
+            self.listener(event, fields)
 
     def emit_first(self, event: str, level: Level = "warning", **fields: Any) -> None:
         """Count the event, and log only the first of its kind: for what a broken peer can repeat."""

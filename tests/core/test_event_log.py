@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Literal, NoReturn
 
 import pytest
@@ -44,6 +45,27 @@ def counted(telemetry: Telemetry, event: str) -> float:
 def written(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     """The JSON lines on standard error."""
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_tx_5_a_stalled_process_says_so_a_few_times_a_second(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of 300 calls counts and notes its stall; of all lines the first are written, and next second's."""
+    telemetry, told, now_s = Telemetry(), list[str](), 1000.5
+    monkeypatch.setattr("agent.core.event_log.time", SimpleNamespace(monotonic=lambda: now_s))
+    with open_logging("info", "json", telemetry):
+        server = EventLog(telemetry)
+        calls = [server.bind(call=number) for number in range(300)]
+        for events in calls:
+            events.listener = lambda event, _fields: told.append(event)
+            events.emit_sparsely("TX_STALL", ms=400)
+        now_s += 0.6
+        calls[299].emit_sparsely("TX_STALL", ms=400)
+    lines = [line["call"] for line in written(capsys)]
+    assert lines == [*range(eventlog.SPARSE_LINES), 299]
+    assert len(told) == 301
+    assert calls[298].counts == {"TX_STALL": 1}
+    assert counted(telemetry, "TX_STALL") == 301
 
 
 def test_an_event_is_counted_told_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
