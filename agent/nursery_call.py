@@ -57,11 +57,7 @@ async def _run_monitor(call: CallParts) -> None:
     """Do what is due; sleep until the next thing is, or until an event changes it."""
     while True:
         now = trio.current_time()
-        due = (
-            call.conversation.due_interruption(now),
-            call.ingress.fill_gap(now),
-            call.ingress.flush_dtmf(now),
-        )
+        due = (call.conversation.due(now), call.ingress.fill_gap(now))
         with trio.move_on_at(min((at for at in due if at is not None), default=math.inf)):
             await call.state.changed.park()
 

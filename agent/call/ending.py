@@ -83,7 +83,7 @@ class CallEnding:
             with trio.fail_after(STEP_S):
                 await state.guests.run(TRANSFER, dial, grace_s=REQUEST_GRACE_S)
         except (CarrierError, trio.TooSlowError) as error:
-            self.conversation.departure = None
+            self.conversation.stay()
             state.events.emit("TRANSFER_FAILED", "error", error=str(error) or "the carrier does not answer")
             raise
         finally:
@@ -134,7 +134,7 @@ class CallEnding:
             while not departure.taken_back:
                 await changed.park()
         with trio.move_on_after(LAST_LOOK_S):
-            while not (departure.taken_back or departure.final) and conversation.voiced(trio.current_time()):  # noqa: ASYNC110
+            while not (departure.taken_back or departure.final) and conversation.ear.voiced(trio.current_time()):  # noqa: ASYNC110
                 await trio.sleep(FRAME_S)
         if not departure.taken_back:
             self.state.playout.drained()
@@ -226,7 +226,7 @@ class CallEnding:
             turns=conversation.transcript.turns(),
             metrics=self._metrics(duration_s),
             recording_sid=state.recording_sid,
-            dtmf=state.dtmf.all_keys,
+            dtmf=conversation.dtmf.all_keys,
             timeline=tuple(state.timeline),
             tenant_id=state.tenant.id,
         )

@@ -64,7 +64,6 @@ class Generations:
             self.pacer.withdraw(generation)
             generation.slicer.drop()
             del self._running[generation.id]
-            self.state.changed.unpark_all()
 
     async def _until_heard(self, generation: Generation) -> None:
         """Wait for the mark behind the last frame, within a bound; for the clock where none comes back (D6)."""

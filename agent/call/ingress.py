@@ -29,7 +29,6 @@ from agent.core.records import Outcome
 from agent.core.units import BYTES_PER_MS, FRAME_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
 from agent.model.outbox import ModelOutbox
 from agent.model.requests import encode_append
-from agent.playout import MarkOutcome
 from agent.wire.websocket import MessageSocket
 
 START_S: Final = 10.0
@@ -68,13 +67,14 @@ class Ingress:
             self.state.events.count("EMPTY_MEDIA")
             return
         state = self.state
-        now = state.last_rx_s = self.conversation.caller_heard_s = trio.current_time()
+        now = state.last_rx_s = trio.current_time()
         state.frames_in += 1
         missing_ms = self._repair.media(media.timestamp_ms, length_ms, now)
-        if missing_ms:
-            self._repaired(missing_ms)
-        state.meter.feed(media.audio)
-        self.conversation.turns.session.appended_ms += length_ms
+        if missing_ms > 0:
+            self._insert_silence(missing_ms)
+        elif missing_ms:
+            self.conversation.audio_late(-missing_ms)
+        self.conversation.caller_audio(media.audio, now)
         self.outbox.put_audio(encode_append(media.payload))
 
     def fill_gap(self, now: float) -> float | None:
@@ -86,51 +86,25 @@ class Ingress:
             self._insert_silence(missing_ms)
         return self._repair.due_s
 
-    def _repaired(self, missing_ms: int) -> None:
-        """The first audio after a hole, or after silence that it came too late for."""
-        if missing_ms > 0:
-            self._insert_silence(missing_ms)
-        else:
-            self.state.events.emit("CALLER_AUDIO_LATE", ms=-missing_ms)
-        self.state.changed.unpark_all()
-
     def _insert_silence(self, length_ms: int) -> None:
-        self.state.events.count("CALLER_AUDIO_REPAIRED")
-        self.conversation.turns.session.appended_ms += length_ms
+        self.conversation.silence_inserted(length_ms)
         silence = bytes([ULAW_SILENCE]) * (length_ms * BYTES_PER_MS)
         self.outbox.put_audio(encode_append(b64encode(silence).decode()))
-
-    def flush_dtmf(self, now: float) -> float | None:
-        """Tell the model the keys that were pressed, once no more follow; returns when to look again."""
-        dtmf = self.state.dtmf
-        keys = dtmf.take(now)
-        if keys:
-            self.conversation.tell(f"The caller pressed these keys: {keys}", now)
-        return dtmf.due_s
 
     def _message(self, message: CarrierMessage, now: float) -> None:
         events = self.state.events
         match message:
             case MarkReturned(name):
-                if self.state.playout.mark_returned(name, now) is MarkOutcome.UNKNOWN:
-                    events.emit_first("UNKNOWN_MARK", name=name[:80])
-                self.state.changed.unpark_all()
+                self.conversation.mark_returned(name, now)
             case Dtmf(digit):
-                self._key(digit, now)
+                if self.conversation.key_pressed(digit, now):
+                    self.clock.caller_spoke()
             case Stop():
                 self.state.end(Outcome.CALLER_HUNG_UP, "the carrier stopped the stream")
             case UnknownMessage(event):
                 events.emit_first("UNKNOWN_CARRIER_EVENT", event_name=event[:80])
             case _:
                 events.emit_first("REPEATED_START", message=type(message).__name__)
-
-    def _key(self, digit: str, now: float) -> None:
-        if not self.state.dtmf.pressed(digit, now):
-            self.state.events.emit_first("DTMF_REFUSED", digit=digit[:8])
-            return
-        self.state.events.emit("DTMF", digit=digit)
-        self.clock.caller_spoke()
-        self.state.changed.unpark_all()
 
 
 async def receive_start(socket: MessageSocket, events: EventLog) -> Start:

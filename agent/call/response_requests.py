@@ -5,11 +5,12 @@ Requests and answers are kept apart by event ids: an error of the provider names
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
 
 from agent.audio.generation import Purpose
+from agent.call.commands import Commands, GiveUp, ToModel
 from agent.call.responses import Debt, ResponseTracker
 from agent.core.event_log import EventLog
 from agent.model import requests
@@ -30,21 +31,11 @@ RATE_WAITS_S: Final = (2.0, 4.0, 6.0, 8.0, 10.0, 10.0, 10.0, 10.0)
 """Pauses before an answer is asked for again while the rate is limited: a minute, then the call is given up."""
 
 
-class Addressee(Protocol):
-    """Who is asked."""
-
-    def to_model(self, message: str) -> None:
-        """Send an event to the model, behind those before it."""
-
-    def give_up(self, reason: str) -> None:
-        """The model is of no use any more: apologise and hang up."""
-
-
 @attrs.define(eq=False)
 class ResponseRequests:
     """The requests of one call."""
 
-    model: Addressee
+    commands: Commands
     turns: ResponseTracker
     events: EventLog
     instructions: str = ""
@@ -76,7 +67,7 @@ class ResponseRequests:
         if self.given_up:
             return
         if self.turns.session.ready:
-            self.model.to_model(self.request(purpose, instructions))
+            self.commands.add(ToModel(self.request(purpose, instructions)))
         elif purpose not in _OPTIONAL:
             self.turns.owe(Debt.NOW)
 
@@ -90,13 +81,13 @@ class ResponseRequests:
     def tell(self, message: str) -> None:
         """Send an event of this session; if there is none, the next one is told by the replay."""
         if self.turns.session.ready:
-            self.model.to_model(message)
+            self.commands.add(ToModel(message))
 
     def give_up(self, reason: str) -> None:
         """The model is of no use any more: nothing is asked of it, and the call is given up, once."""
         if not self.given_up:
             self.given_up = True
-            self.model.give_up(reason)
+            self.commands.add(GiveUp(reason))
 
     def refused(self, event: ErrorEvent, grade: Severity, now: float) -> None:
         """The provider refused an event of ours; if it was a request, see what is to become of it."""

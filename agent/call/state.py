@@ -9,8 +9,6 @@ from typing import Any, Final
 import attrs
 import trio
 
-from agent.audio.level_meter import LevelMeter
-from agent.call.dtmf import DtmfCollector
 from agent.call.guests import Guests
 from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
@@ -46,10 +44,8 @@ class CallState:
     carrier_goes_on: bool = False
     """The carrier has the call and ends it: a hang-up of ours would cut it off."""
     changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-    """Where tasks wait for the conversation to move on: woken by all that can change what is due."""
+    """Where tasks wait for the conversation to move on: woken at the end of each of its steps, and only there."""
     playout: PlayoutClock = attrs.field(factory=PlayoutClock)
-    meter: LevelMeter = attrs.field(factory=LevelMeter)
-    dtmf: DtmfCollector = attrs.field(factory=DtmfCollector)
     frames_in: int = 0
     last_rx_s: float = attrs.field(init=False)
     """When the carrier was last heard from."""

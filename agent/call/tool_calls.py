@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import attrs
@@ -22,7 +22,9 @@ import trio
 
 from agent.audio.generation import Purpose
 from agent.call.conversation import Conversation
+from agent.call.ending import CallEnding
 from agent.call.leaving import Departure
+from agent.call.responses import Session
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
@@ -58,27 +60,14 @@ def tools_of(tenant: Tenant, there_are: tuple[Tool, ...], *, can_transfer: bool)
     }
 
 
-class Leaving(Protocol):
-    """How a call ends when the model wants it to; each returns False when the caller spoke again instead."""
-
-    def leave(self, outcome: Outcome, reason: str) -> Departure:
-        """Decide to end the call."""
-
-    async def hang_up(self, departure: Departure) -> bool:
-        """End the call when its last word was heard."""
-
-    async def transfer(self, departure: Departure, number: str) -> bool:
-        """As hang_up, but the carrier connects the caller to ``number``. Raises CarrierError, TooSlowError."""
-
-
 @attrs.define(eq=False)
 class Use:
     """A use of a tool that is not answered yet."""
 
     call: FunctionCallDone
     tool: Tool | None
-    lost: bool = False
-    """The session that wanted it is gone."""
+    session: Session
+    """The one that wanted it: no later one knows of it."""
     departure: Departure | None = None
     """Of a tool that ends the call: decided as it was asked for."""
 
@@ -95,32 +84,23 @@ class CallTools:
     state: CallState
     conversation: Conversation
     tools: Mapping[str, Tool]
-    ending: Leaving
+    ending: CallEnding
     _uses: list[Use] = attrs.field(factory=list)
     _working: int = 0
     _asked_to_wait: bool = False
 
-    @property
-    def busy(self) -> bool:
-        """Whether a tool is at work: the caller waits for it, and silence is not idleness."""
-        return any(not use.ends_call for use in self._uses)
-
-    def session_lost(self) -> None:
-        """The model's session is gone: no later one knows of the uses it wanted."""
-        for use in self._uses:
-            use.lost = True
-
     def begin(self, call: FunctionCallDone) -> Use | None:
         """The model wants a tool: ``run`` what this returns. None: it was told before."""
-        seen = self.conversation.turns.session.tool_uses
-        if call.call_id in seen:
+        session = self.conversation.turns.session
+        if call.call_id in session.tool_uses:
             self.state.events.count("TOOL_REPEATED")
             return None
-        seen.add(call.call_id)
-        use = Use(call, self.tools.get(call.name))
+        session.tool_uses.add(call.call_id)
+        use = Use(call, self.tools.get(call.name), session)
         if call.name == END_CALL.name:
             use.departure = self.ending.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
         self._uses.append(use)
+        self.conversation.tools_at_work += not use.ends_call
         return use
 
     async def run(self, use: Use) -> None:
@@ -132,7 +112,8 @@ class CallTools:
             await self._run(use)
         finally:
             self._uses.remove(use)
-            self._asked_to_wait = self._asked_to_wait and self.busy
+            self.conversation.tools_at_work -= not use.ends_call
+            self._asked_to_wait = self._asked_to_wait and bool(self.conversation.tools_at_work)
 
     async def _run(self, use: Use) -> None:
         tool, events = use.tool, self.state.events
@@ -242,7 +223,7 @@ class CallTools:
 
     def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
         conversation, now = self.conversation, trio.current_time()
-        if not use.lost:
+        if use.session is conversation.turns.session:
             conversation.answer_tool(use.call, _as_text(output), now, answer=answer)
             return
         self.state.events.count("TOOL_ANSWERED_LATE")

@@ -14,7 +14,7 @@ import attrs
 from agent.audio.generation import Generation, Part, heard_text
 from agent.call.response_requests import ResponseRequests
 from agent.call.transcript import Transcript
-from agent.core.units import ItemId, ResponseId
+from agent.core.units import ItemId
 from agent.model import requests
 from agent.playout import PlayoutClock
 
@@ -87,15 +87,11 @@ class TruncationLedger:
             self.requests.tell(requests.encode_item_delete(unheard, self.requests.next_event_id()))
         return unheard is not None
 
-    def session_lost(self, live: Iterable[Generation]) -> None:
-        """The items went with the session: there is nothing left to truncate."""
-        for generation in (*live, *self._cut):
-            generation.response_id = ResponseId("")
-
     def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
         whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
-        if whole or not generation.response_id:
-            return
+        response = self.requests.turns.session.responses.get(generation.response_id)
+        if whole or response is None or response.generation is not generation:
+            return  # all of it was heard, or its items went with their session
         event_id = self.requests.next_event_id()
         if heard_ms == 0:
             self.requests.turns.session.deletable[event_id] = part.item_id

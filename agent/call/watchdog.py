@@ -33,18 +33,13 @@ LIMIT_FAREWELL: Final = (
 
 @attrs.define(eq=False)
 class CallWatchdog:
-    """Looks once a second.
-
-    ``farewell(instructions, outcome)`` starts the spoken end of the call; ``is_idle`` is whether nothing goes on
-    that anybody waits for.
-    """
+    """Looks once a second; ``farewell(instructions, outcome)`` starts the spoken end of the call."""
 
     state: CallState
     conversation: Conversation
     pacer: TxScheduler
     clock: CallClock
     farewell: Callable[[str, Outcome], None]
-    is_idle: Callable[[], bool]
     _counted_rx: int = 0
     _counted_tx: int = 0
     _beat_s: float = 0.0
@@ -77,7 +72,7 @@ class CallWatchdog:
 
     def _watch_clock(self, now: float) -> None:
         playout = self.state.playout
-        idle = self.is_idle() and not playout.audible(now)
+        idle = self.conversation.quiet and not playout.audible(now)
         leaving = self.conversation.departure is not None
         held = leaving or self.conversation.caller_holds_the_floor(now)
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):

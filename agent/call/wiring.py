@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
 
 import attrs
 import trio
 from typing_extensions import override
 
-from agent.audio.generation import Generation, Purpose
+from agent.audio.generation import Generation
+from agent.audio.level_meter import LevelMeter
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.barge_in import BargeInPolicy
 from agent.call.call_clock import CallClock
-from agent.call.conversation import VOICE_MS, Conversation, Effects
+from agent.call.commands import (
+    CallTool,
+    Command,
+    Commands,
+    Complete,
+    GiveUp,
+    Interrupt,
+    RenewSession,
+    Speak,
+    ToModel,
+    Withdraw,
+)
+from agent.call.conversation import Conversation
 from agent.call.ending import CallEnding
 from agent.call.generations import Generations
 from agent.call.ingress import Ingress
+from agent.call.model_leg import ModelLeg
+from agent.call.own_ear import OwnEar
 from agent.call.state import CallState, run_guest
 from agent.call.tool_calls import CallTools, tools_of
 from agent.call.transcript import Transcript
 from agent.call.watchdog import CallWatchdog
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.records import Outcome
-from agent.model import events as model
+from agent.model.events import FunctionCallDone
 from agent.model.outbox import ModelOutbox
 from agent.model.session import ModelSessions
 from agent.store.call_writer import CallWriter
@@ -33,11 +46,9 @@ from agent.store.sql.values import AnsweredCall
 from agent.tx_scheduler import TxObserver, TxScheduler
 from agent.wire.websocket import MessageSocket
 
-GREETING_REQUEST: Final = "Say exactly, and nothing else: "
-
 
 @attrs.define(eq=False)
-class CallParts(Effects, TxObserver):
+class CallParts(TxObserver):
     """All that one call is made of. Whoever runs it sets ``nursery``, in which generations and guests run."""
 
     socket: MessageSocket
@@ -52,19 +63,18 @@ class CallParts(Effects, TxObserver):
     watch: CallWatchdog = attrs.field(init=False)
     ending: CallEnding = attrs.field(init=False)
     tools: CallTools = attrs.field(init=False)
-    _greeted: bool = False
 
     def __attrs_post_init__(self) -> None:
         state, services, events = self.state, self.state.services, self.state.events
         settings = services.settings
         self.outbox = ModelOutbox(lambda: events.count("CALLER_AUDIO_DROPPED"))
         self.conversation = Conversation(
-            effects=self,
-            playout=state.playout,
-            events=events,
-            policy=BargeInPolicy(settings.greeting_protect_ms),
-            transcript=Transcript(state.answered_s, settings.transcribes_calls),
-            meter=state.meter,
+            Commands(self._carry_out),
+            state.playout,
+            events,
+            BargeInPolicy(settings.greeting_protect_ms),
+            Transcript(state.answered_s, settings.transcribes_calls),
+            OwnEar(LevelMeter()),
             max_answer_ms=int(settings.max_answer_s * 1000),
             language=state.tenant.language or settings.language,
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
@@ -80,106 +90,44 @@ class CallParts(Effects, TxObserver):
             comfort_silence=settings.comfort_silence,
         )
         self.generations = Generations(state, self.pacer, self.conversation.heard_to_end)
-        self.leg = ModelSessions(
-            connect=services.connect_model,
-            outbox=self.outbox,
-            events=events,
-            settings=self._settings,
-            on_ready=self._session_ready,
-            on_event=self._model_event,
-            on_lost=self._session_lost,
-            quiet=lambda: self._idle,
-            answer_due=lambda: self.conversation.turns.busy,
-            unheard_voice=lambda: self.conversation.unheard_voice_ms >= VOICE_MS,
-            next_event_id=self.conversation.response_requests.next_event_id,
-        )
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
         self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
+        tools = tools_of(state.tenant, services.tools, can_transfer=services.rest is not None)
+        user = ModelLeg(state, self.conversation, self.pacer, tuple(tools.values()), clock)
+        self.leg = ModelSessions(services.connect_model, self.outbox, events, user)
         self.ending = CallEnding(state, self.conversation, self.leg, self.pacer.meter)
-        self.tools = CallTools(
-            state,
-            self.conversation,
-            tools_of(state.tenant, services.tools, can_transfer=services.rest is not None),
-            self.ending,
-        )
-        self.watch = CallWatchdog(
-            state, self.conversation, self.pacer, clock, self._start_farewell, lambda: self._idle
-        )
+        self.tools = CallTools(state, self.conversation, tools, self.ending)
+        self.watch = CallWatchdog(state, self.conversation, self.pacer, clock, self._start_farewell)
 
-    # What the model's side tells
+    # What the conversation decides
 
-    def _settings(self) -> dict[str, Any]:
-        """What a session is told first, and must confirm."""
-        session = self.state.services.session_of(self.state.tenant, self.tools.tools.values(), datetime.now(UTC))
-        self.conversation.response_requests.instructions = session["instructions"]
-        return session
-
-    def _session_ready(self) -> list[str]:
-        """What a session is told next: what was said so far, and the greeting if it is due."""
-        conversation = self.conversation
-        conversation.session_ready()
-        said = conversation.replay()
-        greeting = self.state.services.greeting_of(self.state.tenant)
-        if greeting and not self._greeted and not said:
-            said.append(conversation.response_requests.request(Purpose.GREETING, GREETING_REQUEST + greeting))
-        self.state.changed.unpark_all()
-        return said
-
-    def _model_event(self, event: model.ModelEvent) -> None:
-        self.conversation.model_event(event, trio.current_time())
-        if not isinstance(event, model.AudioDelta | model.TranscriptDelta | model.OtherEvent):
-            if isinstance(event, model.SpeechStarted):
-                self.watch.clock.caller_spoke()
-            self.state.changed.unpark_all()
-
-    @property
-    def _idle(self) -> bool:
-        """Whether nothing goes on that anybody waits for."""
-        return self.conversation.idle and not self.tools.busy
-
-    def _session_lost(self) -> None:
-        self.tools.session_lost()
-        self.conversation.session_lost()
+    def _carry_out(self, commands: Sequence[Command]) -> None:
+        """Do what one step of the conversation decided, and wake whoever waits for it to move on."""
+        for command in commands:
+            match command:
+                case ToModel(message):
+                    self.outbox.put(message)
+                case Speak(generation):
+                    self.generations.start(self.nursery, generation)
+                case Complete(generation):
+                    self.pacer.audio_waits(generation)
+                case Interrupt(generations):
+                    self.generations.cancel(generations)
+                    self.pacer.clear()
+                case Withdraw(generation):
+                    self.generations.cancel((generation,))
+                case CallTool(call):
+                    self._start_tool(call)
+                case GiveUp(reason):
+                    self.nursery.start_soon(self.ending.apologise, reason)
+                case RenewSession(reason):
+                    self.leg.renew(reason)
         self.state.changed.unpark_all()
 
-    # Effects of the conversation's decisions (see Effects)
-
-    @override
-    def start_generation(self, generation: Generation) -> None:
-        self.generations.start(self.nursery, generation)
-
-    @override
-    def audio_waits(self, generation: Generation) -> None:
-        self._greeted = self._greeted or generation.purpose is Purpose.GREETING
-        self.pacer.audio_waits(generation)
-
-    @override
-    def withdraw(self, generation: Generation) -> None:
-        self.generations.cancel((generation,))
-
-    @override
-    def interrupt(self, generations: tuple[Generation, ...]) -> None:
-        self.generations.cancel(generations)
-        self.pacer.clear()
-        self.state.changed.unpark_all()
-
-    def to_model(self, message: str) -> None:
-        """Send an event behind those before it."""
-        self.outbox.put(message)
-
-    def call_tool(self, call: model.FunctionCallDone) -> None:
-        """Run a tool as a guest."""
+    def _start_tool(self, call: FunctionCallDone) -> None:
         use = self.tools.begin(call)
         if use is not None:
             self._start_guest(f"tool {call.name}", partial(self.tools.run, use))
-
-    def give_up(self, reason: str) -> None:
-        """Apologise and hang up."""
-        self.nursery.start_soon(self.ending.apologise, reason)
-
-    def renew_session(self, reason: str) -> None:
-        """Open another session."""
-        self.leg.renew(reason)
 
     # What the pacer tells (see TxObserver)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
@@ -71,6 +71,40 @@ RENEW_LOOK_S: Final = 0.5
 WRITER_GRACE_S: Final = 0.5
 
 
+class SessionUser(Protocol):
+    """The call, as its sessions with the model know it. Nothing here blocks or raises."""
+
+    def settings(self) -> dict[str, Any]:
+        """The ``session`` object that a new session is to confirm before anything else is said."""
+
+    def ready(self) -> list[str]:
+        """The session has confirmed: what it is told next."""
+
+    def on_audio(self, event: AudioDelta) -> None:
+        """Audio of an answer: the short way of what comes most."""
+
+    def on_event(self, event: ModelEvent) -> None:
+        """Any other event."""
+
+    def lost(self) -> None:
+        """The session is gone; called before any pause and before the next one opens."""
+
+    def next_event_id(self) -> str:
+        """An id for an event of ours, by which its errors name it."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
+
+    @property
+    def answer_due(self) -> bool:
+        """Whether an answer is asked for or being generated: then silence means that something is wrong."""
+
+    @property
+    def unheard_voice(self) -> bool:
+        """Whether the caller said something, by our own ear, since the model was last heard from."""
+
+
 @attrs.define(eq=False)
 class ModelSessions:
     """The sessions of one call. ``run`` is one task of the call's nursery."""
@@ -78,20 +112,7 @@ class ModelSessions:
     connect: Connector
     outbox: ModelOutbox
     events: EventLog
-    settings: Callable[[], dict[str, Any]]
-    """The ``session`` object that a new session is to confirm before anything else is said."""
-    on_ready: Callable[[], list[str]]
-    """The session has confirmed: what it is told next."""
-    on_event: Callable[[ModelEvent], None]
-    on_lost: Callable[[], None]
-    """The session is gone; called before any pause and before the next one opens."""
-    quiet: Callable[[], bool]
-    """Whether nobody speaks and nothing is owed: the moment for a planned hand-over."""
-    answer_due: Callable[[], bool]
-    """Whether an answer is asked for or being generated: then silence means that something is wrong."""
-    unheard_voice: Callable[[], bool]
-    """Whether the caller said something, by our own ear, since the model was last heard from."""
-    next_event_id: Callable[[], str]
+    user: SessionUser
     sessions: int = 0
     """Sessions that began; a socket that was opened is not one yet."""
     _created: trio.Event = attrs.field(factory=trio.Event)
@@ -131,7 +152,7 @@ class ModelSessions:
             tried = trio.current_time()
             reason = await self._one_session()
             self.outbox.lose_session()
-            self.on_lost()
+            self.user.lost()
             now = trio.current_time()
             if self._useful or (self._ready and now - tried > STABLE_AFTER_S):
                 there_s, pauses = now, iter(RETRY_PAUSES_S)
@@ -202,11 +223,13 @@ class ModelSessions:
                 continue
             if not isinstance(event, SessionUpdated):
                 self._heard_s = self._alive_s
-            if self._ready:
-                self._useful = self._useful or isinstance(event, AudioDelta)
-                self.on_event(event)
-            else:
+            if not self._ready:
                 self._open(event)
+            elif type(event) is AudioDelta:
+                self._useful = True
+                self.user.on_audio(event)
+            else:
+                self.user.on_event(event)
 
     def _open(self, event: ModelEvent) -> None:
         """Take an event of a session that has not confirmed our settings: nothing of it is heard (MO-1)."""
@@ -220,15 +243,15 @@ class ModelSessions:
             case ErrorEvent() if event.event_id == self._update_id:
                 self._drop(event)
             case ErrorEvent():
-                self.on_event(event)
+                self.user.on_event(event)
             case _:
                 self.events.count("EVENT_BEFORE_CONFIRMATION")
 
     def _update(self) -> str:
-        session = self.settings()
+        session = self.user.settings()
         for path in self._refused:
             leave_out(session, path)
-        self._update_id = self.next_event_id()
+        self._update_id = self.user.next_event_id()
         return encode_session_update(session, self._update_id)
 
     def _confirm(self, event: SessionUpdated) -> None:
@@ -246,7 +269,7 @@ class ModelSessions:
             self._end_for_good(f"the model does not confirm our settings: {'; '.join(wrong)}")
             return
         self._ready = True
-        self.outbox.begin(self.on_ready())
+        self.outbox.begin(self.user.ready())
 
     def _drop(self, error: ErrorEvent) -> None:
         """The provider refused our settings: leave out the one it names, and ask again."""
@@ -282,19 +305,19 @@ class ModelSessions:
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
-            due = not self._ready or self.answer_due() or self.unheard_voice()
+            due = not self._ready or self.user.answer_due or self.user.unheard_voice
             if not due:
                 self._heard_s = self._alive_s = now
             deaf = now - self._alive_s > (SILENT_S if self._ready else OPENED_S)
-            if deaf or (self.answer_due() and now - self._heard_s > STUCK_S):
+            if deaf or (self.user.answer_due and now - self._heard_s > STUCK_S):
                 raise SocketClosedError(1006, "the model is silent")
             if self._ready and now - self._alive_s > PROBE_AFTER_S and not self._probed:
                 self._probed = True
-                self.outbox.put(encode_session_update({"type": "realtime"}, self.next_event_id()))
+                self.outbox.put(encode_session_update({"type": "realtime"}, self.user.next_event_id()))
 
     async def _renew_in_time(self) -> None:
         await trio.sleep(RENEW_AFTER_S)
         with trio.move_on_after(RENEW_AT_LATEST_S - RENEW_AFTER_S):
-            while not self.quiet():  # noqa: ASYNC110 - twice a second for minutes, once an hour
+            while not self.user.quiet:  # noqa: ASYNC110 - twice a second for minutes, once an hour
                 await trio.sleep(RENEW_LOOK_S)
         self.renew("the session nears its limit")

@@ -25,7 +25,7 @@ def test_bi_3_a_barge_in_before_created_cancels_at_birth() -> None:
     assert talk.cancelled == []
     talk.created("r1", "turn")
     assert talk.cancelled == ["r1"]
-    assert talk.effects.started == []
+    assert talk.did.started == []
     assert talk.count("CANCELLED_AT_BIRTH") == 1
 
 
@@ -51,7 +51,7 @@ def test_bi_2_a_barge_in_after_done_interrupts_and_cancels_nothing() -> None:
     talk.play(1000)
     talk.starts()
     talk.clears()
-    assert [len(generations) for generations in talk.effects.interrupted] == [1]
+    assert [len(generations) for generations in talk.did.interrupted] == [1]
     assert talk.cancelled == []
     assert talk.truncated == {"item of r1": 1000}
     assert talk.conversation.barge_in_events == 1
@@ -63,7 +63,7 @@ def test_a_speech_start_with_nothing_to_say_interrupts_nothing() -> None:
     talk.play(400)
     talk.pause(1.0)
     talk.starts()
-    assert talk.effects.interrupted == []
+    assert talk.did.interrupted == []
     assert talk.cancelled == []
     assert talk.conversation.barge_in_events == 0
 
@@ -76,7 +76,7 @@ def test_st_2_a_barge_in_takes_every_answer_that_is_not_heard_to_its_end() -> No
     talk.audio("r2", 500)
     talk.play(600)
     talk.starts()
-    assert [generation.live for generation in talk.effects.started] == [False, False]
+    assert [generation.live for generation in talk.did.started] == [False, False]
     assert talk.conversation.frames_dropped == 70 + 25
     assert talk.cancelled == ["r2"]
     talk.clears()
@@ -89,7 +89,7 @@ def test_bi_7_a_barge_in_is_counted_and_logged_with_its_fields() -> None:
     talk.answer("r1", 2000)
     talk.play(600)
     for _ in range(5):
-        talk.conversation.meter.feed(LOUD)
+        talk.conversation.ear.meter.feed(LOUD)
     talk.starts()
     candidate, barge_in = fields
     assert candidate["event"] == "SPEECH_STARTED"
@@ -175,7 +175,7 @@ def test_bi_6_a_request_that_lost_the_race_costs_no_answer() -> None:
     talk.audio("r1", 1000)
     talk.done("r1")
     talk.pause(60.0)
-    assert [generation.response_id for generation in talk.effects.started] == ["r1"]
+    assert [generation.response_id for generation in talk.did.started] == ["r1"]
     assert talk.asked == ["turn"]
 
 
@@ -188,7 +188,7 @@ def test_a_failed_answer_is_asked_for_again_and_then_given_up() -> None:
         talk.done(f"r{attempt}", "failed", "server_error")
         talk.pause(ANSWER_GRACE_S)
     assert talk.asked == ["turn"] * (ANSWER_ATTEMPTS - 1)
-    assert len(talk.effects.gave_up) == 1
+    assert len(talk.did.gave_up) == 1
     talk.pause(60.0)
     assert len(talk.asked) == ANSWER_ATTEMPTS - 1, "nothing is asked of a model that was given up"
 
@@ -200,14 +200,14 @@ def test_failures_in_a_row_are_counted_not_those_of_the_whole_call() -> None:
         talk.done(f"bad {number}", "failed", "server_error")
         talk.answer(f"good {number}", 100)
         talk.play(200)
-    assert talk.effects.gave_up == []
+    assert talk.did.gave_up == []
 
 
 def test_a_failure_that_cannot_be_repaired_gives_up_at_once() -> None:
     talk = Talk()
     talk.created("r1")
     talk.done("r1", "failed", "insufficient_quota")
-    assert len(talk.effects.gave_up) == 1
+    assert len(talk.did.gave_up) == 1
 
 
 @pytest.mark.parametrize("purpose", ["idle", "farewell"])
@@ -229,7 +229,7 @@ def test_a_duplicate_created_starts_nothing() -> None:
     talk.created("r1")
     talk.done("r1")
     talk.created("r1")
-    assert len(talk.effects.started) == 1
+    assert len(talk.did.started) == 1
     assert talk.count("DUPLICATE_RESPONSE") == 2
     assert not talk.conversation.turns.busy
 
@@ -238,7 +238,7 @@ def test_a_done_before_its_created_leaves_nobody_waiting() -> None:
     talk = Talk()
     talk.done("r1")
     talk.created("r1")
-    assert talk.effects.started == []
+    assert talk.did.started == []
     assert not talk.conversation.turns.busy
 
 
@@ -248,7 +248,7 @@ def test_pl_5_audio_of_unknown_and_finished_answers_is_counted_and_dropped() -> 
     talk.answer("r1", 100)
     talk.audio("r1", 100)
     assert talk.count("STALE_DELTA") == 2
-    assert talk.effects.started[0].received_ms == 100
+    assert talk.did.started[0].received_ms == 100
     assert talk.truncated == {}
 
 
@@ -262,7 +262,7 @@ def test_pl_5_audio_of_a_cancelled_answer_is_counted_and_dropped() -> None:
     talk.clears()
     talk.audio("r1", 500)
     assert talk.count("STALE_DELTA") == 2
-    assert talk.effects.started[0].received_ms == 500
+    assert talk.did.started[0].received_ms == 500
     assert talk.truncated == {"item of r1": 200}
 
 
@@ -288,9 +288,10 @@ def test_text_of_an_unknown_answer_is_nobodys() -> None:
 
 def test_events_that_mean_nothing_here_change_nothing() -> None:
     talk = Talk()
+    before = attrs.asdict(talk.did, recurse=False)
     for event in (model.OtherEvent("rate_limits.updated"), model.SessionUpdated(), model.SessionCreated()):
         talk.event(event)
-    assert not any(attrs.asdict(talk.effects, recurse=False).values()), "nothing was done about them"
+    assert attrs.asdict(talk.did, recurse=False) == before, "nothing was done about them"
     assert talk.conversation.idle
 
 
@@ -303,7 +304,7 @@ def greeted() -> Talk:
     talk.conversation.response_requests.ask(Purpose.GREETING)
     talk.answer("greeting", 3000, purpose="greeting")
     talk.play(200)
-    talk.conversation.meter.feed(LOUD)
+    talk.conversation.ear.meter.feed(LOUD)
     return talk
 
 
@@ -311,23 +312,23 @@ def hear_out(talk: Talk, ms: int) -> None:
     """The greeting plays on, looked at each 20 ms as the call's monitor does."""
     for _ in range(ms // 20):
         talk.play(20)
-        talk.conversation.caller_heard_s = talk.now
-        talk.conversation.due_interruption(talk.now)
+        talk.conversation.ear.fed_s = talk.now
+        talk.conversation.due(talk.now)
 
 
 def test_bi_5_the_first_half_second_of_the_greeting_is_not_interrupted() -> None:
     talk = greeted()
     talk.starts()
     hear_out(talk, 280)
-    assert talk.effects.interrupted == []
-    assert talk.conversation.due_interruption(talk.now) == pytest.approx(talk.now + 0.020)
+    assert talk.did.interrupted == []
+    assert talk.conversation.due(talk.now) == pytest.approx(talk.now + 0.020)
 
 
 def test_bi_5_who_still_speaks_when_it_is_over_interrupts_then() -> None:
     talk = greeted()
     talk.starts()
     hear_out(talk, 300)
-    assert len(talk.effects.interrupted) == 1
+    assert len(talk.did.interrupted) == 1
     talk.clears()
     assert talk.truncated == {"item of greeting": 500}
     assert talk.conversation.barge_in_events == 1
@@ -339,7 +340,7 @@ def test_bi_5_a_noise_that_ended_is_ignored() -> None:
     hear_out(talk, 100)
     talk.event(model.SpeechStopped(ItemId("caller 1"), 0))
     hear_out(talk, 2000)
-    assert talk.effects.interrupted == []
+    assert talk.did.interrupted == []
 
 
 def test_bi_5_a_cough_is_ignored_before_the_model_calls_it_over() -> None:
@@ -347,16 +348,16 @@ def test_bi_5_a_cough_is_ignored_before_the_model_calls_it_over() -> None:
     talk = greeted()
     talk.starts()
     for _ in range(10):
-        talk.conversation.meter.feed(b"\xff" * 160)
+        talk.conversation.ear.meter.feed(b"\xff" * 160)
     hear_out(talk, 2000)
-    assert talk.effects.interrupted == []
+    assert talk.did.interrupted == []
 
 
 def test_bi_5_after_half_a_second_a_speech_start_interrupts_at_once() -> None:
     talk = greeted()
     talk.play(300)
     talk.starts()
-    assert len(talk.effects.interrupted) == 1
+    assert len(talk.did.interrupted) == 1
 
 
 def test_bi_5_protects_nothing_but_the_greeting() -> None:
@@ -364,7 +365,7 @@ def test_bi_5_protects_nothing_but_the_greeting() -> None:
     talk.answer("r1", 3000)
     talk.play(200)
     talk.starts()
-    assert len(talk.effects.interrupted) == 1
+    assert len(talk.did.interrupted) == 1
 
 
 # Tools, and what the caller does without words
@@ -384,9 +385,9 @@ def test_a_tool_called_by_a_live_answer_runs() -> None:
     talk = Talk()
     talk.created("r1")
     talk.event(tool_call("r1"))
-    assert talk.effects.tools == []
+    assert talk.did.tools == []
     talk.done("r1")
-    assert [call.name for call in talk.effects.tools] == ["end_call"]
+    assert [call.name for call in talk.did.tools] == ["end_call"]
 
 
 def test_a_tool_called_by_a_cancelled_or_unknown_answer_does_not() -> None:
@@ -398,7 +399,7 @@ def test_a_tool_called_by_a_cancelled_or_unknown_answer_does_not() -> None:
     talk.starts()
     talk.event(tool_call("r1"))
     talk.event(tool_call("never created"))
-    assert talk.effects.tools == []
+    assert talk.did.tools == []
     assert talk.count("STALE_TOOL_CALL") == 2
 
 
@@ -462,13 +463,13 @@ def test_a_fatal_error_gives_up_once(code: str) -> None:
     talk = Talk()
     talk.event(model.ErrorEvent("invalid_request_error", code, "no", "", ""))
     talk.event(model.ErrorEvent("invalid_request_error", code, "no", "", ""))
-    assert talk.effects.gave_up == ["no"]
+    assert talk.did.gave_up == ["no"]
 
 
 def test_an_expired_session_is_renewed() -> None:
     talk = Talk()
     talk.event(model.ErrorEvent("invalid_request_error", "session_expired", "60 minutes", "", ""))
-    assert talk.effects.renewed == ["session_expired"]
+    assert talk.did.renewed == ["session_expired"]
 
 
 def test_a_refused_request_is_made_again() -> None:
@@ -483,7 +484,7 @@ def test_a_refused_request_is_made_again() -> None:
 def test_a_cancel_that_came_too_late_is_no_trouble() -> None:
     talk = Talk()
     talk.event(model.ErrorEvent("invalid_request_error", "response_cancel_not_active", "", "agent-1", ""))
-    assert talk.effects.gave_up == []
+    assert talk.did.gave_up == []
     assert talk.conversation.idle
 
 
@@ -513,3 +514,17 @@ def test_a_greeting_is_no_answer_to_a_turn() -> None:
     talk.answer("greeting", 100, purpose="greeting")
     talk.play(200)
     assert talk.conversation.turn_latencies_ms == []
+
+
+def test_an_incomplete_answer_that_runs_a_tool_is_asked_for_once() -> None:
+    """The tool's answer asks the model to go on; to make up for the silent one besides would ask it twice."""
+    talk = Talk()
+    talk.created("r1")
+    talk.event(model.FunctionCallDone(ResponseId("r1"), ItemId("use"), "call_1", "book", "{}"))
+    talk.done("r1", "incomplete", "max_output_tokens")
+    [call] = talk.did.tools
+    talk.pause(1.0)
+    assert talk.asked == []
+    talk.conversation.answer_tool(call, "booked", talk.now, answer=True)
+    talk.pause(3.0)
+    assert talk.asked == ["tool"]

@@ -72,9 +72,9 @@ def test_pl_8_the_padding_of_the_last_frame_is_not_the_models() -> None:
     talk = Talk()
     talk.created("r1")
     talk.audio("r1", 1990)
-    talk.effects.started[0].slicer.finish()
+    talk.did.started[0].slicer.finish()
     talk.play(1980)
-    talk.conversation.playout.frame_sent(talk.effects.started[0].id, talk.now)
+    talk.conversation.playout.frame_sent(talk.did.started[0].id, talk.now)
     talk.now += 0.2
     talk.starts()
     talk.clears()
@@ -95,13 +95,13 @@ def test_pl_8_no_item_is_truncated_beyond_its_length(items: list[int], play_ms: 
     if done:
         talk.done("r1")
     talk.play(play_ms)
-    heard_ms = min(talk.conversation.playout.heard_ms(talk.effects.started[0].id, talk.now), sum(items))
+    heard_ms = min(talk.conversation.playout.heard_ms(talk.did.started[0].id, talk.now), sum(items))
     talk.starts()
     talk.clears()
     ends = talk.truncated
     for index, ms in enumerate(items):
         assert 0 <= ends.get(f"item {index}", ms) <= ms
-    if talk.effects.interrupted:
+    if talk.did.interrupted:
         told_ms = sum(ends.get(f"item {index}", ms) for index, ms in enumerate(items))
         assert told_ms == heard_ms
 
@@ -118,14 +118,14 @@ def test_tx_7_an_answer_over_its_limit_is_ended_and_the_call_goes_on() -> None:
     assert talk.cancelled == ["r1"]
     assert talk.count("GENERATION_TOO_LONG") == 1
     assert talk.count("DELTA_OVER_LIMIT") == 4
-    [generation] = talk.effects.started
+    [generation] = talk.did.started
     assert generation.received_ms == 1100
     assert generation.live
     talk.done("r1", "cancelled")
     talk.play(1200)
     assert talk.conversation.live == ()
     assert talk.truncated == {"item of r1": 1100}
-    assert talk.effects.gave_up == []
+    assert talk.did.gave_up == []
 
 
 def test_tx_7_audio_of_a_live_answer_is_never_dropped() -> None:
@@ -133,7 +133,7 @@ def test_tx_7_audio_of_a_live_answer_is_never_dropped() -> None:
     talk.created("r1")
     for _ in range(2999):
         talk.audio("r1", 100)
-    assert talk.effects.started[0].owed_frames == 2999 * 5
+    assert talk.did.started[0].owed_frames == 2999 * 5
     assert talk.cancelled == []
 
 
@@ -186,7 +186,7 @@ def test_a_lost_session_ends_its_answers_where_they_are() -> None:
     talk.play(500)
     talk.conversation.session_lost()
     assert len(talk.conversation.live) == 1
-    assert talk.effects.started[0].closed
+    assert talk.did.started[0].closed
     talk.starts()
     talk.clears()
     assert talk.truncated == {}
@@ -250,7 +250,7 @@ def test_spoken_into_after_its_last_word_nothing_was_cut_off() -> None:
     """The grace is not over, so it is a speech start while audible; but the answer was heard as a whole."""
     talk = Talk()
     talk.answer("r1", 1000, "hello there")
-    generation = talk.effects.started[0]
+    generation = talk.did.started[0]
     while generation.slicer.pop() is not None:
         talk.conversation.playout.frame_sent(generation.id, talk.now)
     talk.now += 1.1
@@ -276,10 +276,10 @@ def test_what_is_live_at_the_end_of_the_call_ends_as_heard() -> None:
 
 def test_a_bundled_prompt_needs_no_model() -> None:
     talk = Talk()
-    generation = talk.conversation.say(b"\x11" * 8000, talk.now)
+    generation = talk.conversation.answers.say(b"\x11" * 8000, talk.now)
     assert generation.received_ms == 1000
-    assert talk.effects.completed == [generation]
+    assert talk.did.completed == [generation]
     talk.play(400)
     talk.starts()
     talk.clears()
-    assert talk.effects.told == [], "there is no item of the model's to truncate"
+    assert talk.did.told == [], "there is no item of the model's to truncate"

@@ -10,12 +10,14 @@ from collections import deque
 from typing import Any, Final
 
 import msgspec
-from conversation_driver import RecordingEffects, Talk
+from conversation_driver import Done, Talk
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
 
-from agent.audio.generation import Generation, Purpose
+from agent.audio.generation import Purpose
+from agent.call.commands import Command, Speak, ToModel
 from agent.core.units import ItemId, ResponseId
 from agent.model import events as model
 
@@ -26,23 +28,21 @@ SAYS_ITS_OWN: Final = (Purpose.GREETING, Purpose.IDLE)
 """Answers with words of their own: whoever waits for an answer still does."""
 
 
-class Watched(RecordingEffects):
-    """Effects that hand our events to the provider's wire and notice when a committed turn is being answered."""
+class Watched(Done):
+    """Hands our events to the provider's wire and notices when a committed turn is being answered."""
 
     def __init__(self, machine: ProviderAndCaller) -> None:
         super().__init__()
         self.machine = machine
 
-    def to_model(self, message: str) -> None:
-        """See Effects."""
-        super().to_model(message)
-        self.machine.sent(msgspec.json.decode(message))
-
-    def start_generation(self, generation: Generation) -> None:
-        """See Effects."""
-        super().start_generation(generation)
-        if generation.purpose not in SAYS_ITS_OWN:
-            self.machine.answered(generation.response_id)
+    @override
+    def do(self, command: Command) -> None:
+        super().do(command)
+        match command:
+            case ToModel(message):
+                self.machine.sent(msgspec.json.decode(message))
+            case Speak(generation) if generation.purpose not in SAYS_ITS_OWN:
+                self.machine.answered(generation.response_id)
 
 
 class ProviderAndCaller(RuleBasedStateMachine):
@@ -50,7 +50,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.talk = Talk(effects=Watched(self))
+        self.talk = Talk(did=Watched(self))
         self.to_provider: deque[dict[str, Any]] = deque()
         self.to_us: deque[model.ModelEvent] = deque()
         self.active: str | None = None
@@ -98,7 +98,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
     @invariant()
     def bi_2_what_was_cut_is_silent(self) -> None:
         """Whatever was cut off is live no more, and everything live still has someone to speak it."""
-        for generations in self.talk.effects.interrupted:
+        for generations in self.talk.did.interrupted:
             assert not any(generation.live for generation in generations)
         assert all(generation.live for generation in self.talk.conversation.live)
 
@@ -270,7 +270,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
             self.talk.pause(5.0)
         assert not self.waiting, "a committed turn was never answered"
         assert self.talk.conversation.idle
-        assert self.talk.effects.gave_up == []
+        assert self.talk.did.gave_up == []
 
 
 ProviderAndCaller.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

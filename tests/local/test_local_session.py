@@ -19,8 +19,8 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import BaseModel
 from trio.testing import MockClock
 
+from agent.call.model_leg import GREETING_REQUEST
 from agent.call.tools.declare import END_CALL
-from agent.call.wiring import GREETING_REQUEST
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
 from agent.local.session import Session, make_outbox, run_session
 from agent.model import events as ours

@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -14,11 +14,12 @@ import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from typing_extensions import override
 
 from agent.core.errors import HandshakeRejectedError, ModelUnavailableError, SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
-from agent.model.events import ModelEvent, OtherEvent
+from agent.model.events import AudioDelta, ModelEvent, OtherEvent
 from agent.model.outbox import ModelOutbox
 from agent.model.requests import PCMU
 from agent.model.session import (
@@ -34,6 +35,7 @@ from agent.model.session import (
     STUCK_S,
     WATCH_S,
     ModelSessions,
+    SessionUser,
 )
 from agent.wire.websocket import MessageSocket
 
@@ -138,56 +140,56 @@ class Model:
 
 
 @attrs.define(eq=False)
-class Desk:
-    """A model leg, its model, and all it told."""
+class Desk(SessionUser):
+    """The user of a model leg: its model, and all it told."""
 
-    leg: ModelSessions
     model: Model
-    outbox: ModelOutbox
-    events: list[ModelEvent]
+    outbox: ModelOutbox = attrs.field(factory=lambda: ModelOutbox(lambda: None))
+    leg: ModelSessions = attrs.field(init=False)
+    events: list[ModelEvent] = attrs.field(factory=list)
     lost_s: list[float] = attrs.field(factory=list)
     quiet: bool = False
     answer_due: bool = False
     unheard_voice: bool = False
+    _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def __attrs_post_init__(self) -> None:
+        self.leg = ModelSessions(self.model.connect, self.outbox, EventLog(Telemetry()), self)
 
     def count(self, event: str) -> int:
         """How often an event was counted."""
         return self.leg.events.counts[event]
 
+    @override
+    def settings(self) -> dict[str, Any]:
+        return copy.deepcopy(SETTINGS)
 
-def make_desk(model: Model) -> Desk:
-    """A leg whose opening is one message that numbers the session."""
-    outbox, events = ModelOutbox(lambda: None), list[ModelEvent]()
+    @override
+    def ready(self) -> list[str]:
+        """One message that numbers the session."""
+        return [f"opening {self.leg.sessions}"]
 
-    numbers = itertools.count(1)
+    @override
+    def on_audio(self, event: AudioDelta) -> None:
+        self.events.append(event)
 
-    def opening() -> list[str]:
-        return [f"opening {desk.leg.sessions}"]
+    @override
+    def on_event(self, event: ModelEvent) -> None:
+        self.events.append(event)
 
-    def on_lost() -> None:
-        desk.lost_s.append(trio.current_time())
+    @override
+    def lost(self) -> None:
+        self.lost_s.append(trio.current_time())
 
-    leg = ModelSessions(
-        connect=model.connect,
-        outbox=outbox,
-        events=EventLog(Telemetry()),
-        settings=lambda: copy.deepcopy(SETTINGS),
-        on_ready=opening,
-        unheard_voice=lambda: desk.unheard_voice,
-        next_event_id=lambda: f"event {next(numbers)}",
-        on_event=events.append,
-        on_lost=on_lost,
-        quiet=lambda: desk.quiet,
-        answer_due=lambda: desk.answer_due,
-    )
-    desk = Desk(leg, model, outbox, events)
-    return desk
+    @override
+    def next_event_id(self) -> str:
+        return f"event {next(self._ids)}"
 
 
 @asynccontextmanager
 async def open_desk(model: Model) -> AsyncIterator[Desk]:
     """A leg that runs; left, it is cancelled."""
-    desk = make_desk(model)
+    desk = Desk(model)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.leg.run)
         await wait_all_tasks_blocked()
@@ -209,7 +211,7 @@ def settings_told(end: ModelEnd) -> list[dict[str, Any]]:
 
 
 async def test_a_session_begins_with_its_opening_and_then_what_waited(autojump_clock: MockClock) -> None:
-    desk = make_desk(Model())
+    desk = Desk(Model())
     desk.outbox.put_audio("audio")
     with trio.move_on_after(1):
         await desk.leg.run()
@@ -295,7 +297,7 @@ async def test_d11_a_model_that_is_away_for_a_moment_is_tried_again(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_a_refusal_for_good_is_not_tried_again(autojump_clock: MockClock, status: int) -> None:
-    desk = make_desk(Model([HandshakeRejectedError(status, "no")]))
+    desk = Desk(Model([HandshakeRejectedError(status, "no")]))
     with pytest.raises(ModelUnavailableError, match=str(status)):
         await desk.leg.run()
     assert len(desk.model.tries_s) == 1
@@ -306,7 +308,7 @@ def away(tries: int) -> list[Refusal | None]:
 
 
 async def test_a_model_that_stays_away_is_given_up_after_the_last_pause(autojump_clock: MockClock) -> None:
-    desk = make_desk(Model(away(100)))
+    desk = Desk(Model(away(100)))
     with pytest.raises(ModelUnavailableError, match="away"):
         await desk.leg.run()
     assert len(desk.model.tries_s) == len(RETRY_PAUSES_S) + 1
@@ -326,7 +328,7 @@ async def test_the_pauses_begin_anew_after_a_good_session(autojump_clock: MockCl
 
 async def test_sessions_that_break_at_once_are_not_opened_for_ever(autojump_clock: MockClock) -> None:
     """Each begins and is lost within a second: that is no model to talk to."""
-    desk = make_desk(Model())
+    desk = Desk(Model())
 
     async def break_each() -> None:
         while True:
@@ -342,7 +344,7 @@ async def test_sessions_that_break_at_once_are_not_opened_for_ever(autojump_cloc
 
 
 async def test_sockets_that_open_but_never_begin_are_given_up_in_time(autojump_clock: MockClock) -> None:
-    desk = make_desk(Model(greets=False))
+    desk = Desk(Model(greets=False))
     with pytest.raises(ModelUnavailableError, match="silent"):
         await desk.leg.run()
     assert trio.current_time() <= OUTAGE_S + OPENED_S + 2 * WATCH_S
@@ -415,7 +417,7 @@ async def test_mo_1_without_the_calls_format_there_is_no_call(
     autojump_clock: MockClock, param: str | None
 ) -> None:
     model = Model(greets=False)
-    desk = make_desk(model)
+    desk = Desk(model)
 
     async def refuse() -> None:
         await trio.sleep(0.1)
@@ -436,7 +438,7 @@ async def test_mo_1_without_the_calls_format_there_is_no_call(
 async def test_mo_1_a_format_that_is_not_confirmed_is_not_played(autojump_clock: MockClock, way: str) -> None:
     """The provider's default, 16 bits at 24 kHz, would be noise."""
     model = Model(greets=False)
-    desk = make_desk(model)
+    desk = Desk(model)
 
     async def confirm_another() -> None:
         await trio.sleep(0.1)
@@ -526,12 +528,13 @@ async def test_a_cancel_does_not_wait_for_a_stuck_model(autojump_clock: MockCloc
 
 async def test_an_error_of_the_calls_own_is_not_taken_for_a_lost_session(autojump_clock: MockClock) -> None:
     """A mistake in what handles an event ends the call with that mistake, not in another session."""
-    desk = make_desk(Model())
 
-    def fail(_event: ModelEvent) -> None:
-        raise KeyError("a bug")
+    class Faulty(Desk):
+        @override
+        def on_event(self, event: ModelEvent) -> None:
+            raise KeyError("a bug")
 
-    desk.leg.on_event = fail
+    desk = Faulty(Model())
     desk.answer_due = True  # so that the model is asked for a sign of life, and gives one
     with trio.fail_after(10), pytest.RaisesGroup(KeyError):
         await desk.leg.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +11,20 @@ import msgspec
 from agent.audio.generation import Generation
 from agent.audio.level_meter import LevelMeter
 from agent.call.barge_in import BargeInPolicy
+from agent.call.commands import (
+    CallTool,
+    Command,
+    Commands,
+    Complete,
+    GiveUp,
+    Interrupt,
+    RenewSession,
+    Speak,
+    ToModel,
+    Withdraw,
+)
 from agent.call.conversation import Conversation
+from agent.call.own_ear import OwnEar
 from agent.call.transcript import Transcript
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
@@ -23,8 +37,8 @@ LOUD = bytes([0x00, 0x80]) * 80
 
 
 @attrs.define(eq=False)
-class RecordingEffects:
-    """See Effects: everything asked for is kept; a generation's audio goes to its slicer at once."""
+class Done:
+    """What a conversation had done, by kind."""
 
     told: list[dict[str, Any]] = attrs.field(factory=list)
     """What was sent to the model."""
@@ -34,39 +48,33 @@ class RecordingEffects:
     tools: list[model.FunctionCallDone] = attrs.field(factory=list)
     gave_up: list[str] = attrs.field(factory=list)
     renewed: list[str] = attrs.field(factory=list)
+    steps: int = 0
 
-    def start_generation(self, generation: Generation) -> None:
-        """See Effects."""
-        self.started.append(generation)
+    def carry_out(self, commands: Sequence[Command]) -> None:
+        """Take the commands of one step."""
+        self.steps += 1
+        for command in commands:
+            self.do(command)
 
-    def audio_waits(self, generation: Generation) -> None:
-        """See Effects."""
-        if generation.closed:
-            self.completed.append(generation)
-
-    def withdraw(self, generation: Generation) -> None:
-        """See Effects."""
-        self.interrupted.append((generation,))
-
-    def interrupt(self, generations: tuple[Generation, ...]) -> None:
-        """See Effects."""
-        self.interrupted.append(generations)
-
-    def to_model(self, message: str) -> None:
-        """See Effects."""
-        self.told.append(msgspec.json.decode(message))
-
-    def call_tool(self, call: model.FunctionCallDone) -> None:
-        """See Effects."""
-        self.tools.append(call)
-
-    def give_up(self, reason: str) -> None:
-        """See Effects."""
-        self.gave_up.append(reason)
-
-    def renew_session(self, reason: str) -> None:
-        """See Effects."""
-        self.renewed.append(reason)
+    def do(self, command: Command) -> None:
+        """Keep one command."""
+        match command:
+            case ToModel(message):
+                self.told.append(msgspec.json.decode(message))
+            case Speak(generation):
+                self.started.append(generation)
+            case Complete(generation):
+                self.completed.append(generation)
+            case Interrupt(generations):
+                self.interrupted.append(generations)
+            case Withdraw(generation):
+                self.interrupted.append((generation,))
+            case CallTool(call):
+                self.tools.append(call)
+            case GiveUp(reason):
+                self.gave_up.append(reason)
+            case RenewSession(reason):
+                self.renewed.append(reason)
 
 
 @attrs.define(eq=False)
@@ -76,17 +84,17 @@ class Talk:
     protect_ms: int = 500
     max_answer_ms: int = 300_000
     now: float = 0.0
-    effects: RecordingEffects = attrs.field(factory=RecordingEffects)
+    did: Done = attrs.field(factory=Done)
     conversation: Conversation = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.conversation = Conversation(
-            effects=self.effects,
+            commands=Commands(self.did.carry_out),
             playout=PlayoutClock(),
             events=EventLog(Telemetry()),
             policy=BargeInPolicy(self.protect_ms),
             transcript=Transcript(0.0),
-            meter=LevelMeter(),
+            ear=OwnEar(LevelMeter()),
             max_answer_ms=self.max_answer_ms,
         )
         self.conversation.session_ready()
@@ -100,7 +108,10 @@ class Talk:
 
     def event(self, event: model.ModelEvent) -> None:
         """The model sends an event, now."""
-        self.conversation.model_event(event, self.now)
+        if isinstance(event, model.AudioDelta):
+            self.conversation.audio(event)
+        else:
+            self.conversation.model_event(event, self.now)
 
     def created(self, response: str, purpose: str = "") -> None:
         """A response begins."""
@@ -166,16 +177,16 @@ class Talk:
     def pause(self, seconds: float) -> None:
         """Time passes; what is due is looked at when it is due."""
         until = self.now + seconds
-        while (due := self.conversation.due_interruption(self.now)) is not None and due <= until:
+        while (due := self.conversation.due(self.now)) is not None and due <= until:
             self.now = max(due, self.now)
         self.now = until
-        self.conversation.due_interruption(self.now)
+        self.conversation.due(self.now)
 
     # What was told
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         """The events of a type that the model was sent."""
-        return [event for event in self.effects.told if event["type"] == kind]
+        return [event for event in self.did.told if event["type"] == kind]
 
     @property
     def cancelled(self) -> list[str]:

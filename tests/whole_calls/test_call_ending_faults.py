@@ -184,7 +184,7 @@ ESSENTIAL = {
     "the reader of the carrier": (Ingress, "_media"),
     "the reader of the model": (Conversation, "model_event"),
     "the pacer": (TxScheduler, "_speakable"),
-    "the monitor": (Conversation, "due_interruption"),
+    "the monitor": (Conversation, "due"),
     "the watch": (CallWatchdog, "_watch_clock"),
     "a generation's task": (Generations, "_until_heard"),
     "the clearing of a barge-in": (CallParts, "cleared"),
