@@ -31,8 +31,9 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.spl
 PURE = {
     "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text",
     "audio": "frames gap_filler generation level_meter pacer_metrics ulaw waiting_tone",
-    "call": "barge_in call_clock conversation dtmf greeted_turn leaving ordered replay response_requests"
-    " responses small_talk tools.declare transcript truncation",
+    "call": "call_clock commands conversation answers.answers answers.response_requests answers.responses"
+    " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
+    " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare",
     "carrier": "http_head media_stream signature stream_events twiml",
     "core": "errors provider_models steps tenant tenant_fields units",
     "model": "errors events requests server_shapes",
@@ -51,7 +52,7 @@ CROWDED = {
     "tests/support": "what tests of several rooms share",
     "tests/whole_calls": "one subject each, all of them about one call from its answer to its record",
     "agent/core": "what every room shares, one idea in each file",
-    "agent/call": "the parts of one call; what belongs together of them is in tools/",
+    "agent/call": "the tasks of one call, and its conversation; what that is made of is in folders",
 }
 WAITS_OR_KNOWS_THE_TIME = {
     "trio", "asyncio", "threading", "socket", "ssl", "selectors", "subprocess", "signal", "time", "httpx",

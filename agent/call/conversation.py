@@ -12,18 +12,18 @@ from typing import Any, Final
 import attrs
 
 from agent.audio.generation import Generation, Purpose
-from agent.call.answers import Answers
-from agent.call.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
+from agent.call.answers.answers import Answers
+from agent.call.answers.response_requests import ResponseRequests
+from agent.call.answers.responses import Debt, ResponseTracker
+from agent.call.answers.truncation import TruncationLedger
 from agent.call.commands import Commands, Interrupt, decision
-from agent.call.dtmf import DtmfCollector
-from agent.call.greeted_turn import GreetedTurns, Verdict
-from agent.call.leaving import Departure
-from agent.call.own_ear import OwnEar
-from agent.call.replay import Replay
-from agent.call.response_requests import ResponseRequests
-from agent.call.responses import Debt, ResponseTracker
-from agent.call.transcript import Transcript
-from agent.call.truncation import TruncationLedger
+from agent.call.memory.replay import Replay
+from agent.call.memory.transcript import Transcript
+from agent.call.turns.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
+from agent.call.turns.dtmf import DtmfCollector
+from agent.call.turns.greeted_turn import GreetedTurns, Verdict
+from agent.call.turns.leaving import Departure
+from agent.call.turns.own_ear import OwnEar
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome
 from agent.core.units import FRAME_MS, ItemId, audio_ms

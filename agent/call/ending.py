@@ -17,8 +17,8 @@ import trio
 from agent.audio.generation import Purpose
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
-from agent.call.leaving import Departure
 from agent.call.state import CallState, run_guest
+from agent.call.turns.leaving import Departure
 from agent.core.errors import CarrierError
 from agent.core.records import CallMetrics, CallRecord, Outcome
 from agent.core.units import FRAME_S

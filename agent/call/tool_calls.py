@@ -21,12 +21,12 @@ import msgspec
 import trio
 
 from agent.audio.generation import Purpose
+from agent.call.answers.responses import Session
 from agent.call.conversation import Conversation
 from agent.call.ending import CallEnding
-from agent.call.leaving import Departure
-from agent.call.responses import Session
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
+from agent.call.turns.leaving import Departure
 from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant

@@ -12,7 +12,6 @@ from typing_extensions import override
 from agent.audio.generation import Generation
 from agent.audio.level_meter import LevelMeter
 from agent.audio.pacer_metrics import PacerMetrics
-from agent.call.barge_in import BargeInPolicy
 from agent.call.call_clock import CallClock
 from agent.call.commands import (
     CallTool,
@@ -30,11 +29,12 @@ from agent.call.conversation import Conversation
 from agent.call.ending import CallEnding
 from agent.call.generations import Generations
 from agent.call.ingress import Ingress
+from agent.call.memory.transcript import Transcript
 from agent.call.model_leg import ModelLeg
-from agent.call.own_ear import OwnEar
 from agent.call.state import CallState, run_guest
 from agent.call.tool_calls import CallTools, tools_of
-from agent.call.transcript import Transcript
+from agent.call.turns.barge_in import BargeInPolicy
+from agent.call.turns.own_ear import OwnEar
 from agent.call.watchdog import CallWatchdog
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.records import Outcome

@@ -9,8 +9,8 @@ import pytest
 from conversation_driver import LOUD, Talk
 
 from agent.audio.generation import Purpose
-from agent.call.response_requests import ANSWER_ATTEMPTS
-from agent.call.responses import ANSWER_GRACE_S, FREED_GRACE_S
+from agent.call.answers.response_requests import ANSWER_ATTEMPTS
+from agent.call.answers.responses import ANSWER_GRACE_S, FREED_GRACE_S
 from agent.core.units import ItemId, ResponseId
 from agent.model import events as model
 

@@ -7,7 +7,7 @@ from conversation_driver import Talk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.call.replay import WORDS_LOST
+from agent.call.memory.replay import WORDS_LOST
 from agent.model import events as model
 
 # PL-8: what the model is told

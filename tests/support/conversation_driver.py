@@ -10,7 +10,6 @@ import msgspec
 
 from agent.audio.generation import Generation
 from agent.audio.level_meter import LevelMeter
-from agent.call.barge_in import BargeInPolicy
 from agent.call.commands import (
     CallTool,
     Command,
@@ -24,8 +23,9 @@ from agent.call.commands import (
     Withdraw,
 )
 from agent.call.conversation import Conversation
-from agent.call.own_ear import OwnEar
-from agent.call.transcript import Transcript
+from agent.call.memory.transcript import Transcript
+from agent.call.turns.barge_in import BargeInPolicy
+from agent.call.turns.own_ear import OwnEar
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.core.units import BYTES_PER_MS, FRAME_MS, FRAME_S, ItemId, ResponseId

@@ -6,7 +6,7 @@ import pytest
 
 from agent.audio.level_meter import LevelMeter
 from agent.call.call_clock import CallClock, Due
-from agent.call.dtmf import MOST_KEYS, DtmfCollector
+from agent.call.turns.dtmf import MOST_KEYS, DtmfCollector
 from agent.core.units import SILENCE_FRAME
 from agent.sim.sounds import tone
 

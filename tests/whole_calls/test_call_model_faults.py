@@ -26,7 +26,7 @@ from trio.testing import MockClock
 from unkind_models import edit_events, until_spoken_to
 from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
-from agent.call.response_requests import FAILED_PAUSE_S
+from agent.call.answers.response_requests import FAILED_PAUSE_S
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
 from agent.core.task_nursery import open_task_nursery

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from unkind_models import count_events
 from virtual_call import counts, open_call, open_scripted_call, open_services, received
 
-from agent.call.replay import WORDS_UNKNOWN
+from agent.call.memory.replay import WORDS_UNKNOWN
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome, Turn
 from agent.core.settings import load_settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.audio.generation import Generation, Purpose
-from agent.call.transcript import Transcript
+from agent.call.memory.transcript import Transcript
 from agent.core.units import BYTES_PER_MS, GenerationId, ItemId, ResponseId
 
 ONE, TWO = ItemId("caller 1"), ItemId("caller 2")

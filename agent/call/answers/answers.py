@@ -11,12 +11,12 @@ import attrs
 
 from agent.audio.generation import Generation, Purpose
 from agent.audio.waiting_tone import waiting_tone
+from agent.call.answers.response_requests import ResponseRequests
+from agent.call.answers.responses import Response, ResponseTracker, Stage
+from agent.call.answers.truncation import TruncationLedger
 from agent.call.commands import CallTool, Commands, Complete, RenewSession, Speak, ToModel, Withdraw
-from agent.call.greeted_turn import GreetedTurns
-from agent.call.response_requests import ResponseRequests
-from agent.call.responses import Response, ResponseTracker, Stage
 from agent.call.tools.declare import LEAVES
-from agent.call.truncation import TruncationLedger
+from agent.call.turns.greeted_turn import GreetedTurns
 from agent.core.errors import GenerationTooLongError
 from agent.core.event_log import EventLog
 from agent.core.units import GenerationId, ItemId, ResponseId

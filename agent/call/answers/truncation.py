@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import attrs
 
 from agent.audio.generation import Generation, Part, heard_text
-from agent.call.response_requests import ResponseRequests
-from agent.call.transcript import Transcript
+from agent.call.answers.response_requests import ResponseRequests
+from agent.call.memory.transcript import Transcript
 from agent.core.units import ItemId
 from agent.model import requests
 from agent.playout import PlayoutClock

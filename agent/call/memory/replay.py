@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from agent.call.ordered import Key, Ordered
+from agent.call.memory.ordered import Key, Ordered
 from agent.core.records import Turn
 from agent.core.units import ItemId
 from agent.model import requests

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.audio.generation import Generation, Purpose
-from agent.call.ordered import Key, Ordered
-from agent.call.replay import WORDS_LOST, Replay
-from agent.call.transcript import UNSETTLED, Transcript
+from agent.call.memory.ordered import Key, Ordered
+from agent.call.memory.replay import WORDS_LOST, Replay
+from agent.call.memory.transcript import UNSETTLED, Transcript
 from agent.core.units import BYTES_PER_MS, GenerationId, ItemId, ResponseId
 
 KEYS = st.tuples(st.sampled_from([0.0, 1.0, 2.5, 4.0]), st.integers(0, 2), st.integers(0, 3))

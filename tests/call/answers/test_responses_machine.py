@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agent.audio.generation import Purpose
-from agent.call.responses import Response, ResponseTracker, Session, Stage
+from agent.call.answers.responses import Response, ResponseTracker, Session, Stage
 from agent.core.units import ResponseId
 
 

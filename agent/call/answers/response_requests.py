@@ -10,8 +10,8 @@ from typing import Final
 import attrs
 
 from agent.audio.generation import Purpose
+from agent.call.answers.responses import Debt, ResponseTracker
 from agent.call.commands import Commands, GiveUp, ToModel
-from agent.call.responses import Debt, ResponseTracker
 from agent.core.event_log import EventLog
 from agent.model import requests
 from agent.model.errors import Severity, severity

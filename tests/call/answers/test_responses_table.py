@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.call.responses import STEPS, Stage, Step, stages_as_markdown
+from agent.call.answers.responses import STEPS, Stage, Step, stages_as_markdown
 
-DOCS = Path(__file__).parents[2] / "docs" / "responses.md"
+DOCS = Path(__file__).parents[3] / "docs" / "responses.md"
 
 
 def test_the_documents_show_the_table_in_force() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from agent.audio.generation import Purpose
-from agent.call.responses import ANSWER_GRACE_S, FREED_GRACE_S, Debt, ResponseTracker, Session, Stage
+from agent.call.answers.responses import ANSWER_GRACE_S, FREED_GRACE_S, Debt, ResponseTracker, Session, Stage
 from agent.core.units import ResponseId
 
 R1, R2, R3 = ResponseId("r1"), ResponseId("r2"), ResponseId("r3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.call.barge_in import BargeInPolicy, SpeechStart
+from agent.call.turns.barge_in import BargeInPolicy, SpeechStart
 
 
 def test_bi_2_whoever_speaks_into_an_answer_interrupts_it() -> None:

@@ -12,8 +12,8 @@ import attrs
 
 from agent.audio.generation import Purpose
 from agent.audio.level_meter import LevelMeter
-from agent.call.responses import Response, Step
-from agent.call.small_talk import has_substance
+from agent.call.answers.responses import Response, Step
+from agent.call.turns.small_talk import has_substance
 from agent.core.units import FRAME_MS, ItemId
 
 SUBSTANCE_MS: Final = 700

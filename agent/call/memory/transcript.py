@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from agent.audio.generation import Generation, heard_text
-from agent.call.ordered import Key, Ordered
+from agent.call.memory.ordered import Key, Ordered
 from agent.core.records import Turn
 from agent.core.units import ItemId
 

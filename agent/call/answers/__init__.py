@@ -1,0 +1,1 @@
+"""The model's answers: asked for, generated, heard. Pure."""
