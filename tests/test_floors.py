@@ -31,11 +31,12 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.spl
 PURE = {
     "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text",
     "audio": "frames gap_filler generation level_meter pacer_metrics ulaw waiting_tone",
-    "call": "call_clock commands conversation answers.answers answers.response_requests answers.responses"
+    "call": "bounds call_clock commands conversation answers.answers answers.response_requests answers.responses"
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
-    " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare",
+    " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"
+    " tools.spoken_numbers tools.use_counts",
     "carrier": "http_head media_stream signature stream_events twiml",
-    "core": "errors provider_models steps tenant tenant_fields units",
+    "core": "bounds errors provider_models steps tenant tenant_fields units",
     "model": "errors events requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"
     " transcription.talk_spans transcription.transcription"
@@ -51,6 +52,7 @@ CROWDED = {
     "tests": "one folder for each room of agent/, and what holds for all of them",
     "tests/support": "what tests of several rooms share",
     "tests/whole_calls": "one subject each, all of them about one call from its answer to its record",
+    "tests/call": "one file for each part of a call, as in agent/call",
     "agent/core": "what every room shares, one idea in each file",
     "agent/call": "the tasks of one call, and its conversation; what that is made of is in folders",
 }

@@ -21,8 +21,9 @@ from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
 from agent.call.services import CallServices
-from agent.call.tools.builtin import DeskTools, StoreDesk
+from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
+from agent.call.tools.desk import StoreDesk
 from agent.call.tools.loading import load_tools
 from agent.carrier.front_door import FrontDoor
 from agent.carrier.http_app import http_server, make_app
@@ -73,7 +74,7 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
                 open_database(settings, events, must_be_there=False, max_size=connections) as database,
                 _open_worker(settings, database, events) as worker,
             ):
-                tools = DeskTools(StoreDesk(database)).tools()
+                tools = DeskTools(StoreDesk(database), settings.bounds).tools()
                 tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
                 server = _Server(settings, events, rest, database, tools, worker, guests)
                 await server.run(signals, task_status.started)

@@ -41,6 +41,13 @@ class CallClock:
         """The caller is there: prompts are counted anew."""
         self._prompted = 0
 
+    def cut_short(self, now: float) -> bool:
+        """The call has had enough: its time is up now. False if it was before."""
+        left = now - self.answered_s < self.max_call_s
+        if left:
+            self.max_call_s = now - self.answered_s
+        return left
+
     def look(self, now: float, *, idle: bool, audible_until: float) -> Due:
         """What is due at ``now``; ``idle``: nobody speaks and nothing is owed. Ends stay due."""
         over_s = now - self.answered_s - self.max_call_s

@@ -16,6 +16,7 @@ from agent.call.answers.answers import Answers
 from agent.call.answers.response_requests import ResponseRequests
 from agent.call.answers.responses import Debt, ResponseTracker
 from agent.call.answers.truncation import TruncationLedger
+from agent.call.bounds import TalkBounds
 from agent.call.commands import Commands, Interrupt, decision
 from agent.call.memory.replay import Replay
 from agent.call.memory.transcript import Transcript
@@ -50,6 +51,7 @@ class Conversation:
     transcript: Transcript
     ear: OwnEar
     max_answer_ms: int
+    bounds: TalkBounds = attrs.field(factory=TalkBounds)
     language: str = ""
     """Of the caller, a BCP 47 tag; empty: unknown."""
     endpoint_ms: int = 0
@@ -84,6 +86,7 @@ class Conversation:
             self._greeted,
             self.events,
             self.max_answer_ms,
+            self.bounds,
         )
         self._replay = Replay(self.transcript.live, self.response_requests.next_event_id)
         self.transcript.on_turn = self._replay.turn
@@ -253,7 +256,7 @@ class Conversation:
         self._settle(self._greeted.wordless(event.item_id), now)
 
     def _transcribed(self, event: model.InputTranscribed, now: float) -> None:
-        self.transcript.caller_said(event.item_id, event.transcript, now)
+        self.transcript.caller_said(event.item_id, self.bounds.keep(event.transcript), now)
         self._settle(self._greeted.said(event.item_id, event.transcript), now)
 
     def _settle(self, verdict: Verdict | None, now: float) -> None:

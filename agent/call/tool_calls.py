@@ -26,8 +26,9 @@ from agent.call.conversation import Conversation
 from agent.call.ending import CallEnding
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
+from agent.call.tools.use_counts import UseCounts
 from agent.call.turns.leaving import Departure
-from agent.core.errors import CarrierError, ToolArgumentsError, ToolError
+from agent.core.errors import BoundError, CarrierError, ToolArgumentsError, ToolError
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.model.events import FunctionCallDone
@@ -47,11 +48,13 @@ _FAILED: Final = {"error": "this does not work at the moment"}
 _TAKEN_BACK: Final = {"done": False, "reason": "the caller spoke again"}
 
 
-def tools_of(tenant: Tenant, there_are: tuple[Tool, ...], *, can_transfer: bool) -> dict[str, Tool]:
+def tools_of(
+    tenant: Tenant, there_are: tuple[Tool, ...], *, can_transfer: bool, most_transfers: int | None = None
+) -> dict[str, Tool]:
     """The tools a tenant's calls are given, by name: those it allows of ``there_are`` and of the call's own."""
     own = [END_CALL]
     if can_transfer and tenant.transfer_numbers:
-        own.append(transfer_tool(tenant))
+        own.append(transfer_tool(tenant, most_transfers))
     allowed = tenant.tools
     return {
         tool.name: tool
@@ -85,9 +88,15 @@ class CallTools:
     conversation: Conversation
     tools: Mapping[str, Tool]
     ending: CallEnding
+    _counts: UseCounts = attrs.field(init=False)
+    _memory: dict[Any, Any] = attrs.field(factory=dict)
+    """What the call's tools remember (see ToolCall)."""
     _uses: list[Use] = attrs.field(factory=list)
     _working: int = 0
     _asked_to_wait: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._counts = UseCounts(self.state.services.settings.max_tool_uses)
 
     def begin(self, call: FunctionCallDone) -> Use | None:
         """The model wants a tool: ``run`` what this returns. None: it was told before."""
@@ -117,6 +126,12 @@ class CallTools:
 
     async def _run(self, use: Use) -> None:
         tool, events = use.tool, self.state.events
+        if use.departure is None:  # hanging up is always possible
+            try:
+                self._counts.take(tool)
+            except BoundError as error:
+                await self._answer(use, self._refused(use.call.name, error))
+                return
         if tool is None:
             events.emit("UNKNOWN_TOOL", "warning", tool=use.call.name[:80])
             await self._answer(use, {"error": f"there is no such tool; there are {', '.join(self.tools)}"})
@@ -182,8 +197,8 @@ class CallTools:
             with suppress(trio.TooSlowError), trio.move_on_at(began_s + LIMIT_S + grace_s):
                 await self.state.guests.run(f"tool {tool.name}", work, grace_s=grace_s, failed="TOOL_FAILED")
         except ToolError as error:
-            events.emit("TOOL_REFUSED", tool=tool.name, error=str(error)[:200])
-            return {"error": str(error)[:500]}
+            self._counts.refused(tool)
+            return self._refused(tool.name, error)
         # A tool is someone's code: whatever it raises, the call goes on and the model is told that it failed.
         # What failed is for the log, not for the caller's ears.
         except Exception as error:  # noqa: BLE001
@@ -194,11 +209,20 @@ class CallTools:
             return {"error": "this takes too long at the moment"}
         return found[0]
 
+    def _refused(self, tool: str, error: ToolError) -> dict[str, str]:
+        """Note that a tool refused what it was asked to do, or a bound does; the answer that says so."""
+        if isinstance(error, BoundError):
+            self.state.events.emit("BOUND_REACHED", "warning", bound=error.bound, tool=tool[:80])
+        self.state.events.emit("TOOL_REFUSED", tool=tool[:80], error=str(error)[:200])
+        return {"error": str(error)[:500]}
+
     def _call(self, call_id: str) -> ToolCall:
         state, tenant = self.state, self.state.tenant
+        said = [turn.text for turn in self.conversation.transcript.turns() if turn.role == "caller"]
         phone = state.ticket.caller if state.ticket.direction == "inbound" else state.ticket.called
         now = datetime.now(UTC).astimezone(ZoneInfo(tenant.time_zone))
-        return ToolCall(call_id, state.ticket.call_sid, tenant, phone, now)
+        said.append(self.conversation.dtmf.all_keys)
+        return ToolCall(call_id, state.ticket.call_sid, tenant, phone, now, tuple(said), self._memory)
 
     async def _fill_silence(self) -> None:
         """When nobody has spoken for SLOW_S, say a few words; once, however many tools are at work."""

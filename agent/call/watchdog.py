@@ -71,7 +71,9 @@ class CallWatchdog:
             self.state.end(Outcome.CARRIER_STUCK, f"the carrier read nothing for {CARRIER_STUCK_S:.0f} s")
 
     def _watch_clock(self, now: float) -> None:
-        playout = self.state.playout
+        playout, reached = self.state.playout, self.conversation.bounds.reached
+        if reached and self.clock.cut_short(now):
+            self.state.events.emit("BOUND_REACHED", "warning", bound=reached)
         idle = self.conversation.quiet and not playout.audible(now)
         leaving = self.conversation.departure is not None
         held = leaving or self.conversation.caller_holds_the_floor(now)

@@ -12,6 +12,7 @@ from typing_extensions import override
 from agent.audio.generation import Generation
 from agent.audio.level_meter import LevelMeter
 from agent.audio.pacer_metrics import PacerMetrics
+from agent.call.bounds import TalkBounds
 from agent.call.call_clock import CallClock
 from agent.call.commands import (
     CallTool,
@@ -76,6 +77,7 @@ class CallParts(TxObserver):
             Transcript(state.answered_s, settings.transcribes_calls),
             OwnEar(LevelMeter()),
             max_answer_ms=int(settings.max_answer_s * 1000),
+            bounds=TalkBounds(settings.bounds),
             language=state.tenant.language or settings.language,
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
         )
@@ -92,7 +94,12 @@ class CallParts(TxObserver):
         self.generations = Generations(state, self.pacer, self.conversation.heard_to_end)
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
         self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
-        tools = tools_of(state.tenant, services.tools, can_transfer=services.rest is not None)
+        tools = tools_of(
+            state.tenant,
+            services.tools,
+            can_transfer=services.rest is not None,
+            most_transfers=settings.max_transfers,
+        )
         user = ModelLeg(state, self.conversation, self.pacer, tuple(tools.values()), clock)
         self.leg = ModelSessions(services.connect_model, self.outbox, events, user)
         self.ending = CallEnding(state, self.conversation, self.leg, self.pacer.meter)

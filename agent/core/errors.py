@@ -113,6 +113,14 @@ class ToolError(AgentError):
     """A tool cannot do what the model asked; the message is for the model, which finds words for the caller."""
 
 
+class BoundError(ToolError):
+    """A bound on what the model may do is reached; ``bound`` is its short name for the log."""
+
+    def __init__(self, bound: str, message: str) -> None:
+        super().__init__(message)
+        self.bound = bound
+
+
 def sole_error(group: ExceptionGroup[Exception]) -> Exception:
     """What ``except*`` caught, bare if it is one error alone."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group

@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.core import provider_models
+from agent.core.bounds import Bounds
 from agent.core.errors import SettingsError
 
 DEFAULT_REALTIME_URL: Final = "wss://api.openai.com/v1/realtime"
@@ -22,6 +23,8 @@ DEFAULT_INSTRUCTIONS: Final = (
     "You are a friendly receptionist on the phone. Answer in one or two short sentences. Ask for the caller's "
     "name and city, and what they need. When the caller says goodbye, say goodbye and call end_call."
 )
+
+_BOUNDS: Final = Bounds()
 
 
 def _named(default: Any, *names: str, description: str, **limits: Any) -> Any:
@@ -128,6 +131,37 @@ class Settings(BaseSettings):
         description="1: dual-channel recording by the carrier, started after the first frame",
     )
 
+    # What the model may do (DO-4)
+    max_tool_uses: int = _named(
+        _BOUNDS.tool_uses, "AGENT_MAX_TOOL_USES", description="Uses of tools in one call, of all kinds", ge=0
+    )
+    max_appointments: int = _named(
+        _BOUNDS.appointments, "AGENT_MAX_APPOINTMENTS", description="Appointments made in one call", ge=0
+    )
+    max_appointments_a_day: int = _named(
+        _BOUNDS.appointments_a_day,
+        "AGENT_MAX_APPOINTMENTS_A_DAY",
+        description="Appointments made within 24 hours by calls from one number, or for one number",
+        ge=0,
+    )
+    max_transfers: int = _named(
+        _BOUNDS.transfers, "AGENT_MAX_TRANSFERS", description="Transfers tried in one call", ge=0
+    )
+    max_lookups: int = _named(
+        _BOUNDS.lookups, "AGENT_MAX_LOOKUPS", description="Look-ups of the caller in one call", ge=0
+    )
+    other_numbers: Literal["confirmed", "any"] = _named(
+        _BOUNDS.other_numbers,
+        "AGENT_OTHER_NUMBERS",
+        description="Numbers a tool may be given besides the caller's own: confirmed (said or keyed in), or any",
+    )
+    max_responses: int = _named(
+        _BOUNDS.responses, "AGENT_MAX_RESPONSES", description="Responses of the model in one call", ge=1
+    )
+    max_text: int = _named(
+        _BOUNDS.text, "AGENT_MAX_TEXT", description="Characters of transcript in one call, of both sides", ge=1000
+    )
+
     # The carrier
     twilio_account_sid: str = _named("", "TWILIO_ACCOUNT_SID", description="Twilio account")
     twilio_auth_token: SecretStr | None = _named(
@@ -208,6 +242,20 @@ class Settings(BaseSettings):
             if secret is not None and not secret.get_secret_value():
                 self.__dict__[name] = None
         return self
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the model may do."""
+        return Bounds(
+            tool_uses=self.max_tool_uses,
+            appointments=self.max_appointments,
+            appointments_a_day=self.max_appointments_a_day,
+            transfers=self.max_transfers,
+            lookups=self.max_lookups,
+            other_numbers=self.other_numbers,
+            responses=self.max_responses,
+            text=self.max_text,
+        )
 
     @property
     def uses_embedded_model(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -17,6 +17,7 @@ from agent.core.errors import TenantError
 from agent.core.tenant_fields import (
     read_language,
     read_lines,
+    read_lookup,
     read_name,
     read_numbers,
     read_region,
@@ -43,7 +44,7 @@ class Tenant:
 
     Numbers are E.164. ``greeting``, ``instructions`` and ``voice`` are the process's settings where None, and
     the caller begins where the greeting is empty. ``tools`` None: all built in ones (``transfer_call`` only with
-    ``transfer_numbers``).
+    ``transfer_numbers``). ``lookup`` open: whoever shows a known number is told all that is known of it.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Tenant:
     webhook_url: str | None = None
     webhook_secret: str | None = attrs.field(default=None, repr=False)
     delete_recordings: bool = False
+    lookup: Literal["guarded", "open"] = "guarded"
 
 
 FIELDS: Final = tuple(field.name for field in attrs.fields(Tenant))
@@ -79,6 +81,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "webhook_url": lambda value, _: read_webhook_url(value),
     "webhook_secret": lambda value, _: read_secret(value),
     "delete_recordings": lambda value, _: read_yes_or_no(value),
+    "lookup": lambda value, _: read_lookup(value),
 }
 
 

@@ -224,6 +224,14 @@ def read_lines(value: Any) -> tuple[str, ...]:
     return _distinct([read_line(item) for item in _items(value)])
 
 
+def read_lookup(value: Any) -> str:
+    """How much ``lookup_caller`` tells of who calls from a known number."""
+    word = read_line(value).lower()
+    if word not in ("guarded", "open"):
+        raise ValueError(f"{value!r} is neither guarded nor open")
+    return word
+
+
 def read_yes_or_no(value: Any) -> bool:
     """A bool, or a word for it."""
     if isinstance(value, bool):

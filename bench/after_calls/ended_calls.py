@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 import trio
 
-from agent.call.tools.builtin import StoreDesk
+from agent.call.tools.desk import StoreDesk
 from agent.core.records import CallMetrics, CallRecord, Outcome, RecordingCallback, Turn
 from agent.core.units import CallSid, RecordingSid, StreamSid
 from agent.postcall import RecordMover
@@ -57,7 +57,7 @@ class EndingCalls:
         booked, recorded = number % 3 == 0, number % 2 == 0
         if booked:
             new = NewAppointment("default", sid, "call_1", ended_at + timedelta(days=1), number_of(number))
-            await StoreDesk(self.database).add_appointment(new)
+            await StoreDesk(self.database).add_appointment(new, most_a_day=1)
         recording = RecordingSid(recording_sid(sid)) if recorded else None
         record = CallRecord(
             call_sid=sid,

@@ -42,6 +42,7 @@ def test_all_fields() -> None:
         webhook_url="https://example.com:8443/calls?x=1",
         webhook_secret=KEY,
         delete_recordings="yes",
+        lookup="Open",
     )
     assert tenant == Tenant(
         id="kfar-saba",
@@ -58,6 +59,7 @@ def test_all_fields() -> None:
         webhook_url="https://example.com:8443/calls?x=1",
         webhook_secret=KEY,
         delete_recordings=True,
+        lookup="open",
     )
 
 
@@ -75,6 +77,7 @@ def test_everything_wrong_is_named_at_once() -> None:
         webhook_url="ftp://example.com",
         webhook_secret=KEY[:9],
         delete_recordings="perhaps",
+        lookup="yes",
         default_region="Israel",
         timezone="UTC",
     )

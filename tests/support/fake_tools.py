@@ -16,12 +16,15 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ZONE = ZoneInfo("America/New_York")
 CALLED_AT = datetime(2026, 11, 20, 12, tzinfo=ZONE)
 SHOP = Tenant("shop", "The Shop", ("+12125550100",), time_zone=ZONE.key)
+OPEN_SHOP = attrs.evolve(SHOP, lookup="open")
 PHONE = "+12125550123"
 
 
-def calling(tool_call_id: str = "call_1", phone: str = PHONE, tenant: Tenant = SHOP) -> ToolCall:
-    """Who calls."""
-    return ToolCall(tool_call_id, "CA1", tenant, phone, CALLED_AT)
+def calling(
+    tool_call_id: str = "call_1", phone: str = PHONE, tenant: Tenant = SHOP, said: tuple[str, ...] = ()
+) -> ToolCall:
+    """Who calls, in a call of its own, and what they said in it."""
+    return ToolCall(tool_call_id, "CA1", tenant, phone, CALLED_AT, said)
 
 
 @attrs.define(eq=False)
@@ -32,9 +35,11 @@ class MemoryDesk:
     made: list[tuple[NewAppointment, int]] = attrs.field(factory=list)
     delay_s: float = 0.0
 
-    async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
+    async def add_appointment(self, new: NewAppointment, most_a_day: int) -> tuple[int, bool] | None:
         """See ToolDesk."""
         await trio.sleep(self.delay_s)
+        if sum(new.phone == known.phone or new.caller == known.caller for known, _ in self.made) >= most_a_day:
+            return None
         await self.update_lead(
             LeadUpdate(new.tenant_id, new.phone, name=new.name, service=new.service, status="appointment")
         )
@@ -85,7 +90,7 @@ class NotingDesk(MemoryDesk):
 
     begun: list[str] = attrs.field(factory=list)
 
-    async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
+    async def add_appointment(self, new: NewAppointment, most_a_day: int) -> tuple[int, bool] | None:
         """See ToolDesk."""
         self.begun.append(new.tool_call_id)
-        return await super().add_appointment(new)
+        return await super().add_appointment(new, most_a_day)

@@ -14,6 +14,7 @@ from agent.audio.waiting_tone import waiting_tone
 from agent.call.answers.response_requests import ResponseRequests
 from agent.call.answers.responses import Response, ResponseTracker, Stage
 from agent.call.answers.truncation import TruncationLedger
+from agent.call.bounds import TalkBounds
 from agent.call.commands import CallTool, Commands, Complete, RenewSession, Speak, ToModel, Withdraw
 from agent.call.tools.declare import LEAVES
 from agent.call.turns.greeted_turn import GreetedTurns
@@ -38,6 +39,7 @@ class Answers:
     greeted: GreetedTurns
     events: EventLog
     max_answer_ms: int
+    bounds: TalkBounds
     live: list[Generation] = attrs.field(factory=list)
     _last_id: int = 0
 
@@ -50,6 +52,7 @@ class Answers:
         if response is None:
             self.events.emit("DUPLICATE_RESPONSE", "warning", response_id=event.response_id)
             return
+        self.bounds.response()
         self.greeted.answered(response)
         if response.stage is Stage.CANCELLED:
             self.events.emit("CANCELLED_AT_BIRTH", response_id=event.response_id)
@@ -77,7 +80,7 @@ class Answers:
         """Words of an answer; they may run ahead of its audio."""
         generation = self._generation(event.response_id)
         if generation is not None and (generation.live or generation.parts):
-            generation.part_of(event.item_id).text += event.text
+            generation.part_of(event.item_id).text += self.bounds.keep(event.text)
 
     def item_added(self, event: model.OutputItemAdded) -> None:
         """An item of an answer; that of a tool's use has the tool's name, which its event may lack."""

@@ -1,23 +1,23 @@
-"""What the built-in tools ask of the database, and the tools themselves."""
+"""The built-in tools: appointments, leads, and what may be told of a caller (DO-4)."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal, Protocol
+import re
+import unicodedata
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import attrs
 import phonenumbers
 from msgspec import Meta
-from typing_extensions import override
 
 from agent.call.tools.declare import Tool, ToolCall, make_tool
-from agent.core.errors import ToolError
+from agent.call.tools.desk import ToolDesk
+from agent.core.bounds import Bounds
+from agent.core.errors import BoundError, ToolError
 from agent.core.tenant_fields import normalise_number
-from agent.store import Database
-from agent.store.sql.leads import add_appointment, appointments_of, find_lead, upsert_lead
-from agent.store.sql.values import AppointmentRow, EarlierCall, LeadRow, LeadUpdate, NewAppointment
-from agent.store.sql.views import earlier_calls
+from agent.store.sql.values import LeadRow, LeadUpdate, NewAppointment
 
 FURTHEST: Final = timedelta(days=2 * 365)
 """Appointments later than this are misunderstandings."""
@@ -30,69 +30,23 @@ Line = Annotated[str, Meta(max_length=200)]
 Note = Annotated[str, Meta(max_length=2000)]
 
 
-class ToolDesk(Protocol):
-    """Leads and appointments. Raises what agent.store.AWAY names when the database is not there."""
-
-    async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
-        """See store.leads."""
-
-    async def update_lead(self, update: LeadUpdate) -> int:
-        """See store.leads."""
-
-    async def find_lead(self, tenant_id: str, phone: str) -> LeadRow | None:
-        """See store.leads."""
-
-    async def appointments(self, tenant_id: str, phone: str) -> list[AppointmentRow]:
-        """See store.leads."""
-
-    async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
-        """See store.views."""
-
-
-@attrs.frozen
-class StoreDesk(ToolDesk):
-    """``ToolDesk`` on the database."""
-
-    database: Database
-
-    @override
-    async def add_appointment(self, new: NewAppointment) -> tuple[int, bool]:
-        async with self.database.connection() as connection:
-            return await add_appointment(connection, new)
-
-    @override
-    async def update_lead(self, update: LeadUpdate) -> int:
-        async with self.database.connection() as connection:
-            return await upsert_lead(connection, update)
-
-    @override
-    async def find_lead(self, tenant_id: str, phone: str) -> LeadRow | None:
-        async with self.database.connection() as connection:
-            return await find_lead(connection, tenant_id, phone)
-
-    @override
-    async def appointments(self, tenant_id: str, phone: str) -> list[AppointmentRow]:
-        async with self.database.connection() as connection:
-            return await appointments_of(connection, tenant_id, phone)
-
-    @override
-    async def earlier_calls(self, tenant_id: str, phone: str) -> list[EarlierCall]:
-        async with self.database.connection() as connection:
-            return await earlier_calls(connection, tenant_id, phone)
-
-
 @attrs.frozen
 class DeskTools:
-    """The built-in tools that need the desk; each method is one, as ``agent.call.tools.declare`` wants them."""
+    """The built-in tools that need the desk; each method is one, as ``agent.call.tools.declare`` wants them.
+
+    A caller ID proves nothing: whoever shows a number may leave word for it, and is told a first name. More is
+    told of what matches the full name or the date that they give, unless the tenant's ``lookup`` is open.
+    """
 
     desk: ToolDesk
+    bounds: Bounds = attrs.field(factory=Bounds)
 
     def tools(self) -> tuple[Tool, ...]:
         """All of them."""
         return (
-            make_tool(self.create_appointment, writes=True),
+            make_tool(self.create_appointment, writes=True, most=self.bounds.appointments),
             make_tool(self.update_lead, writes=True),
-            make_tool(self.lookup_caller),
+            make_tool(self.lookup_caller, most=self.bounds.lookups),
         )
 
     async def create_appointment(
@@ -104,10 +58,14 @@ class DeskTools:
         ],
         service: Annotated[Line, Meta(description="What it is for")] = "",
         name: Annotated[Line, Meta(description="Whom it is for")] = "",
-        phone: Annotated[Line, Meta(description="Their number, if it is not the one they call from")] = "",
+        phone: Annotated[
+            Line, Meta(description="Their number, if it is not the one they call from; only as they said it")
+        ] = "",
         note: Note = "",
     ) -> dict[str, Any]:
         """Make an appointment for the caller. Confirm it only when this has answered."""
+        number = self._phone(call, phone)
+        await self._lead_before(call, number)
         zone = ZoneInfo(call.tenant.time_zone)
         at = local_time(starts_at, zone, call.now)
         new = NewAppointment(
@@ -115,13 +73,20 @@ class DeskTools:
             call_sid=call.call_sid,
             tool_call_id=call.id,
             starts_at=at.astimezone(UTC),
-            phone=self._phone(call, phone),
+            phone=number,
+            caller=call.phone,
             service=service,
             name=name,
             note=note,
         )
-        number, is_new = await self.desk.add_appointment(new)
-        return {"appointment": number, "starts_at": _spoken(at), "already_made": not is_new}
+        made = await self.desk.add_appointment(new, self.bounds.appointments_a_day)
+        if made is None:
+            raise BoundError(
+                "appointments_a_day",
+                "no more appointments can be made for this caller today: do not try again, and offer that a "
+                "person calls back",
+            )
+        return {"appointment": made[0], "starts_at": _spoken(at), "already_made": not made[1]}
 
     async def update_lead(
         self,
@@ -136,43 +101,91 @@ class DeskTools:
         """Write down what is known of the caller. Call it when you learn something, with all you learnt."""
         if not (name or city or service or status or note):
             raise ToolError("nothing was given to write down")
+        phone = self._phone(call)
+        await self._lead_before(call, phone)
         update = LeadUpdate(
-            call.tenant.id, self._phone(call), name=name, city=city, service=service, status=status, note=note
+            call.tenant.id, phone, name=name, city=city, service=service, status=status, note=note
         )
         await self.desk.update_lead(update)
         return {"saved": True}
 
-    async def lookup_caller(self, call: ToolCall) -> dict[str, Any]:
-        """Look up what is known of the caller: name, city, interest, appointments, and the last calls."""
-        phone = self._phone(call)
-        lead = await self.desk.find_lead(call.tenant.id, phone)
+    async def lookup_caller(
+        self,
+        call: ToolCall,
+        *,
+        full_name: Annotated[Line, Meta(description="First and last name, as the caller gave them")] = "",
+        appointment_on: Annotated[
+            str, Meta(description="Local date of an appointment that the caller named: 2026-03-31", max_length=40)
+        ] = "",
+    ) -> dict[str, Any]:
+        """Look up whether the caller is known.
+
+        A number can be faked, so you are told a first name, and more once you pass the full name, or the date of
+        an appointment, as the caller gave it. Never guess one.
+        """
+        phone, given = self._phone(call), bool(full_name or appointment_on)
+        lead = await self._lead_before(call, phone)
         appointments = await self.desk.appointments(call.tenant.id, phone)
         calls = await self.desk.earlier_calls(call.tenant.id, phone)
         if lead is None and not appointments and not calls:
             return {"known": False}
-        zone = ZoneInfo(call.tenant.time_zone)
-        return {
-            "known": True,
-            **({} if lead is None else _filled(attrs.asdict(lead), "name", "city", "service", "status", "note")),
-            "appointments": [
+        zone, is_open = ZoneInfo(call.tenant.time_zone), call.tenant.lookup == "open"
+        name, day = _folded(full_name), _date(appointment_on)
+        is_lead = is_open or (lead is not None and _is_name(name, lead.name))
+        told = [
+            row
+            for row in appointments
+            if is_open or _is_name(name, row.name) or row.starts_at.astimezone(zone).date() == day
+        ]
+        if given and not (is_lead or told):
+            raise BoundError(
+                "lookup",
+                "that is not what is written down for this number: do not guess, go on as with a new caller",
+            )
+        answer: dict[str, Any] = {"known": True}
+        if lead is not None:
+            answer |= {"first_name": (lead.name or "").partition(" ")[0]}
+        if is_lead and lead is not None:
+            answer |= _filled(attrs.asdict(lead), "name", "city", "service", "status", "note")
+        if is_lead or told:
+            answer["appointments"] = [
                 {"starts_at": _spoken(row.starts_at.astimezone(zone)), "service": row.service}
-                for row in appointments[:_SHOWN]
-            ],
-            "last_calls": [
+                for row in told[:_SHOWN]
+            ]
+        if is_lead:
+            answer["last_calls"] = [
                 {"at": _spoken(row.answered_at.astimezone(zone)), "about": row.summary or "not known"}
                 for row in calls[:_SHOWN]
-            ],
-        }
+            ]
+        return answer
+
+    async def _lead_before(self, call: ToolCall, phone: str) -> LeadRow | None:
+        """What was known of a number before this call wrote of it: what it wrote proves nothing."""
+        key = "lead before", phone
+        if key not in call.memory:
+            call.memory.setdefault(key, await self.desk.find_lead(call.tenant.id, phone))
+        row: LeadRow | None = call.memory[key]
+        return row
 
     def _phone(self, call: ToolCall, given: str = "") -> str:
-        """The number in E.164. Raises ToolError."""
+        """The number in E.164: the caller's own, or ``given`` if the caller named it. Raises ToolError."""
         try:
-            if given:
-                return normalise_number(given, _region_of(call))
-            return normalise_number(call.phone)
+            number = normalise_number(given, _region_of(call)) if given else normalise_number(call.phone)
         except ValueError:
             wrong = f"{given!r} is no telephone number" if given else "the caller's number is withheld"
             raise ToolError(f"{wrong}: ask the caller for one, with its country code") from None
+        if (
+            given
+            and number != call.phone
+            and self.bounds.other_numbers == "confirmed"
+            and not call.has_said(number)
+        ):
+            raise BoundError(
+                "numbers",
+                f"the caller has not said the number {given}: ask them to say it digit by digit or to key it in, "
+                "or leave it out to take the number they call from",
+            )
+        return number
 
 
 def local_time(text: str, zone: ZoneInfo, now: datetime) -> datetime:
@@ -192,6 +205,25 @@ def local_time(text: str, zone: ZoneInfo, now: datetime) -> datetime:
     if at - now > FURTHEST:
         raise ToolError(f"{text} is too far away: it is {_spoken(now)}")
     return at
+
+
+def _date(text: str) -> date | None:
+    """The date that ``text`` begins with; None for none at all. Raises ToolError."""
+    try:
+        return date.fromisoformat(text.strip()[:10]) if text else None
+    except ValueError:
+        raise ToolError(f"{text!r} is no date such as 2026-03-31") from None
+
+
+def _folded(name: str) -> list[str]:
+    """The words of a name without what people write differently: order, capitals, accents, hyphens."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return sorted(re.findall(r"\w+", plain.casefold()))
+
+
+def _is_name(given: list[str], known: str | None) -> bool:
+    """Whether a name that was given is the known one, and a full one: a first name is told anyway."""
+    return len(given) > 1 and given == _folded(known or "")
 
 
 def _spoken(at: datetime) -> str:

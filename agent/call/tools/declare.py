@@ -24,6 +24,7 @@ from typing import Any, Final, overload
 import attrs
 import msgspec
 
+from agent.call.tools.spoken_numbers import is_said
 from agent.core.errors import ToolArgumentsError
 from agent.core.tenant import Tenant
 
@@ -35,7 +36,8 @@ MAX_ARGUMENTS: Final = 10_000
 class ToolCall:
     """Who calls, for a tool: ``id`` is the model's for this use of it, ``phone`` the other party's number.
 
-    ``now`` is aware, in the tenant's time zone.
+    ``now`` is aware, in the tenant's time zone. ``said`` is what the caller said so far, as far as it was written
+    down, and keyed in; ``memory`` is for what the tools of one call want to remember until its end.
     """
 
     id: str
@@ -43,6 +45,12 @@ class ToolCall:
     tenant: Tenant
     phone: str
     now: datetime
+    said: tuple[str, ...] = ()
+    memory: dict[Any, Any] = attrs.field(factory=dict, eq=False, repr=False)
+
+    def has_said(self, number: str) -> bool:
+        """Whether the caller said ``number`` (E.164) in this call; the model may have made it up otherwise."""
+        return is_said(number, self.said)
 
 
 ToolFunction = Callable[..., Awaitable[Any]]
@@ -50,7 +58,10 @@ ToolFunction = Callable[..., Awaitable[Any]]
 
 @attrs.frozen(slots=False)
 class Tool:
-    """A tool. ``writes``: what it began is finished when the call ends meanwhile, within a bound."""
+    """A tool. ``writes``: what it began is finished when the call ends meanwhile, within a bound.
+
+    ``most``: how often it may be used in one call; of a tool that writes, uses that it refused do not count.
+    """
 
     name: str
     description: str
@@ -58,6 +69,7 @@ class Tool:
     """None: the call itself does it (hang up, transfer)."""
     arguments: type[msgspec.Struct] | None = None
     writes: bool = False
+    most: int | None = None
 
     @cached_property
     def schema(self) -> Mapping[str, Any]:
@@ -92,15 +104,17 @@ class Tool:
 @overload
 def tool(function: ToolFunction) -> Tool: ...
 @overload
-def tool(*, writes: bool = False) -> Callable[[ToolFunction], Tool]: ...
-def tool(function: ToolFunction | None = None, *, writes: bool = False) -> Tool | Callable[[ToolFunction], Tool]:
+def tool(*, writes: bool = False, most: int | None = None) -> Callable[[ToolFunction], Tool]: ...
+def tool(
+    function: ToolFunction | None = None, *, writes: bool = False, most: int | None = None
+) -> Tool | Callable[[ToolFunction], Tool]:
     """Make a tool of an async function; see above. Raises TypeError for one that the model cannot call."""
     if function is None:
-        return lambda function: make_tool(function, writes=writes)
+        return lambda function: make_tool(function, writes=writes, most=most)
     return make_tool(function)
 
 
-def make_tool(function: ToolFunction, *, writes: bool = False, name: str = "") -> Tool:
+def make_tool(function: ToolFunction, *, writes: bool = False, name: str = "", most: int | None = None) -> Tool:
     """The tool that ``function`` describes; its first parameter is the ToolCall. Raises TypeError."""
     name = name or getattr(function, "__name__", "")
     if not inspect.iscoroutinefunction(inspect.unwrap(function)) and not _is_bound_coroutine(function):
@@ -120,7 +134,7 @@ def make_tool(function: ToolFunction, *, writes: bool = False, name: str = "") -
     # The required ones first, as structures want them.
     fields.sort(key=len)
     arguments = msgspec.defstruct(f"{name}_arguments", fields, forbid_unknown_fields=True, kw_only=True)
-    made = Tool(name, description, function, arguments, writes)
+    made = Tool(name, description, function, arguments, writes, most)
     _ = made.schema  # says now, not in a call, what cannot be declared
     return made
 
@@ -154,7 +168,8 @@ LEAVES: Final = (END_CALL.name, TRANSFER_CALL.name)
 """Tools that end the call."""
 
 
-def transfer_tool(tenant: Tenant) -> Tool:
-    """``transfer_call`` as declared for a tenant: with the numbers it may go to."""
+def transfer_tool(tenant: Tenant, most: int | None = None) -> Tool:
+    """``transfer_call`` as declared for a tenant: with the numbers it may go to, tried at most ``most`` times."""
     numbers = ", ".join(tenant.transfer_numbers)
-    return attrs.evolve(TRANSFER_CALL, description=f"{TRANSFER_CALL.description} Allowed numbers: {numbers}.")
+    description = f"{TRANSFER_CALL.description} Allowed numbers: {numbers}."
+    return attrs.evolve(TRANSFER_CALL, description=description, most=most)

@@ -42,6 +42,7 @@ class ToolCall:
 
 _END: Final = re.compile(r"end_?(?:the_?)?(?:call|conversation)|hang_?up|good_?bye", re.IGNORECASE)
 _TRANSFER: Final = re.compile(r"transfer|handoff|hand_over|human|operator|escalate", re.IGNORECASE)
+_LOOKS_UP: Final = re.compile(r"(?:look_?up|find|search|get|list)_", re.IGNORECASE)
 _SLOT_WORDS: Final = (
     (
         Slot.SERVICE,
@@ -57,13 +58,18 @@ _NOT_OURS: Final = {"phone", "number", "email", "business", "id", "address", "zi
 
 
 def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """The function tools among ``declared`` (GA shape); what has no name or no object schema is left out."""
+    """The function tools among ``declared`` (GA shape); what has no name or no object schema is left out.
+
+    So is what looks things up: rules make nothing of what it finds.
+    """
     tools = []
     for tool in declared:
         schema = tool.get("parameters") or {}
         if tool.get("type", "function") != "function" or not tool.get("name") or not isinstance(schema, Mapping):
             continue
         name = str(tool["name"])
+        if _LOOKS_UP.match(name):
+            continue
         purpose = (
             Purpose.END if _END.search(name) else Purpose.TRANSFER if _TRANSFER.search(name) else Purpose.RECORD
         )

@@ -63,6 +63,41 @@ async def find_lead(connection: Connection[TupleRow], tenant_id: str, phone: str
     )
 
 
+async def may_add_appointment(connection: Connection[TupleRow], new: NewAppointment, most_a_day: int) -> bool:
+    """Whether fewer than ``most_a_day`` were made in 24 hours for its phone or by its caller, or this one was.
+
+    To be asked in the transaction that makes it: others for them wait for its end.
+    """
+    values = {**attrs.asdict(new), "call_sid": key(new.call_sid), "tool_call_id": key(new.tool_call_id)}
+    values |= {"caller": key(new.caller), "most": most_a_day}
+    # Both at once, in one order for all.
+    await connection.execute(
+        """
+        SELECT pg_advisory_xact_lock(hashtextextended(subject, 0))
+        FROM (VALUES (%(tenant_id)s || ' ' || %(phone)s), (%(tenant_id)s || ' ' || %(caller)s)) AS of (subject)
+        ORDER BY subject
+        """,
+        values,
+    )
+    # Withheld numbers are all the same, and not the same caller.
+    row = await connection.fetch_one(
+        """
+        SELECT count(*) < %(most)s::bigint OR EXISTS (
+          SELECT FROM appointments
+          WHERE (call_sid, tool_call_id) = (%(call_sid)s, %(tool_call_id)s)
+            OR (tenant_id, phone, starts_at) = (%(tenant_id)s, %(phone)s, %(starts_at)s))
+        FROM appointments
+        WHERE tenant_id = %(tenant_id)s AND created_at > now() - interval '1 day' AND (
+          phone IN (%(phone)s, %(caller)s)
+          OR starts_with(%(caller)s, '+') AND call_sid IN (
+            SELECT call_sid FROM calls
+            WHERE tenant_id = %(tenant_id)s AND caller = %(caller)s AND answered_at > now() - interval '2 days'))
+        """,
+        values,
+    )
+    return bool(row and row[0])
+
+
 async def add_appointment(connection: Connection[TupleRow], new: NewAppointment) -> tuple[int, bool]:
     """Make an appointment, with its lead; its id, and whether it is new.
 

@@ -75,7 +75,7 @@ class LeadRow:
 
 @attrs.frozen
 class NewAppointment:
-    """An appointment made in a call; ``tool_call_id`` makes it happen once."""
+    """An appointment made in a call by ``caller``; ``tool_call_id`` makes it happen once."""
 
     tenant_id: str
     call_sid: str
@@ -85,6 +85,7 @@ class NewAppointment:
     service: str = ""
     name: str = ""
     note: str = ""
+    caller: str = ""
 
 
 @attrs.frozen

@@ -88,6 +88,15 @@ def test_a_tool_that_is_not_built_in_is_noted(database: str, monkeypatch: pytest
     assert "not built in" not in tenants("edit", "a", "--tool", "book_table")[1]
 
 
+def test_do_4_a_tenant_may_be_open(database: str) -> None:
+    tenants("add", "A")
+    status, text = tenants("edit", "a", "--lookup", "open")
+    assert (status, "guarded \N{RIGHTWARDS ARROW} open" in text) == (0, True)
+    assert "neither guarded nor open" in tenants("edit", "a", "--lookup", "closed")[1]
+    assert tenants("edit", "a", "--clear", "lookup")[0] == 0
+    assert [tenant["lookup"] for tenant in listed()] == ["guarded", "guarded"]
+
+
 def test_the_default_tenant_can_be_edited(database: str) -> None:
     assert tenants("edit", "default", "--greeting", "")[0] == 0
     assert "(empty: the caller begins)" in tenants("show", "default")[1]

@@ -9,18 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from databases import TestCluster
-from ended_calls import make_record
-from fake_tools import PHONE, SHOP, MemoryDesk, calling
+from ended_calls import make_record, sid
+from fake_tools import OPEN_SHOP, PHONE, SHOP, MemoryDesk, calling
 
-from agent.call.tools.builtin import DeskTools, StoreDesk, ToolDesk
+from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import Tool, ToolCall
+from agent.call.tools.desk import StoreDesk, ToolDesk
 from agent.core.errors import DatabaseError, ToolArgumentsError, ToolError
 from agent.core.tenant import Tenant
 from agent.store import Database
 from agent.store.pg import Pool, open_pool
 from agent.store.sql.calls import keep_record
 from agent.store.sql.tenants import put_tenant
+from agent.store.sql.values import NewAppointment
 
 
 async def use(desk: ToolDesk, tool_name: str, call: ToolCall | None = None, /, **arguments: Any) -> Any:
@@ -85,7 +88,8 @@ async def test_an_appointment_is_made_once(desk: ToolDesk) -> None:
 
 async def test_an_appointment_for_another_number(desk: ToolDesk) -> None:
     """As people say numbers: without the country code of where the tenant is."""
-    await use(desk, "create_appointment", starts_at="2026-11-24T14:30", phone="(212) 555-0199")
+    said = calling(said=("It is two one two", "five double five, oh one double nine."))
+    await use(desk, "create_appointment", said, starts_at="2026-11-24T14:30", phone="(212) 555-0199")
     assert len(await desk.appointments("shop", "+12125550199")) == 1
 
 
@@ -94,7 +98,7 @@ async def test_what_is_learnt_of_a_caller_adds_up(desk: ToolDesk) -> None:
     assert await use(desk, "update_lead", service="implants", status="qualified", note="prefers mornings") == {
         "saved": True
     }
-    known = await use(desk, "lookup_caller")
+    known = await use(desk, "lookup_caller", calling(tenant=OPEN_SHOP))
     assert known["known"] is True
     assert {name: known[name] for name in ("name", "city", "service", "status", "note")} == {
         "name": "Dana",
@@ -111,7 +115,7 @@ async def test_a_caller_is_looked_up_by_the_number_alone(desk: ToolDesk) -> None
     await use(desk, "update_lead", calling(phone="+12125550177"), name="Somebody else")
     assert await use(desk, "lookup_caller") == {"known": False}
     await use(desk, "create_appointment", starts_at="2026-11-24T14:30", service="cleaning")
-    known = await use(desk, "lookup_caller")
+    known = await use(desk, "lookup_caller", calling(tenant=OPEN_SHOP))
     assert known["appointments"] == [{"starts_at": "Tuesday, 2026-11-24 14:30", "service": "cleaning"}]
 
 
@@ -124,9 +128,8 @@ async def test_a_caller_without_a_number_is_asked_for_one(desk: ToolDesk, phone:
     ):
         with pytest.raises(ToolError, match="withheld: ask the caller for one"):
             await use(desk, name, calling(phone=phone), **arguments)
-    said = await use(
-        desk, "create_appointment", calling(phone=phone), starts_at="2026-11-24T14:30", phone="+12125550199"
-    )
+    who = calling(phone=phone, said=("Call me at 212-555-0199.",))
+    said = await use(desk, "create_appointment", who, starts_at="2026-11-24T14:30", phone="+12125550199")
     assert said["already_made"] is False
 
 
@@ -144,7 +147,7 @@ async def test_the_last_calls_are_looked_up_with_their_summaries(cluster: TestCl
                 "WHERE call_id = %s AND step = 'summary'",
                 [call_id],
             )
-        known = await use(store, "lookup_caller")
+        known = await use(store, "lookup_caller", calling(tenant=OPEN_SHOP))
         assert len(known["last_calls"]) == 5
         assert known["last_calls"][0] == {"at": "Saturday, 2026-03-07 07:00", "about": "Asked for implants."}
         assert known["last_calls"][1]["about"] == "not known"
@@ -156,6 +159,49 @@ async def test_a_desk_whose_database_is_not_there_says_so(cluster: TestCluster) 
     async with open_pool(cluster.server) as pool:
         with pytest.raises(DatabaseError):
             await use(StoreDesk(Database(cluster.server, pool)), "lookup_caller")
+
+
+@pytest.mark.sockets
+async def test_do_4_a_caller_makes_so_many_appointments_a_day_in_all_calls(cluster: TestCluster) -> None:
+    """Counted are those for a number, and those of a caller's calls; the same one again is no further one."""
+    other = "+12125550199"
+    async with open_store(cluster) as (store, pool):
+        async with pool.connection() as connection:
+            await keep_record(connection, make_record(1, caller=PHONE, tenant_id="shop"))
+
+        async def make(number: int, hour: int, phone: str = PHONE, caller: str = PHONE) -> bool:
+            at = datetime(2026, 11, 24, hour, tzinfo=UTC)
+            new = NewAppointment("shop", sid(number), f"call_{hour}", at, phone, caller=caller)
+            return await store.add_appointment(new, most_a_day=3) is not None
+
+        assert await make(1, 10, phone=other)
+        assert await make(1, 11)
+        assert await make(2, 12, caller="anonymous"), "for that number, by whomever"
+        assert not await make(1, 13), "the caller's own, and one of theirs for another number"
+        assert not await make(3, 13, phone="+12125550188")
+        assert await make(1, 11), "it is made already"
+        assert await make(3, 13, caller="anonymous", phone=other)
+        assert await make(3, 14, caller="anonymous", phone="+12125550188"), "withheld numbers are not one caller"
+        assert len(await store.appointments("shop", PHONE)) == 2
+        async with pool.connection() as connection:
+            await connection.execute("UPDATE appointments SET created_at = now() - interval '25 hours'")
+        assert await make(1, 15)
+
+
+@pytest.mark.sockets
+async def test_do_4_calls_at_the_same_time_make_no_more(cluster: TestCluster) -> None:
+    """The check and the appointment are one: ten calls at once from one number make three."""
+    made: list[bool] = []
+    async with open_store(cluster) as (store, _), trio.open_nursery() as nursery:
+        for number in range(10):
+            at = datetime(2026, 11, 24, number, tzinfo=UTC)
+            new = NewAppointment("shop", sid(number), "call_1", at, PHONE, caller=PHONE)
+
+            @nursery.start_soon
+            async def _make(new: NewAppointment = new) -> None:
+                made.append(await store.add_appointment(new, most_a_day=3) is not None)
+
+    assert sorted(made) == [False] * 7 + [True] * 3
 
 
 # What the model may send

@@ -29,6 +29,7 @@ FULL = make_tenant(
     services=["cleaning", 'a "quoted", {odd} one'],
     webhook_url="https://hooks.example.com/x",
     delete_recordings=True,
+    lookup="open",
 )
 
 

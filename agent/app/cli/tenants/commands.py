@@ -63,6 +63,13 @@ _FIELDS: Final[dict[str, Any]] = {
             "--delete-recordings/--keep-recordings", help="Delete recordings at Twilio once downloaded."
         ),
     ],
+    "lookup": Annotated[
+        str | None,
+        typer.Option(
+            help="What the agent learns of a known number. guarded: a first name, and more once the caller gave "
+            "their full name or an appointment's date; open: everything at once."
+        ),
+    ],
 }
 """The options of add and edit, each under the name of its parameter, in the order of their help."""
 Name = Annotated[str | None, typer.Argument(help='Name of the business, such as "Harbour Dental".')]

@@ -14,8 +14,9 @@ from agent.app.cli.output import open_console, print_json
 from agent.app.cli.tenants.files import form_of, read_tenants
 from agent.app.cli.tenants.view import as_json as tenant_as_json
 from agent.app.cli.tenants.view import tell_changes, tell_list, tell_tenant
-from agent.call.tools.builtin import DeskTools, StoreDesk
+from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL
+from agent.call.tools.desk import StoreDesk
 from agent.core.errors import TenantError
 from agent.core.settings import Settings
 from agent.core.tenant import DEFAULT_TENANT_ID, FIELDS, Tenant, change_tenant, make_tenant, shared_numbers
