@@ -42,7 +42,7 @@ PURE = {
     " transcription.talk_spans transcription.transcription"
     " analysis.spoken_names webhook.address_policy webhook.call_completed webhook.signature",
     "playout": "",
-    "wire": "text_frames",
+    "wire": "frames text_frames",
 }
 """The pure core: no waiting, no clock, no socket; times come in as arguments. Rooms mix both."""
 ENTRIES = 12
