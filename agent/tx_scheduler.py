@@ -22,7 +22,8 @@ from agent.audio.generation import Generation
 from agent.audio.metronome import PacerSlot
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.carrier.media_stream import OutboundEncoder
-from agent.core.units import FRAME_MS, SILENCE_FRAME
+from agent.core.audio_format import ULAW_8K, AudioFormat
+from agent.core.units import FRAME_MS
 from agent.playout import PlayoutClock
 from agent.wire.websocket import MessageSocket
 
@@ -76,6 +77,7 @@ class TxScheduler:
     meter: PacerMetrics
     lead_ms: int
     comfort_silence: bool = False
+    format: AudioFormat = ULAW_8K
     sending_since: float | None = None
     """When the write under way began, for the watcher of stuck carriers."""
     last_look: float = 0.0
@@ -87,7 +89,7 @@ class TxScheduler:
     _silence: str = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._silence = self.encoder.media(SILENCE_FRAME)
+        self._silence = self.encoder.media(self.format.silence_frame)
 
     # Asked by others
 

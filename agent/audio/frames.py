@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from agent.core.units import FRAME_BYTES, ULAW_SILENCE
+from agent.core.audio_format import ULAW_8K, AudioFormat
 
 _COMPACT_BYTES: Final = 64 * 1024
 """Played audio is given back in pieces of this size, so that a long answer is not copied for every frame."""
@@ -16,10 +16,11 @@ _COMPACT_BYTES: Final = 64 * 1024
 class FrameSlicer:
     """The audio of one generation, waiting: chunks in, frames out, in order.
 
-    ``push`` takes mu-law of any length; ``finish`` says that no more comes, which lets the last, shorter frame
-    go out padded with mu-law silence. Pure; not safe to share between threads.
+    ``push`` takes audio of any length; ``finish`` says that no more comes, which lets the last, shorter frame go
+    out padded with silence. Pure; not safe to share between threads.
     """
 
+    format: AudioFormat = ULAW_8K
     _audio: bytearray = attrs.field(factory=bytearray, repr=False)
     _read: int = 0
     finished: bool = False
@@ -35,14 +36,14 @@ class FrameSlicer:
         self.finished = True
 
     def pop(self) -> bytes | None:
-        """The next frame of exactly FRAME_BYTES, or None if a whole one is not there (yet)."""
-        start = self._read
-        frame = bytes(self._audio[start : start + FRAME_BYTES])
-        if len(frame) < FRAME_BYTES:
+        """The next frame of exactly 20 ms, or None if a whole one is not there (yet)."""
+        start, length = self._read, self.format.frame_bytes
+        frame = bytes(self._audio[start : start + length])
+        if len(frame) < length:
             if not frame or not self.finished:
                 return None
-            frame = frame.ljust(FRAME_BYTES, bytes([ULAW_SILENCE]))
-        self._read = start + FRAME_BYTES
+            frame += self.format.silence_frame[len(frame) :]
+        self._read = start + length
         if self._read >= _COMPACT_BYTES:
             del self._audio[: self._read]
             self._read = 0
@@ -56,7 +57,7 @@ class FrameSlicer:
     @property
     def waiting(self) -> int:
         """How many frames ``pop`` would give now."""
-        whole, rest = divmod(max(len(self._audio) - self._read, 0), FRAME_BYTES)
+        whole, rest = divmod(max(len(self._audio) - self._read, 0), self.format.frame_bytes)
         return whole + (1 if rest and self.finished else 0)
 
     @property

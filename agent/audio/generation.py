@@ -13,7 +13,8 @@ from typing import Final
 import attrs
 
 from agent.audio.frames import FrameSlicer
-from agent.core.units import BYTES_PER_MS, GenerationId, ItemId, ResponseId
+from agent.core.audio_format import ULAW_8K, AudioFormat
+from agent.core.units import GenerationId, ItemId, ResponseId
 
 SPEECH_CHARS_PER_S: Final = 16.0
 """Upper bound on how fast text is spoken (about 190 English words a minute), to place text whose audio is not
@@ -43,15 +44,16 @@ class Part:
     begin_bytes: int
     length_bytes: int = 0
     text: str = ""
+    format: AudioFormat = ULAW_8K
 
     @property
     def length_ms(self) -> int:
         """Whole milliseconds of audio received for the item."""
-        return self.length_bytes // BYTES_PER_MS
+        return self.format.ms(self.length_bytes)
 
     def heard_of(self, heard_ms: int) -> int:
         """How much of this item was heard when ``heard_ms`` of the generation were."""
-        return min(max(heard_ms - self.begin_bytes // BYTES_PER_MS, 0), self.length_ms)
+        return min(max(heard_ms - self.format.ms(self.begin_bytes), 0), self.length_ms)
 
 
 @attrs.define(eq=False)
@@ -78,7 +80,7 @@ class Generation:
     @property
     def received_ms(self) -> int:
         """Whole milliseconds of audio received."""
-        return self.received_bytes // BYTES_PER_MS
+        return self.slicer.format.ms(self.received_bytes)
 
     @property
     def owed_frames(self) -> int:
@@ -119,7 +121,7 @@ class Generation:
         for part in reversed(self.parts):
             if part.item_id == item_id:
                 return part
-        part = Part(item_id, content_index, self.received_bytes)
+        part = Part(item_id, content_index, self.received_bytes, format=self.slicer.format)
         self.parts.append(part)
         return part
 

@@ -25,9 +25,10 @@ from agent.call.turns.dtmf import DtmfCollector
 from agent.call.turns.greeted_turn import GreetedTurns, Verdict
 from agent.call.turns.leaving import Departure
 from agent.call.turns.own_ear import OwnEar
+from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome
-from agent.core.units import FRAME_MS, ItemId, audio_ms
+from agent.core.units import FRAME_MS, ItemId
 from agent.model import events as model
 from agent.model import requests
 from agent.playout import MarkOutcome, PlayoutClock
@@ -52,6 +53,8 @@ class Conversation:
     ear: OwnEar
     max_answer_ms: int
     bounds: TalkBounds = attrs.field(factory=TalkBounds)
+    format: AudioFormat = ULAW_8K
+    """Of the caller's leg and of the model's."""
     language: str = ""
     """Of the caller, a BCP 47 tag; empty: unknown."""
     endpoint_ms: int = 0
@@ -85,6 +88,7 @@ class Conversation:
             self.truncation,
             self._greeted,
             self.events,
+            self.format,
             self.max_answer_ms,
             self.bounds,
         )
@@ -167,7 +171,7 @@ class Conversation:
     def caller_audio(self, audio: bytes, now: float) -> None:
         """Audio of the caller came, and goes to the model untouched."""
         self.ear.feed(audio, now)
-        self.turns.session.appended_ms += audio_ms(len(audio))
+        self.turns.session.appended_ms += self.format.ms(len(audio))
 
     @decision
     def silence_inserted(self, length_ms: int) -> None:

@@ -26,7 +26,7 @@ from agent.carrier.media_stream import (
 from agent.core.errors import AdmissionError, MalformedMessageError
 from agent.core.event_log import EventLog
 from agent.core.records import Outcome
-from agent.core.units import BYTES_PER_MS, FRAME_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
+from agent.core.units import FRAME_MS, SAMPLE_RATE_HZ
 from agent.model.outbox import ModelOutbox
 from agent.model.requests import encode_append
 from agent.wire.websocket import MessageSocket
@@ -62,7 +62,7 @@ class Ingress:
                 self._message(message, trio.current_time())
 
     def _media(self, media: Media) -> None:
-        length_ms = len(media.audio) // BYTES_PER_MS
+        length_ms = self.conversation.format.ms(len(media.audio))
         if not length_ms:
             self.state.events.count("EMPTY_MEDIA")
             return
@@ -88,7 +88,7 @@ class Ingress:
 
     def _insert_silence(self, length_ms: int) -> None:
         self.conversation.silence_inserted(length_ms)
-        silence = bytes([ULAW_SILENCE]) * (length_ms * BYTES_PER_MS)
+        silence = self.conversation.format.silence_of(length_ms)
         self.outbox.put_audio(encode_append(b64encode(silence).decode()))
 
     def _message(self, message: CarrierMessage, now: float) -> None:

@@ -16,6 +16,7 @@ from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
 from agent.carrier import twiml
 from agent.carrier.rest import CarrierRest
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import CarrierError
 from agent.core.event_log import EventLog
 from agent.core.provider_models import language_hint
@@ -93,6 +94,7 @@ class CallServices:
             transcription = {"model": model, **language_hint(model, tenant.language)}
         noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
         return make_session(
+            audio=ULAW_8K,
             instructions=_instructions(settings.instructions, tenant, now, timely=len(tools) > 1),
             voice=tenant.voice or settings.voice,
             turn_detection=detection,

@@ -10,7 +10,7 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -28,9 +28,9 @@ class SessionCreated:
 class SessionUpdated:
     """Our ``session.update`` is in force: what is confirmed of it, empty or None where nothing is said."""
 
-    input_format: str = ""
-    """``audio/pcmu`` for example."""
-    output_format: str = ""
+    input_format: dict[str, Any] = attrs.field(factory=dict)
+    """``{"type": "audio/pcmu"}`` for example."""
+    output_format: dict[str, Any] = attrs.field(factory=dict)
     turn_detection: str = ""
     """``server_vad`` or ``semantic_vad``; empty: nobody listens for turns."""
     create_response: bool | None = None
@@ -270,10 +270,6 @@ class _Limit(msgspec.Struct):
     reset_seconds: float | None = None
 
 
-class _Format(msgspec.Struct):
-    type: str | None = None
-
-
 class _Detection(msgspec.Struct):
     type: str | None = None
     create_response: bool | None = None
@@ -281,7 +277,7 @@ class _Detection(msgspec.Struct):
 
 
 class _Way(msgspec.Struct):
-    format: _Format | None = None
+    format: dict[str, Any] | None = None
     turn_detection: _Detection | None = None
 
 
@@ -413,11 +409,15 @@ def _output_call(item: _Item) -> OutputCall:
 def _session_updated(event: _Event) -> SessionUpdated:
     audio = msgspec.json.decode(event.session, type=_Session).audio or _Audio()
     rx, tx = audio.input or _Way(), audio.output or _Way()
-    heard, spoken = rx.format or _Format(), tx.format or _Format()
     turns = rx.turn_detection or _Detection()
     return SessionUpdated(
-        heard.type or "", spoken.type or "", turns.type or "", turns.create_response, turns.interrupt_response
+        _stated(rx.format), _stated(tx.format), turns.type or "", turns.create_response, turns.interrupt_response
     )
+
+
+def _stated(audio: dict[str, Any] | None) -> dict[str, Any]:
+    """A format without what it does not state."""
+    return {name: value for name, value in (audio or {}).items() if value is not None}
 
 
 def _rate_limits(event: _Event) -> RateLimits:

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.core.audio_format import AudioFormat
 from agent.core.units import ItemId, ResponseId
 
-PCMU: Final = "audio/pcmu"
-"""G.711 mu-law at 8 kHz, in the provider's words."""
 _APPEND_HEAD: Final = '{"type":"input_audio_buffer.append","audio":"'
 
 
@@ -84,6 +83,7 @@ def encode_tool_output(call_id: str, output: str, event_id: str) -> str:
 
 def make_session(
     *,
+    audio: AudioFormat,
     instructions: str,
     voice: str,
     turn_detection: Mapping[str, Any],
@@ -91,14 +91,13 @@ def make_session(
     noise_reduction: str | None,
     tools: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """The GA session object for a phone call: mu-law both ways, interruption ours (DESIGN D2, D3).
+    """The GA session object for a call: the same audio both ways, interruption ours (DESIGN D2, D3).
 
     ``turn_detection`` is the provider's object without the two flags that D3 fixes. Without ``transcription``
     there is no such field, for the provider's types know no null there: a session begins with none.
     """
-    ulaw = {"type": PCMU}
     audio_in: dict[str, Any] = {
-        "format": ulaw,
+        "format": audio.declare(),
         "turn_detection": {**turn_detection, "create_response": True, "interrupt_response": False},
         "noise_reduction": {"type": noise_reduction} if noise_reduction else None,
         **({"transcription": transcription} if transcription else {}),
@@ -107,7 +106,7 @@ def make_session(
         "type": "realtime",
         "output_modalities": ["audio"],
         "instructions": instructions,
-        "audio": {"input": audio_in, "output": {"format": ulaw, "voice": voice}},
+        "audio": {"input": audio_in, "output": {"format": audio.declare(), "voice": voice}},
         "tools": list(tools),
         "tool_choice": "auto",
     }

@@ -23,7 +23,7 @@ from agent.core.errors import (
 )
 from agent.core.event_log import EventLog
 from agent.core.graceful import run_until_stopped
-from agent.model.errors import Severity, handshake_is_fatal, severity
+from agent.model.errors import handshake_is_fatal
 from agent.model.events import (
     AudioDelta,
     ErrorEvent,
@@ -32,8 +32,9 @@ from agent.model.events import (
     SessionUpdated,
     decode_event,
 )
+from agent.model.opening import SessionOpening
 from agent.model.outbox import ModelOutbox
-from agent.model.requests import PCMU, encode_session_update, leave_out
+from agent.model.requests import encode_session_update
 from agent.wire.websocket import MessageSocket
 
 Connector = Callable[[], AbstractAsyncContextManager[MessageSocket]]
@@ -51,14 +52,6 @@ STUCK_S: Final = 8.0
 """A session that shows signs of life, and nothing of an answer that is asked for, is lost after this."""
 PROBE_AFTER_S: Final = 1.5
 """Silence, while an answer is due or after words of the caller, after which a sign of life is asked for."""
-REFUSALS: Final = 3
-"""Settings that may be dropped because the provider refuses them."""
-NEVER_DROPPED: Final = (
-    "session.audio.input.format",
-    "session.audio.output.format",
-    "session.audio.input.turn_detection",
-)
-"""Without these the call would be noise, or the interruption not ours."""
 WATCH_S: Final = 0.5
 STABLE_AFTER_S: Final = 10.0
 """A session that lasted this long was a good one: the pauses begin anew."""
@@ -131,8 +124,7 @@ class ModelSessions:
     _hopeless: str = ""
     """Why no session of this call can be what we need."""
     _update_id: str = ""
-    _refused: list[str] = attrs.field(factory=list)
-    """Settings that the provider refused in this call, by the paths it names them with."""
+    _opening: SessionOpening = attrs.field(factory=SessionOpening)
     _session_scope: trio.CancelScope | None = None
 
     @property
@@ -248,22 +240,11 @@ class ModelSessions:
                 self.events.count("EVENT_BEFORE_CONFIRMATION")
 
     def _update(self) -> str:
-        session = self.user.settings()
-        for path in self._refused:
-            leave_out(session, path)
         self._update_id = self.user.next_event_id()
-        return encode_session_update(session, self._update_id)
+        return encode_session_update(self._opening.settings(self.user.settings()), self._update_id)
 
     def _confirm(self, event: SessionUpdated) -> None:
-        wrong = [
-            f"{what} is {is_!r}, not {must!r}"
-            for what, is_, must in (
-                ("the input's format", event.input_format, PCMU),
-                ("the output's format", event.output_format, PCMU),
-                ("interrupt_response", event.interrupt_response, False),
-            )
-            if is_ != must
-        ]
+        wrong = self._opening.contradictions(event)
         if wrong:
             self.events.emit("MODEL_SETTINGS_NOT_CONFIRMED", "error", wrong=wrong)
             self._end_for_good(f"the model does not confirm our settings: {'; '.join(wrong)}")
@@ -273,20 +254,17 @@ class ModelSessions:
 
     def _drop(self, error: ErrorEvent) -> None:
         """The provider refused our settings: leave out the one it names, and ask again."""
-        path = error.param
         self.events.emit(
             "MODEL_SETTING_REFUSED",
             "error",
-            setting=path,
+            setting=error.param,
             message=error.message,
             cure="set another value: docs/settings.md names what sets it",
         )
-        fatal = severity(error.kind, error.code) is Severity.FATAL
-        if fatal or not path or path.startswith(NEVER_DROPPED) or len(self._refused) >= REFUSALS:
+        if self._opening.drop(error):
+            self.outbox.open_session(self._update())
+        else:
             self._end_for_good(f"the model refuses the session's settings: {error.message}")
-            return
-        self._refused.append(path)
-        self.outbox.open_session(self._update())
 
     async def _write(self, socket: MessageSocket) -> None:
         await self._created.wait()

@@ -21,6 +21,7 @@ from trio.testing import MockClock
 
 from agent.call.model_leg import GREETING_REQUEST
 from agent.call.tools.declare import END_CALL
+from agent.core.audio_format import ULAW_8K
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
 from agent.local.session import Session, make_outbox, run_session
 from agent.model import events as ours
@@ -140,6 +141,7 @@ class Client:
     async def configure(self, silence_ms: int = 400, **detection: Any) -> None:
         """What our agent sets."""
         session = requests.make_session(
+            audio=ULAW_8K,
             instructions="Opening hours: nine to five.\nAddress: one Main Street.",
             voice="marin",
             turn_detection={"type": "server_vad", "silence_duration_ms": silence_ms},

@@ -12,6 +12,7 @@ import trio
 
 from agent.audio.ulaw import SILENCE_DBFS, pcm16_to_ulaw, rms_dbfs, ulaw_to_pcm16
 from agent.call.tools.declare import END_CALL
+from agent.core.audio_format import ULAW_8K
 from agent.core.units import BYTES_PER_MS, FRAME_BYTES, FRAME_S, SILENCE_FRAME
 from agent.local.process import open_local_model
 from agent.local.speech.endpointing import Endpointer, EndpointEvent, SpeechStarted, SpeechStopped
@@ -173,6 +174,7 @@ async def test_the_model_holds_a_conversation() -> None:
     events: list[tuple[float, ModelEvent]] = []
     ends: list[float] = []
     session = make_session(
+        audio=ULAW_8K,
         instructions="You are the receptionist of Acme.\nOpening hours: nine to five.",
         voice="marin",
         turn_detection={"type": "server_vad", "silence_duration_ms": 400},

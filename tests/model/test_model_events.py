@@ -168,7 +168,13 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
                 }
             },
         },
-        codec.SessionUpdated("audio/pcmu", "audio/pcm", "server_vad", None, interrupt_response=False),
+        codec.SessionUpdated(
+            {"type": "audio/pcmu"},
+            {"type": "audio/pcm", "rate": 24000},
+            "server_vad",
+            None,
+            interrupt_response=False,
+        ),
     ),
     (
         {"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 960},

@@ -16,12 +16,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 from typing_extensions import override
 
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import HandshakeRejectedError, ModelUnavailableError, SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.model.events import AudioDelta, ModelEvent, OtherEvent
 from agent.model.outbox import ModelOutbox
-from agent.model.requests import PCMU
 from agent.model.session import (
     OPENED_S,
     OUTAGE_S,
@@ -44,10 +44,10 @@ SETTINGS: dict[str, Any] = {
     "type": "realtime",
     "audio": {
         "input": {
-            "format": {"type": PCMU},
-            "turn_detection": {"type": "server_vad", "interrupt_response": False},
+            "format": ULAW_8K.declare(),
+            "turn_detection": {"type": "server_vad", "create_response": True, "interrupt_response": False},
         },
-        "output": {"format": {"type": PCMU}, "voice": "marin"},
+        "output": {"format": ULAW_8K.declare(), "voice": "marin"},
     },
 }
 

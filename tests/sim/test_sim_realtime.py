@@ -15,6 +15,7 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from trio.testing import MockClock
 
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import SocketClosedError
 from agent.core.units import ItemId, ResponseId
 from agent.model.requests import (
@@ -106,6 +107,7 @@ class Client:
 
 def update(**detection: Any) -> str:
     session = make_session(
+        audio=ULAW_8K,
         instructions="Be short.",
         voice="marin",
         turn_detection={"type": "server_vad", **detection},
@@ -318,6 +320,7 @@ async def test_speech_while_answering(autojump_clock: MockClock, *, interrupt: b
     """With interrupt_response the server cancels; without, a turn that ends meanwhile gets no answer."""
     model = ScriptedRealtime([Answer("a", 9000, speed=1.0)], faults=Faults(busy_error=True))
     session = make_session(
+        audio=ULAW_8K,
         instructions="",
         voice="marin",
         turn_detection={"type": "server_vad"},

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from agent.audio.frames import FrameSlicer
 from agent.audio.generation import Generation, Purpose
 from agent.audio.waiting_tone import waiting_tone
 from agent.call.answers.response_requests import ResponseRequests
@@ -18,6 +19,7 @@ from agent.call.bounds import TalkBounds
 from agent.call.commands import CallTool, Commands, Complete, RenewSession, Speak, ToModel, Withdraw
 from agent.call.tools.declare import LEAVES
 from agent.call.turns.greeted_turn import GreetedTurns
+from agent.core.audio_format import AudioFormat
 from agent.core.errors import GenerationTooLongError
 from agent.core.event_log import EventLog
 from agent.core.units import GenerationId, ItemId, ResponseId
@@ -38,6 +40,7 @@ class Answers:
     truncation: TruncationLedger
     greeted: GreetedTurns
     events: EventLog
+    format: AudioFormat
     max_answer_ms: int
     bounds: TalkBounds
     live: list[Generation] = attrs.field(factory=list)
@@ -171,7 +174,8 @@ class Answers:
 
     def _begin(self, response_id: ResponseId, purpose: Purpose, now: float) -> Generation:
         self._last_id += 1
-        generation = Generation(GenerationId(self._last_id), response_id, purpose, now)
+        slicer = FrameSlicer(self.format)
+        generation = Generation(GenerationId(self._last_id), response_id, purpose, now, slicer=slicer)
         self.live.append(generation)
         self.commands.add(Speak(generation))
         return generation
