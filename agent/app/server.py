@@ -40,6 +40,7 @@ from agent.model.endpoint import ModelSide
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.store import Database, open_database
 from agent.store.call_writer import CallWriter, write_entry
+from agent.store.record_keeper import RecordKeeper, place_of_last_resort
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
 from agent.store.tenant_directory import TenantDirectory, default_tenant
@@ -104,7 +105,8 @@ class _Server:
     worker: Worker | None
     """None: workers of their own do the work."""
     guests: trio.Nursery
-    spool: Spool = attrs.field(init=False)
+    records: RecordKeeper = attrs.field(init=False)
+    mover: RecordMover = attrs.field(init=False)
     keeper: CallWriter = attrs.field(init=False)
     tenants: TenantDirectory = attrs.field(init=False)
     channel: PostCallChannel = attrs.field(init=False, factory=PostCallChannel.open)
@@ -118,8 +120,12 @@ class _Server:
     def __attrs_post_init__(self) -> None:
         settings, events = self.settings, self.events
         self.stop = StopSignals(events)
-        self.spool = Spool(settings.data_dir)
-        self.keeper = CallWriter(partial(write_entry, self.database), events, self.spool.save_answered)
+        spool = Spool(settings.data_dir)
+        self.keeper = CallWriter(partial(write_entry, self.database), events, spool.save_answered)
+        ledger = Ledger(self.database, self.keeper.server_id)
+        self.mover = RecordMover(spool, ledger.keep, events)
+        last_resort = place_of_last_resort(settings.data_dir, settings.last_resort_dir)
+        self.records = RecordKeeper(spool, last_resort, ledger.keep, events, self.mover.look)
         self.tenants = TenantDirectory(default_tenant(settings), settings.unknown_number)
         self.model = ModelSide(settings, events)
         self.services = CallServices(
@@ -128,7 +134,7 @@ class _Server:
             metronome=self.metronome,
             rest=self.rest,
             connect_model=self.model.connect,
-            records=self.spool,
+            records=self.records,
             hand_over=self.channel.calls_end,
             guests=self.guests,
             tools=self.tools,
@@ -183,16 +189,19 @@ class _Server:
 
     async def _run_postcall(self, scope: trio.CancelScope) -> None:
         """Shielded: also calls that end by a cancel of everything are handed over."""
-        mover = RecordMover(self.spool, Ledger(self.database, self.keeper.server_id).keep, self.events)
         with scope:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery, trio.open_nursery() as trying:
                 if self.worker is not None:
                     nursery.start_soon(self.worker.run)
-                await run_postcall(self.channel.service_end, mover)
+                trying.start_soon(self.records.run)
+                await run_postcall(self.channel.service_end, self.mover)
+                trying.cancel_scope.cancel(reason="no call ends any more")
                 if self.worker is not None:
                     self.worker.stop()
                 if not self.database.ready.is_set():
                     nursery.cancel_scope.cancel(reason="there is no database to work on")
+        with trio.CancelScope(shield=True):  # bounded by FINISH_S
+            await self.records.finish()
 
     async def _recording_told(self, told: RecordingCallback) -> None:
         async with self.database.connection() as connection:

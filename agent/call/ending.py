@@ -190,11 +190,11 @@ class CallEnding:
         try:
             with trio.fail_at(until_s):
                 await state.guests.run("record", partial(state.services.records.save, record))
-        # Whatever the store raises: the log is then the only place that has the record. All of it goes there,
-        # and nobody is told it is safe.
+            durable = True
+        # Whatever the store raises: it has the record and tries again (DO-3). Nobody is told that it is safe.
         except Exception as error:  # noqa: BLE001
-            state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error), record=attrs.asdict(record))
-            return
+            state.events.emit("RECORD_NOT_KEPT", "error", error=repr(error))
+            durable = False
         state.events.emit(
             "CALL_ENDED",
             outcome=record.outcome.value,
@@ -203,6 +203,8 @@ class CallEnding:
             turns=len(record.turns),
             barge_in_events=record.metrics.barge_in_events,
         )
+        if not durable:
+            return
         try:
             state.services.hand_over.send_nowait(record.call_sid)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError) as error:

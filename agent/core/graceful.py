@@ -8,8 +8,11 @@ writing, and only then, after a bound, are cut off.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import trio
+
+_T = TypeVar("_T")
 
 
 async def run_until_stopped(
@@ -41,3 +44,17 @@ async def run_until_stopped(
     if error is not None:
         raise error
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def run_in_thread(work: Callable[[], _T], *, limiter: trio.CapacityLimiter, grace_s: float) -> _T:
+    """``work()`` in a thread. A cancel waits for it, ``grace_s`` at most, and then leaves it to its thread.
+
+    For what may hang and can be done again: a disk, not a request to somebody.
+    """
+    done: list[_T] = []
+
+    async def run() -> None:
+        done.append(await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True))
+
+    await run_until_stopped(run, lambda: None, grace_s=grace_s)
+    return done[0]

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     port: int = _named(8080, "AGENT_PORT", description="Port to listen on", ge=0, le=65535)
     public_url: str = _named("", "AGENT_PUBLIC_URL", description="Public https URL that Twilio reaches us by")
     data_dir: Path = _named(Path("data"), "AGENT_DATA_DIR", description="Directory of call records")
+    last_resort_dir: Path | None = _named(
+        None,
+        "AGENT_LAST_RESORT_DIR",
+        description="Where records go that no other place takes, best on another disk; empty: below /var/tmp",
+    )
     allow_unsigned: bool = _named(
         False,
         "AGENT_ALLOW_UNSIGNED",
@@ -206,6 +211,11 @@ class Settings(BaseSettings):
         "AGENT_ALLOW_INWARD_WEBHOOKS",
         description="1: tenants' webhooks may be on private and loopback addresses",
     )
+
+    @field_validator("last_resort_dir", mode="before")
+    @classmethod
+    def _empty_place_is_none(cls, value: object) -> object:
+        return value or None
 
     @field_validator("public_url")
     @classmethod

@@ -31,6 +31,7 @@ class Telemetry:
     first_audio_latency: Histogram = attrs.field(init=False)
     turn_latency: Histogram = attrs.field(init=False)
     loop_gap: Histogram = attrs.field(init=False)
+    records_held: Gauge = attrs.field(init=False)
 
     postcall_open: Gauge = attrs.field(init=False)
     postcall_waiting: Gauge = attrs.field(init=False)
@@ -79,6 +80,11 @@ class Telemetry:
     def _loop_gap(self) -> Histogram:
         text = "Longest time per second in which the event loop did not run"
         return Histogram("agent_loop_gap_seconds", text, buckets=LATENESS_S, registry=self.registry)
+
+    @records_held.default
+    def _records_held(self) -> Gauge:
+        text = "Records of ended calls that no disk has taken yet: in memory, tried again"
+        return Gauge("agent_records_held", text, registry=self.registry)
 
     @postcall_open.default
     def _postcall_open(self) -> Gauge:

@@ -81,10 +81,10 @@ async def test_a_failing_hang_up_is_logged_with_its_reason(autojump_clock: MockC
 
 
 @pytest.mark.parametrize("error", [OSError("the disk is full"), TypeError("cannot be encoded"), None])
-async def test_a_record_that_cannot_be_kept_is_in_the_log_whole(
+async def test_a_record_that_cannot_be_kept_is_not_handed_over_nor_logged(
     autojump_clock: MockClock, logged: Any, error: Exception | None
 ) -> None:
-    """RECORD_NOT_KEPT carries all of it; nobody is told that it is safe; the call ends as it would have."""
+    """DO-3: its store tries again; nobody is told that it is safe; the call ends as it would have."""
 
     @attrs.define
     class BrokenRecords:
@@ -102,11 +102,10 @@ async def test_a_record_that_cannot_be_kept_is_in_the_log_whole(
         await stream.hang_up()
         await leg.over.wait()
     [lost] = [entry for entry in logged if entry["event"] == "RECORD_NOT_KEPT"]
-    assert lost["record"]["turns"][0]["heard_text"] == GREETING.text
-    assert lost["record"]["outcome"] is Outcome.CALLER_HUNG_UP
-    assert lost["record"]["metrics"]["frames_out"] == 150
+    assert GREETING.text not in str(lost)
     assert services.handed_over() == []
-    assert not [entry for entry in logged if entry["event"] == "CALL_ENDED"]
+    [ended] = [entry for entry in logged if entry["event"] == "CALL_ENDED"]
+    assert ended["outcome"] == Outcome.CALLER_HUNG_UP.value
     assert services.calls.active == {}
 
 

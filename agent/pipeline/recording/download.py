@@ -4,6 +4,7 @@ A recording is streamed to ``<folder>/<call sid>/<recording sid>.wav`` by way of
 attempt, or a later process, goes on with. Nothing holds more than BLOCK_BYTES of it in memory.
 """
 
+import errno
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
@@ -28,6 +29,7 @@ RESUMES: Final = 5
 RESUME_PAUSE_S: Final = 0.5
 """Before the first resume; twice as long before each further one."""
 FILE_THREADS: Final = 4
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _NOT_YET: Final = ("in-progress", "paused", "stopped", "processing")
 _NEVER: Final = {
     "absent": "the carrier made no recording: the call was too short or silent",
@@ -109,10 +111,10 @@ async def fetch_recording(
     """Bring the recording of an ended call to our disk; None: the carrier has none of this call.
 
     ``told`` is what a callback, or the call's record, told of it; None: nothing. May be repeated at any time:
-    what is there is not fetched again. Raises NotReadyError (the carrier still works on it), StepDeadError
-    (there will never be one, or it is empty), and CarrierError, httpx.TransportError or OSError when another
-    attempt may do better; that goes on where this one stopped. A cancel leaves the part on disk and nothing
-    open.
+    what is there is not fetched again. Raises NotReadyError (the carrier still works on it, or our disk is
+    full), StepDeadError (there will never be one, or it is empty), and CarrierError, httpx.TransportError or
+    OSError when another attempt may do better; that goes on where this one stopped. A cancel leaves the part on
+    disk and nothing open.
     """
     known = told or await carrier.recording_of(call_sid)
     if known is None:
@@ -135,6 +137,12 @@ async def fetch_recording(
     try:
         await _download(recording_sid, carrier, part)
         return await _run(_finish, part)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # Waiting helps, and the room that is left is for records (DO-3).
+        await _run(part.discard)  # noqa: ASYNC120 - a cancel may take its place
+        raise NotReadyError(f"no room is left on our disk for recording {recording_sid}") from None
     finally:
         part.close()
 

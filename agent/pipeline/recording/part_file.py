@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 import attrs
 
-from agent.core.durable import sync_directory
+from agent.core.durable import make_private_directory, open_private, sync_directory
 
 _TAG_LETTERS: Final = 12
 
@@ -42,7 +42,8 @@ class PartFile:
     @classmethod
     def find(cls, target: Path) -> PartFile:
         """The part an earlier attempt left, or an empty one; older leftovers are removed. Raises OSError."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_private_directory(target.parent.parent)
+        make_private_directory(target.parent)
         left = sorted(target.parent.glob(f"{target.stem}.*.part"), key=lambda path: path.stat().st_mtime)
         for path in left[:-1]:
             path.unlink(missing_ok=True)
@@ -71,7 +72,7 @@ class PartFile:
         """Add ``data``. Raises OSError; what was written of it then counts."""
         if self._file is None:
             # Unbuffered: a cancel or a kill leaves on the disk what was counted.
-            self._file = self.path.open("ab", buffering=0)
+            self._file = open(self.path, "ab", buffering=0, opener=open_private)  # noqa: SIM115
         rest = memoryview(data)
         while rest:
             written = self._file.write(rest)

@@ -35,4 +35,4 @@ def clean_json(value: Any) -> Any:
 
 def record_json(record: CallRecord) -> str:
     """The whole record for a ``jsonb`` column. Takes milliseconds for a long call: not for the event loop."""
-    return msgspec.json.encode(clean_json(msgspec.to_builtins(record))).decode()
+    return msgspec.json.encode(clean_json(msgspec.to_builtins(record, enc_hook=repr))).decode()

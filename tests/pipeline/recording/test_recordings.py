@@ -260,7 +260,10 @@ async def test_more_than_a_call_can_have_is_dead(tmp_path: Path, monkeypatch: py
         await fetch(told(recording), rest, tmp_path)
 
 
-async def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_do_3_a_full_disk_is_waited_for_and_the_part_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts as no attempt: eight of them were over before somebody had come to make room."""
     rest, recording = open_carrier()
 
     def full(*_: Any) -> None:
@@ -268,9 +271,10 @@ async def test_a_full_disk_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(NotReadyError, match="no room"):
             await fetch(told(recording), rest, tmp_path)
     assert not kept(tmp_path)
+    assert not parts(tmp_path)
     await fetch(told(recording), rest, tmp_path)
 
 
