@@ -65,7 +65,7 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
     telemetry = Telemetry()
     async with open_guests() as guests:
         with (
-            open_logging(settings.log_level, settings.log_format, telemetry),
+            open_logging(settings.log_level, settings.log_format, telemetry, show_numbers=settings.log_numbers),
             open_twilio_rest(settings) as rest,
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         ):

@@ -14,11 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 import structlog
 
+from agent.core.log_text import tidy, tidy_traceback
 from agent.core.telemetry import Telemetry
 
 QUEUED_RECORDS: Final = 20_000
@@ -27,6 +29,7 @@ QUEUED_RECORDS: Final = 20_000
 SPARSE_LINES: Final = 20
 """Lines a second in the whole process of one event that all calls may have at once, such as a stall."""
 
+_OURS: Final = ("timestamp", "level")
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -128,9 +131,28 @@ class _PatientListener(logging.handlers.QueueListener):
         self._records.put(None)  # the listener's mark for the end; it is reading, so there will be room
 
 
+def _tidied(_logger: Any, _method: str, fields: dict[str, Any], *, show_numbers: bool) -> dict[str, Any]:
+    """In the log thread: every field without what a log must not have."""
+    for name, value in fields.items():
+        if name == "exception":
+            fields[name] = tidy_traceback(str(value), show_numbers=show_numbers)
+        elif name not in _OURS:
+            fields[name] = tidy(value, show_numbers=show_numbers)
+    return fields
+
+
 @contextmanager
-def open_logging(level: Level, style: Literal["auto", "console", "json"], telemetry: Telemetry) -> Iterator[None]:
-    """Log to standard error until left; what is queued then is still written."""
+def open_logging(
+    level: Level,
+    style: Literal["auto", "console", "json"],
+    telemetry: Telemetry,
+    *,
+    show_numbers: bool = False,
+) -> Iterator[None]:
+    """Log to standard error until left; what is queued then is still written.
+
+    Unless ``show_numbers``, of phone numbers only the last two digits are logged (see ``agent.core.log_text``).
+    """
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     renderer: Any = (
         # Its own way with tracebacks shows the local variables: keys, passwords, what callers said.
@@ -149,13 +171,14 @@ def open_logging(level: Level, style: Literal["auto", "console", "json"], teleme
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    tidy: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not console:
-        tidy.append(structlog.processors.format_exc_info)
+    processors: list[Any] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        partial(_tidied, show_numbers=show_numbers),
+        renderer,
+    ]
     target = logging.StreamHandler(sys.stderr)
-    target.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*tidy, renderer])
-    )
+    target.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))
     records: queue.Queue[Any] = queue.Queue(QUEUED_RECORDS)
     handler = _DroppingQueueHandler(records, telemetry)
     listener = _PatientListener(records, target)

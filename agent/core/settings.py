@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = _named(
         "auto", "AGENT_LOG_FORMAT", description="auto: console on a terminal, JSON lines elsewhere"
     )
+    log_numbers: bool = _named(
+        False,
+        "AGENT_LOG_NUMBERS",
+        description="1: phone numbers are logged whole, not only their last two digits",
+    )
     debug_tx: bool = _named(False, "DEBUG_TX", description="1: TX_METRICS and TX_HEARTBEAT always")
 
     # The model

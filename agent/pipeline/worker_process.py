@@ -23,7 +23,7 @@ async def work(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
     """
     telemetry = Telemetry()
     with (
-        open_logging(settings.log_level, settings.log_format, telemetry),
+        open_logging(settings.log_level, settings.log_format, telemetry, show_numbers=settings.log_numbers),
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
         events = EventLog(telemetry)

@@ -236,3 +236,31 @@ def test_a_traceback_shows_no_values(
     text = capsys.readouterr().err
     assert "no such host" in text
     assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_strangers_write_no_lines_move_no_cursor_and_leave_no_number(
+    capsys: pytest.CaptureFixture[str], style: Literal["console", "json"]
+) -> None:
+    """In fields, in messages of other libraries and in what errors quote."""
+    telemetry, said = Telemetry(), "\x1b[2J\x9b\n00:00:00 [info] FORGED\u2028 +15551234567"
+    with open_logging("info", style, telemetry):
+        EventLog(telemetry).bind(call=said).emit("SAID", reason=said, many=[said])
+        logging.getLogger("some.library").warning("from %s", said)
+        try:
+            raise ValueError(said)  # noqa: TRY301 - to have a traceback
+        except ValueError as error:
+            EventLog(telemetry).exception("BROKEN", error)
+    text = capsys.readouterr().err
+    assert not [line for line in text.splitlines() if line.startswith("00:00:00")]
+    assert not {"\x1b[2J", "\x9b", "\u2028"} & {part for part in ("\x1b[2J", "\x9b", "\u2028") if part in text}
+    assert "5551234567" not in text
+    assert text.count("67") == 5
+
+
+def test_numbers_are_logged_whole_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry = Telemetry()
+    with open_logging("info", "json", telemetry, show_numbers=True):
+        EventLog(telemetry).emit("TRANSFER_REFUSED", number="+15551234567")
+    [line] = written(capsys)
+    assert line["number"] == "+15551234567"
