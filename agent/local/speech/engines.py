@@ -47,7 +47,7 @@ class LoadedEngines(Engines):
 
     @classmethod
     def load(cls) -> LoadedEngines:
-        """Load all weights (one to two seconds). Raises ImportError if the extra is missing."""
+        """Load all weights (one to two seconds). Raises ImportError if the extra is missing, WeightsError."""
         from agent.local.speech.stt import WhisperStt  # noqa: PLC0415  (the extra, which a session's tests do without)
         from agent.local.speech.tts import HibariTts  # noqa: PLC0415  (likewise)
         from agent.local.speech.vad import SileroVad  # noqa: PLC0415  (likewise)

