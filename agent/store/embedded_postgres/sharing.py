@@ -11,6 +11,7 @@ from typing import IO, Final
 from agent.core.errors import DatabaseError
 
 POLL_S: Final = 0.05
+_TRIES: Final = 3
 
 
 def lock_if_free(lock: IO[bytes]) -> bool:
@@ -20,6 +21,18 @@ def lock_if_free(lock: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_last(lock: IO[bytes]) -> bool:
+    """Whether nobody else holds the lock; it is ours alone then. Raises OSError.
+
+    Tried again, because the watchdog holds it for a moment when it is let go of on the way from shared to alone.
+    """
+    for _ in range(_TRIES):
+        if lock_if_free(lock):
+            return True
+        time.sleep(POLL_S)
+    return False
 
 
 def share_lock(lock: IO[bytes]) -> None:
