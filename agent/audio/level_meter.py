@@ -1,18 +1,21 @@
 """Our own ear on the caller: loudness, noise floor, voiced frames, for the log (BI-7) and greeting protection.
 
 It decides no turns, the model's voice activity detection does that. It costs about a microsecond a frame: each
-mu-law byte is mapped to its magnitude code (0 to 127, roughly logarithmic) and averaged.
+mu-law byte is mapped to its magnitude code (0 to 127, roughly logarithmic) and averaged. Of PCM16 every third
+sample is, as at 8 kHz, so that a level means the same in both: about five microseconds.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
+from functools import cache
 from math import log10
 from typing import Any, Final
 
 import attrs
 
-from agent.core.units import SILENCE_FRAME
+from agent.core.audio_format import ULAW_8K, AudioFormat
 
 _MAGNITUDE: Final = bytes(127 - (code & 0x7F) for code in range(256))
 """Mu-law code to magnitude code: 0 is silence, 127 full scale; 16 codes are a doubling (ITU-T G.711)."""
@@ -32,6 +35,7 @@ _FULL_SCALE: Final = 8159
 class LevelMeter:
     """The loudness of one caller, frame by frame."""
 
+    format: AudioFormat = ULAW_8K
     frames: int = 0
     voiced_frames: int = 0
     """Voiced frames since the last pause of VOICED_MEMORY_FRAMES."""
@@ -43,9 +47,14 @@ class LevelMeter:
     _since_voiced: int = VOICED_MEMORY_FRAMES
 
     def feed(self, audio: bytes) -> None:
-        """A frame from the caller, mu-law of any length but none at all."""
+        """A frame from the caller, of any length but none at all."""
         self.frames += 1
-        level = 0.0 if audio == SILENCE_FRAME else sum(audio.translate(_MAGNITUDE)) / len(audio)
+        if audio == self.format.silence_frame:
+            level = 0.0
+        elif self.format == ULAW_8K:
+            level = sum(audio.translate(_MAGNITUDE)) / len(audio)
+        else:
+            level = _pcm16_level(audio, self.format.rate_hz // ULAW_8K.rate_hz)
         self.level = level
         self._recent.append(level)
         if level >= max(self.noise_floor + VOICED_OVER_FLOOR, VOICED_AT_LEAST):
@@ -78,6 +87,20 @@ class LevelMeter:
             "rms_dbfs": _dbfs(max(self._recent, default=0.0)),
             "noise_floor_dbfs": _dbfs(self.noise_floor),
         }
+
+
+def _pcm16_level(audio: bytes, step: int) -> float:
+    """The mean magnitude code of every ``step``-th sample."""
+    samples = array("h", audio)[::step]
+    return sum(map(_pcm16_magnitudes().__getitem__, samples)) / len(samples)
+
+
+@cache
+def _pcm16_magnitudes() -> bytes:
+    """The magnitude code of each 16-bit sample; a negative one counts from the end, as Python has it."""
+    codes = b"".join(bytes([code]) * (8 << (code >> 4)) for code in range(128))
+    positive = codes.ljust(1 << 15, b"\x7f")
+    return positive + positive[::-1]
 
 
 def _dbfs(code: float) -> float:

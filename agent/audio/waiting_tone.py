@@ -7,13 +7,14 @@ cadences, of which this is one of the most common: twice 0.2 s, 0.6 s apart, and
 from __future__ import annotations
 
 import math
+import struct
 from bisect import bisect
 from functools import cache
 from itertools import pairwise
 from typing import Final
 
 from agent.audio.ulaw import LINEAR
-from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
+from agent.core.audio_format import ULAW_8K, AudioFormat
 
 TONE_HZ: Final = 425
 TONE_DBM0: Final = -15.0
@@ -25,23 +26,27 @@ _FULL_SCALE_DBM0: Final = 3.17
 
 
 @cache
-def waiting_tone(duration_ms: int = sum(length_ms for length_ms, _ in CADENCE_MS)) -> bytes:
-    """``duration_ms`` of the tone as 8 kHz mu-law, from the start of its cadence; by default once through it."""
-    silence, tone = bytes([ULAW_SILENCE]), _tone()
+def waiting_tone(
+    duration_ms: int = sum(length_ms for length_ms, _ in CADENCE_MS), audio: AudioFormat = ULAW_8K
+) -> bytes:
+    """``duration_ms`` of the tone, from the start of its cadence; by default once through it, for the phone."""
+    tone = _tone(audio)
     once = b"".join(
-        ((tone if on else silence) * (length_ms * BYTES_PER_MS))[: length_ms * BYTES_PER_MS]
+        (tone * length_ms)[: length_ms * audio.bytes_per_ms] if on else audio.silence_of(length_ms)
         for length_ms, on in CADENCE_MS
     )
-    length = duration_ms * BYTES_PER_MS
+    length = duration_ms * audio.bytes_per_ms
     return (once * -(-length // len(once)))[:length]
 
 
-def _tone() -> bytes:
-    """The shortest piece of whole periods that whole samples, too: repeated, it does not click."""
+def _tone(audio: AudioFormat) -> bytes:
+    """The shortest piece of whole periods that is whole samples, too: repeated, it does not click."""
+    peak = max(LINEAR) * 10 ** ((TONE_DBM0 - _FULL_SCALE_DBM0) / 20)
+    samples = audio.rate_hz // math.gcd(audio.rate_hz, TONE_HZ)
+    wave = [peak * math.sin(2 * math.pi * TONE_HZ * at / audio.rate_hz) for at in range(samples)]
+    if audio != ULAW_8K:
+        return struct.pack(f"<{samples}h", *map(round, wave))
     codes = sorted(range(256), key=LINEAR.__getitem__)
     levels = [LINEAR[code] for code in codes]
     borders = [(low + high) / 2 for low, high in pairwise(levels)]
-    peak = levels[-1] * 10 ** ((TONE_DBM0 - _FULL_SCALE_DBM0) / 20)
-    samples = SAMPLE_RATE_HZ // math.gcd(SAMPLE_RATE_HZ, TONE_HZ)
-    angles = (2 * math.pi * TONE_HZ * at / SAMPLE_RATE_HZ for at in range(samples))
-    return bytes(codes[bisect(borders, peak * math.sin(angle))] for angle in angles)
+    return bytes(codes[bisect(borders, sample)] for sample in wave)

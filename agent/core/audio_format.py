@@ -51,3 +51,5 @@ class AudioFormat:
 
 ULAW_8K: Final = AudioFormat("audio/pcmu", 8000, b"\xff")
 """The phone leg: G.711 mu-law; the code of the smallest positive amplitude is the pattern of an idle line."""
+PCM16_24K: Final = AudioFormat("audio/pcm", 24_000, b"\0\0")
+"""The browser's leg: 16-bit little-endian samples, at the only rate that the provider takes and gives."""

@@ -16,13 +16,14 @@ from agent.core.errors import HandshakeRejectedError, SocketClosedError
 from agent.core.task_nursery import open_task_nursery
 
 SendCheck = Callable[[], bool]
-_TEXT: Final = 0x1
+_MESSAGES: Final = (0x1, 0x2)
+"""Opcodes: text, binary."""
 _OPCODE: Final = 0x0F
 
 
 @attrs.define(eq=False)
 class SendGuard(trio.abc.Stream):
-    """The stream under the engine: asks ``may_send`` about a text message just before it is written.
+    """The stream under the engine: asks ``may_send`` about a message just before it is written.
 
     The engine takes a lock between being asked to send and writing, and other tasks run meanwhile. A whole
     unfragmented, uncompressed WebSocket frame that is left out here leaves a valid stream behind.
@@ -37,7 +38,7 @@ class SendGuard(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write, unless it is a message that is not wanted any more."""
-        if self.may_send is not None and data[0] & _OPCODE == _TEXT and not self.may_send():
+        if self.may_send is not None and data[0] & _OPCODE in _MESSAGES and not self.may_send():
             self.refused = True
             await trio.lowlevel.checkpoint()
             return

@@ -51,8 +51,8 @@ class MessageSocket(Protocol):
     async def receive(self) -> str | bytes:
         """Wait for the next message. Raises SocketClosedError at the end. A cancel loses no message."""
 
-    async def send(self, message: str, may_send: SendCheck | None = None) -> bool:
-        """Write one text message; False if ``may_send()`` said no at the very last moment.
+    async def send(self, message: str | bytes, may_send: SendCheck | None = None) -> bool:
+        """Write one message, text or binary; False if ``may_send()`` said no at the very last moment.
 
         ``may_send`` is called with no checkpoint between it and the write to the operating system, so what it
         allows is on the wire before any other task can run. Raises SocketClosedError. A cancel before the
@@ -90,7 +90,7 @@ class TrioWebSocket(MessageSocket):
         return message
 
     @override
-    async def send(self, message: str, may_send: SendCheck | None = None) -> bool:
+    async def send(self, message: str | bytes, may_send: SendCheck | None = None) -> bool:
         stream = self._stream
         stream.may_send, stream.refused = may_send, False
         try:

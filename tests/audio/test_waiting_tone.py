@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import cmath
 import math
+import struct
 
 import pytest
 
 from agent.audio.ulaw import LINEAR
 from agent.audio.waiting_tone import CADENCE_MS, TONE_DBM0, TONE_HZ, waiting_tone
+from agent.core.audio_format import PCM16_24K
 from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
 
 
@@ -39,3 +41,12 @@ def test_it_goes_on_for_as_long_as_is_asked(duration_ms: int) -> None:
     audio = waiting_tone(duration_ms)
     assert len(audio) == duration_ms * BYTES_PER_MS
     assert audio == (waiting_tone() * 3)[: len(audio)]
+
+
+def test_the_browser_hears_the_same_tone() -> None:
+    """Every third sample of it is the phone's, but for what mu-law rounds away."""
+    length_ms = 2 * sum(length_ms for length_ms, _ in CADENCE_MS)
+    pcm, phone = waiting_tone(length_ms, PCM16_24K), [LINEAR[code] for code in waiting_tone(length_ms)]
+    samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+    assert len(pcm) == length_ms * PCM16_24K.bytes_per_ms
+    assert samples[::3] == pytest.approx(phone, abs=130)

@@ -174,6 +174,17 @@ async def test_a_handshake_is_taken_over_with_what_came_behind_it(autojump_clock
         await socket.aclose()
 
 
+async def test_wb_3_messages_are_text_or_binary(autojump_clock: MockClock) -> None:
+    """Both ways, each with the last look before its write."""
+    async with open_memory_sockets() as (client, server):
+        assert await server.send(b"\0\1")
+        assert not await server.send(b"not any more", lambda: False)
+        assert await server.send("text", lambda: True)
+        assert await client.send(b"\xff" * 70_000)
+        assert [await client.receive(), await client.receive()] == [b"\0\1", "text"]
+        assert await server.receive() == b"\xff" * 70_000
+
+
 async def test_a_head_without_an_end_is_not_read_for_ever(autojump_clock: MockClock) -> None:
     client, server = memory_link()
 
