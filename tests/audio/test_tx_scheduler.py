@@ -41,7 +41,7 @@ class Wire:
         await trio.sleep_forever()
         raise AssertionError
 
-    async def send(self, message: str, wanted: Callable[[], bool] | None = None) -> bool:
+    async def send(self, message: str | bytes, wanted: Callable[[], bool] | None = None) -> bool:
         """Give way to others, as the engine does, then look, then write."""
         await trio.lowlevel.checkpoint()
         count = len(self.written)
@@ -411,7 +411,7 @@ class HalfWritten(Wire):
     begun: int = 0
     finished: int = 0
 
-    async def send(self, message: str, wanted: Callable[[], bool] | None = None) -> bool:
+    async def send(self, message: str | bytes, wanted: Callable[[], bool] | None = None) -> bool:
         """Begin, give way in the middle, finish."""
         await trio.lowlevel.checkpoint()
         if wanted is not None and not wanted():

@@ -639,7 +639,7 @@ async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock
             await trio.lowlevel.checkpoint()
             return '{"type": "no.such"}'
 
-        async def send(self, message: str, wanted: SendCheck | None = None) -> bool:
+        async def send(self, message: str | bytes, wanted: SendCheck | None = None) -> bool:
             """Never done."""
             await trio.sleep_forever()
             return True
