@@ -8,6 +8,7 @@ some of these never met.
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -24,15 +25,18 @@ from virtual_call import CALL_SID, FakeServices, counts, open_services
 from agent.call.tools.declare import ToolCall as Use
 from agent.call.tools.declare import make_tool
 from agent.core.records import CallRecord, Outcome
+from agent.core.units import BYTES_PER_MS
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import SERVER_ERROR, Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
-from agent.sim.sounds import tone
+from agent.sim.sounds import numbers_in, tone
 
 MOST_SILENT_S: Final = 8.0
 """No silence that we owe the end of is longer (MO-4)."""
 EAR_MS: Final = 40
+NUMBERS: Final = 12
+ANSWER: Final = re.compile(r"Answer (\d+) ")
 STALLED_EAR_MS: Final = 300
 """What the record may be off where the line stalls: marks stand 200 ms apart, and say nothing until overdue."""
 NEVER: Final = ("CALL_ERROR", "GUEST_FAILED", "POST_CANCEL_AUDIO_VIOLATION")
@@ -40,7 +44,7 @@ FAULTS: Final = (
     *("model drops", "model closes", "model deaf", "session expires", "answers fail"),
     *("carrier stalls", "carrier vanishes", "tool slow", "tool fails", "tool hangs"),
 )
-STATES: Final = ("caller speaks", "generating", "playing", "quiet")
+STATES: Final = ("opening", "caller speaks", "generating", "playing", "quiet", "leaving")
 LEFT_BY_US: Final = (Outcome.AGENT_HUNG_UP, Outcome.IDLE, Outcome.TIME_LIMIT)
 FAILS: Final = Faults(fail_answers=SERVER_ERROR)
 
@@ -60,6 +64,16 @@ class Desk:
         return "booked"
 
 
+@attrs.frozen(eq=False)
+class World:
+    """All that a fault can strike."""
+
+    model: ScriptedRealtime
+    stream: SimulatedStream
+    services: FakeServices
+    desk: Desk
+
+
 @attrs.define(eq=False)
 class Run:
     """One call, and what was seen of it."""
@@ -72,15 +86,17 @@ class Run:
     cut_off: bool = False
     """The line was closed while the caller spoke."""
     stalled: bool = False
-    heard_ms: int = 0
     record: CallRecord | None = None
     _owed_since: float | None = None
 
     async def main(self) -> None:
         """Run it. Raises AssertionError, which says what did not hold."""
         chance, desk = random.Random(self.seed), Desk()  # noqa: S311 - repeatable on purpose
+        self.fault = FAULTS[self.seed % len(FAULTS)]
+        wanted = STATES[self.seed // len(FAULTS) % len(STATES)]
         model = ScriptedRealtime(
-            [answer(chance, number) for number in range(60)], default=Answer("Default.", 500)
+            [answer(chance, number, wanted) for number in range(60)],
+            default=Answer("Default.", 500),
         )
         tools = (make_tool(desk.book, writes=chance.random() < 0.5),)
         async with (
@@ -90,18 +106,17 @@ class Run:
         ):
             services.rest.streams[CALL_SID] = stream
             nursery.start_soon(self._listen, stream)
-            nursery.start_soon(self._strike, chance, model, stream, desk)
+            nursery.start_soon(self._strike, wanted, chance, World(model, stream, services, desk))
             with trio.move_on_after(chance.uniform(20.0, 60.0)) as talk:
                 await self._talk(chance, stream)
             if talk.cancelled_caught and not stream.is_closed:
                 await stream.until_said()
                 with trio.move_on_after(MOST_SILENT_S + 1.0):
                     await stream.until_closed()
-            self.heard_ms = stream.heard_ms()
             await stream.hang_up()
             await leg.over.wait()
             nursery.cancel_scope.cancel(reason="the call is over")
-        self._check(services, stream)
+        self._check(services, stream, model)
 
     async def _talk(self, chance: random.Random, stream: SimulatedStream) -> None:
         while not stream.is_closed:
@@ -112,16 +127,13 @@ class Run:
             else:
                 stream.press("#")
 
-    async def _strike(
-        self, chance: random.Random, model: ScriptedRealtime, stream: SimulatedStream, desk: Desk
-    ) -> None:
-        self.fault = FAULTS[self.seed % len(FAULTS)]
-        wanted = STATES[self.seed // len(FAULTS) % len(STATES)]
-        await trio.sleep(chance.uniform(0.5, 12.0))
-        with trio.move_on_after(8.0):
-            while state_of(model, stream) != wanted:  # noqa: ASYNC110 - a state of a simulator tells nobody
+    async def _strike(self, wanted: str, chance: random.Random, world: World) -> None:
+        model, stream, services, desk = world.model, world.stream, world.services, world.desk
+        await trio.sleep(chance.uniform(0.5, 12.0) if wanted not in ("opening", "leaving") else 0.0)
+        with trio.move_on_after(40.0):
+            while state_of(model, stream, services) != wanted:  # noqa: ASYNC110 - a simulator's state tells nobody
                 await trio.sleep(0.02)
-        self.state = state_of(model, stream)
+        self.state = state_of(model, stream, services)
         match self.fault:
             case "model drops" | "model closes" if model.sessions:
                 model.disconnect(drop=self.fault == "model drops")
@@ -160,7 +172,7 @@ class Run:
             await trio.sleep(0.02)
         self.cut_off = spoke
 
-    def _check(self, services: FakeServices, stream: SimulatedStream) -> None:
+    def _check(self, services: FakeServices, stream: SimulatedStream, model: ScriptedRealtime) -> None:
         record = self.record = record_of(services)
         assert_over(services)
         assert not set(NEVER) & set(counts(record)), counts(record)
@@ -168,27 +180,63 @@ class Run:
         assert self.silent_s <= MOST_SILENT_S, f"{self.silent_s:.1f} s of silence"
         assert not (self.cut_off and record.outcome in LEFT_BY_US), f"hung up on while speaking: {record.reason}"
         if self.fault != "carrier vanishes":
-            told_ms = sum(turn.heard_ms for turn in record.turns if turn.role == "agent")
-            cuts = sum(turn.interrupted for turn in record.turns)
-            allowed_ms = EAR_MS * max(cuts, 1) + STALLED_EAR_MS * self.stalled
-            assert abs(told_ms - self.heard_ms) <= allowed_ms, f"{told_ms} ms recorded, {self.heard_ms} ms heard"
+            self._check_heard(record, stream)
+            self._check_told(record, model)
+
+    def _check_heard(self, record: CallRecord, stream: SimulatedStream) -> None:
+        """The record is true to the ear, answer by answer: their audio carries numbers, twelve of them."""
+        told_ms, cuts, unknown_ms = Counter[int](), Counter[int](), 0
+        for turn in record.turns:
+            if turn.role == "agent" and (named := ANSWER.match(turn.text)):
+                number = int(named[1]) % NUMBERS
+                told_ms[number] += turn.heard_ms
+                cuts[number] += turn.interrupted
+            elif turn.role == "agent":
+                unknown_ms += turn.heard_ms  # cut off before its number, or said without the model
+        heard = numbers_in(stream.playback.tape.audio())
+        for number in set(told_ms) | set(heard):
+            heard_ms = heard[number] // BYTES_PER_MS
+            allowed_ms = EAR_MS * max(cuts[number], 1) + STALLED_EAR_MS * (self.stalled and cuts[number] > 0)
+            off_ms = abs(told_ms[number] - heard_ms)
+            assert off_ms <= allowed_ms + unknown_ms, f"{told_ms[number]} ms recorded, {heard_ms} ms heard"
+
+    def _check_told(self, record: CallRecord, model: ScriptedRealtime) -> None:
+        """The last session knows of every turn: it heard it, or was told of it."""
+        if not model.sessions or record.outcome in (Outcome.MODEL_LOST, Outcome.MODEL_UNAVAILABLE):
+            return
+        items = model.session.conversation.items.values()
+        known = sum(item.resource.get("role") == "user" for item in items)
+        turns = sum(turn.role == "caller" for turn in record.turns) + len(record.dtmf)
+        under_way = record.turns[-1].role == "caller"
+        assert known >= turns - under_way, f"{turns} turns, of which the model knows {known}"
 
 
-def answer(chance: random.Random, number: int) -> Answer:
+def answer(chance: random.Random, number: int, wanted: str) -> Answer:
     """A greeting, and then answers of which some use the tool, and some say goodbye."""
+    leaves = wanted == "leaving" and number % 3 == 2
+    at_once = number or wanted != "opening"
     what = chance.random() if number else 1.0
-    tool = ToolCall("book") if what < 0.25 else ToolCall("end_call") if what < 0.3 else None
+    tool = ToolCall("book") if what < 0.25 else ToolCall("end_call") if what < 0.3 or leaves else None
     return Answer(
         f"Answer {number} with some words in it.",
         chance.choice([800, 2000, 4000]),
         tool_call=tool,
         speed=chance.choice([None, 1.2, 4]),
-        first_delta_ms=chance.choice([0, 200, 700]),
+        first_delta_ms=chance.choice([0, 200, 700]) if at_once else 700,
     )
 
 
-def state_of(model: ScriptedRealtime, stream: SimulatedStream) -> str:
+def state_of(model: ScriptedRealtime, stream: SimulatedStream, services: FakeServices) -> str:
     """What the call is in the middle of."""
+    events = services.calls.events.telemetry.registry
+    asked, taken_back = (
+        events.get_sample_value("agent_events_total", {"event": event}) or 0.0
+        for event in ("END_CALL_ASKED", "LEAVING_TAKEN_BACK")
+    )
+    if asked > taken_back:
+        return "leaving"
+    if not stream.heard_ms():
+        return "opening" if model.sessions else "ringing"
     if stream.voice:
         return "caller speaks"
     if model.sessions and model.session.active is not None:
@@ -207,7 +255,7 @@ def run_seeds(seeds: Sequence[int]) -> Counter[tuple[str, str]]:
             raise AssertionError(
                 f"seed {seed}, {run.fault} while {run.state}: {failed.exceptions[0]}"
             ) from failed
-        if run.state:  # else the call was over before the fault struck
+        if run.state in STATES:  # else the call was over before the fault struck
             met[run.fault, run.state] += 1
     return met
 

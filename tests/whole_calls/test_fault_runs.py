@@ -1,12 +1,12 @@
-"""A fault of any kind in a call in any state: 200 of the runs of ``fault_runs``, whose command runs any range."""
+"""A fault of any kind in a call in any state: 240 of the runs of ``fault_runs``, whose command runs any range."""
 
 from __future__ import annotations
 
 import pytest
 from fault_runs import FAULTS, STATES, run_seeds
 
-SHARDS = 5
-EACH = 40
+SHARDS = 4
+EACH = 60
 """Every fault is sent into every state once in so many seeds."""
 
 
