@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from agent.app.call_answer import answer
+from agent.app.descriptors import open_listeners
 from agent.app.garbage import GarbageCollector
 from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
@@ -210,11 +211,11 @@ class _Server:
     async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
         settings = self.settings
-        listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+        listeners = await open_listeners(settings.port, settings.host, self.events, settings.max_calls)
         async with trio.open_nursery() as connections:
             serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
             await connections.start(serve_listeners, self.door.serve_connection, listeners)
-            url = _url_of(listeners[0])
+            url = _url_of(listeners[0].inner)
             self._say_where(url)
             services.start_soon(self._keep_model, url, started)
             await self.stop.stop.wait()

@@ -16,6 +16,7 @@ import trio
 
 from agent.app.cli.doctor.database import examine_database
 from agent.app.cli.doctor.findings import Finding, State
+from agent.app.descriptors import needed_for, raise_limit
 from agent.carrier.http_app import SERVICE
 from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
@@ -36,6 +37,7 @@ async def examine(settings: Settings) -> list[Finding]:
             ("model", lambda: check_models(settings)),
             ("embedded model", lambda: check_local_extra(settings)),
             ("port", lambda: check_port(settings)),
+            ("descriptors", lambda: check_descriptors(settings)),
             ("data directory", lambda: check_data_dir(settings)),
             ("database", lambda: examine_database(settings)),
             ("public URL", lambda: check_public_url(settings)),
@@ -154,6 +156,19 @@ async def check_port(settings: Settings) -> Finding:
     for listener in listeners:
         await listener.aclose()
     return Finding("ok", f"{where} is free")
+
+
+async def check_descriptors(settings: Settings) -> Finding:
+    """May the server open as many files and sockets as its calls need?"""
+    await trio.lowlevel.checkpoint()
+    limit, needed = raise_limit(), needed_for(settings.max_calls)
+    if limit < needed:
+        return Finding(
+            "problem",
+            f"{limit} files may be open at once, and {settings.max_calls} calls need {needed}",
+            f"raise the hard limit (ulimit -Hn, LimitNOFILE of systemd) to {needed}, or lower AGENT_MAX_CALLS",
+        )
+    return Finding("ok", f"{limit} files may be open at once; {settings.max_calls} calls need {needed}")
 
 
 async def check_data_dir(settings: Settings) -> Finding:
