@@ -17,10 +17,10 @@ from typing import Final
 import attrs
 import trio
 
+from agent.call.leg import CallerLeg
 from agent.call.services import CallServices
 from agent.call.state import CallState
 from agent.call.wiring import CallParts
-from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.errors import ModelUnavailableError, SocketClosedError
 from agent.core.graceful import run_until_stopped
@@ -63,16 +63,16 @@ async def _run_monitor(call: CallParts) -> None:
 
 
 async def run_call(
-    socket: MessageSocket, start: Start, ticket: CallTicket, tenant: Tenant, services: CallServices
+    socket: MessageSocket, leg: CallerLeg, ticket: CallTicket, tenant: Tenant, services: CallServices
 ) -> CallRecord:
-    """Serve one call from its ``start`` message to its durable record.
+    """Serve one call from its answer to its durable record.
 
     No error of the call leaves this function; each becomes its outcome. A cancel, from inside or outside, ends
     the call within its graces: the writers stop between two messages, the caller's leg is hung up, the record
     is kept and handed over. The socket stays open: closing it is the business of whoever opened it.
     """
     events = services.events.bind(call=ticket.call_sid)
-    state = CallState(services, start, ticket, tenant, events, trio.current_time(), datetime.now(UTC))
+    state = CallState(services, leg, ticket, tenant, events, trio.current_time(), datetime.now(UTC))
     call = CallParts(socket, state)
     services.active[ticket.call_sid] = state.scope
     events.telemetry.active_calls.inc()

@@ -83,6 +83,8 @@ class PlayoutClock:
     """When the last audio handed over or owed will have been heard, grace included (PL-2)."""
     lag_s: float = 0.0
     """By how much playback is behind the schedule in this talk spurt, as its marks tell."""
+    device_s: float = 0.0
+    """How long audio is in the caller's device before it is heard: what a clear meets there is not."""
     _ledgers: dict[GenerationId, _Ledger] = attrs.field(factory=dict)
     _marks: dict[str, _Mark] = attrs.field(factory=dict)
     """What is waited for, in the order it was sent, which is the order it comes back in."""
@@ -208,7 +210,7 @@ class PlayoutClock:
             return 0
         if ledger.frozen_ms is not None:
             return ledger.frozen_ms
-        at = now - self._behind(now)
+        at = now - self._behind(now) - self.device_s
         for stretch in reversed(ledger.stretches):
             played = at - stretch.start
             if played > 0:

@@ -21,8 +21,8 @@ import trio
 from agent.audio.generation import Generation
 from agent.audio.metronome import PacerSlot
 from agent.audio.pacer_metrics import PacerMetrics
-from agent.carrier.media_stream import OutboundEncoder
 from agent.core.audio_format import ULAW_8K, AudioFormat
+from agent.core.caller_leg import LegEncoder, Message
 from agent.core.units import FRAME_MS
 from agent.playout import PlayoutClock
 from agent.wire.websocket import MessageSocket
@@ -70,7 +70,7 @@ class TxScheduler:
     """The pacer of one call. ``run`` is its only task; every other method is synchronous."""
 
     socket: MessageSocket
-    encoder: OutboundEncoder
+    encoder: LegEncoder
     playout: PlayoutClock
     slot: PacerSlot
     observer: TxObserver
@@ -86,7 +86,7 @@ class TxScheduler:
     _clear_asked: bool = False
     _stopping: bool = False
     _spurt: bool = False
-    _silence: str = attrs.field(init=False, repr=False)
+    _silence: Message = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._silence = self.encoder.media(self.format.silence_frame)
@@ -225,7 +225,7 @@ class TxScheduler:
         self.playout.clear_sent(self.last_look)
         return True
 
-    async def _write(self, message: str, look: Callable[[], bool]) -> bool:
+    async def _write(self, message: Message, look: Callable[[], bool]) -> bool:
         """Write one message unless ``look`` says no at the last moment."""
         started = self.sending_since = trio.current_time()
         try:

@@ -36,7 +36,7 @@ PURE = {
     " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"
     " tools.spoken_numbers tools.use_counts",
     "carrier": "http_head media_stream signature stream_events twiml",
-    "core": "audio_format bounds errors log_text provider_models steps tenant tenant_fields units",
+    "core": "audio_format bounds caller_leg errors log_text provider_models steps tenant tenant_fields units",
     "model": "errors events opening requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"
     " transcription.talk_spans transcription.transcription"

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.call.ingress import receive_start
+from agent.call.leg import phone_leg
 from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
@@ -29,7 +30,7 @@ async def answer(socket: MessageSocket, services: CallServices, admit: Callable[
         tenant = services.tenants.of_call(ticket.direction, ticket.caller, ticket.called)
         if tenant is None:
             raise AdmissionError("unknown_number", "the number that was called belongs to nobody")  # noqa: TRY301
-        await run_call(socket, start, ticket, tenant, services)
+        await run_call(socket, phone_leg(start, services.rest), ticket, tenant, services)
     except AdmissionError as error:
         services.events.emit("STREAM_REFUSED", "warning", kind=error.kind, detail=error.detail)
         code, reason = POLICY_VIOLATION, error.detail[:120]

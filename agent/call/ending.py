@@ -17,6 +17,7 @@ import trio
 from agent.audio.generation import Purpose
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
+from agent.call.prompts import UNAVAILABLE, prompt, say_unavailable
 from agent.call.state import CallState, run_guest
 from agent.call.turns.leaving import Departure
 from agent.core.errors import CarrierError
@@ -68,7 +69,7 @@ class CallEnding:
         It takes the call from us, so the stream may end before the carrier's answer is here, which counts all the
         same. Raises CarrierError and trio.TooSlowError; the call goes on then.
         """
-        state, rest = self.state, self.state.services.rest
+        state, rest = self.state, self.state.leg.rest
         if rest is None:
             return False
 
@@ -106,11 +107,11 @@ class CallEnding:
         state = self.state
         state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
         outcome = Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE
-        if await state.services.say_unavailable(state.ticket.call_sid, state.tenant.language, state.events):
+        if await say_unavailable(state.leg.rest, state.ticket.call_sid, state.tenant.language, state.events):
             state.taken_over(outcome, reason)
             return
         with trio.move_on_after(FAREWELL_BOUND_S):
-            apology = state.services.apology
+            apology = prompt(UNAVAILABLE, state.leg.format)
             await self._drain(self.conversation.apologise(apology, reason, trio.current_time()))
         state.end(outcome, reason)
 
@@ -141,7 +142,7 @@ class CallEnding:
 
     async def record_call(self) -> None:
         """Have the carrier record, once the first frame is out (TX-9)."""
-        state, rest = self.state, self.state.services.rest
+        state, rest = self.state, self.state.leg.rest
         if rest is None or not state.services.settings.record_calls:
             return
 
@@ -178,7 +179,7 @@ class CallEnding:
 
     async def _hang_up(self, until_s: float) -> None:
         """A closed stream is not an ended call (D11): only REST ends it, unless the caller did, or a transfer."""
-        state, rest = self.state, self.state.services.rest
+        state, rest = self.state, self.state.leg.rest
         await state.guests.until_ended(TRANSFER)
         if rest is not None and state.outcome is not Outcome.CALLER_HUNG_UP and not state.carrier_goes_on:
             with trio.fail_at(until_s):
@@ -217,7 +218,7 @@ class CallEnding:
         duration_s = ended_s - state.answered_s
         return CallRecord(
             call_sid=ticket.call_sid,
-            stream_sid=state.start.stream_sid,
+            stream_sid=state.leg.stream_sid,
             direction=ticket.direction,
             caller=ticket.caller,
             called=ticket.called,

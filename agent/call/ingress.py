@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -12,16 +13,16 @@ from agent.audio.gap_filler import FILL_AT_MOST_MS, GapFiller
 from agent.call.call_clock import CallClock
 from agent.call.conversation import Conversation
 from agent.call.state import CallState
-from agent.carrier.media_stream import (
-    CarrierMessage,
-    Connected,
+from agent.carrier.media_stream import Connected, Start, decode_message
+from agent.core.caller_leg import (
+    DeviceDelay,
     Dtmf,
+    LegMessage,
     MarkReturned,
     Media,
-    Start,
+    Message,
     Stop,
     UnknownMessage,
-    decode_message,
 )
 from agent.core.errors import AdmissionError, MalformedMessageError
 from agent.core.event_log import EventLog
@@ -35,11 +36,12 @@ START_S: Final = 10.0
 """How long a stream may take to say which call it is; Twilio does at once."""
 EARLY_MESSAGES: Final = 50
 """Messages before ``start`` that are ignored; Twilio sends one, ``connected``."""
+_T = TypeVar("_T")
 
 
 @attrs.define(eq=False)
 class Ingress:
-    """The reader of one carrier stream. It waits for nothing but the next message (DESIGN D8)."""
+    """The reader of one caller's leg. It waits for nothing but the next message (DESIGN D8)."""
 
     socket: MessageSocket
     state: CallState
@@ -55,7 +57,7 @@ class Ingress:
     async def run(self) -> None:
         """Read until cancelled. Raises SocketClosedError when the carrier is gone."""
         while True:
-            message = decode_or_count(await self.socket.receive(), self.state.events)
+            message = decode_or_count(await self.socket.receive(), self.state.leg.decode, self.state.events)
             if type(message) is Media:
                 self._media(message)
             elif message is not None:
@@ -91,7 +93,7 @@ class Ingress:
         silence = self.conversation.format.silence_of(length_ms)
         self.outbox.put_audio(encode_append(b64encode(silence).decode()))
 
-    def _message(self, message: CarrierMessage, now: float) -> None:
+    def _message(self, message: LegMessage, now: float) -> None:
         events = self.state.events
         match message:
             case MarkReturned(name):
@@ -101,10 +103,10 @@ class Ingress:
                     self.clock.caller_spoke()
             case Stop():
                 self.state.end(Outcome.CALLER_HUNG_UP, "the carrier stopped the stream")
+            case DeviceDelay(delay_ms):
+                self.state.playout.device_s = delay_ms / 1000
             case UnknownMessage(event):
                 events.emit_first("UNKNOWN_CARRIER_EVENT", event_name=event[:80])
-            case _:
-                events.emit_first("REPEATED_START", message=type(message).__name__)
 
 
 async def receive_start(socket: MessageSocket, events: EventLog) -> Start:
@@ -115,7 +117,7 @@ async def receive_start(socket: MessageSocket, events: EventLog) -> Start:
     """
     with trio.move_on_after(START_S):
         for _ in range(EARLY_MESSAGES):
-            message = decode_or_count(await socket.receive(), events)
+            message = decode_or_count(await socket.receive(), decode_message, events)
             if isinstance(message, Start):
                 _check_format(message)
                 return message
@@ -124,10 +126,10 @@ async def receive_start(socket: MessageSocket, events: EventLog) -> Start:
     raise AdmissionError("no_start", f"no start message within {START_S:.0f} s and {EARLY_MESSAGES} messages")
 
 
-def decode_or_count(raw: str | bytes, events: EventLog) -> CarrierMessage | None:
+def decode_or_count(raw: Message, decode: Callable[[Message], _T], events: EventLog) -> _T | None:
     """Decode a message; one that the protocol does not allow is counted, logged once, and None."""
     try:
-        return decode_message(raw)
+        return decode(raw)
     except MalformedMessageError as error:
         events.emit_first(error.kind.upper(), detail=error.detail[:200])
         return None

@@ -35,7 +35,8 @@ class ModelLeg(SessionUser):
 
     @override
     def settings(self) -> dict[str, Any]:
-        session = self.state.services.session_of(self.state.tenant, self.tools, datetime.now(UTC))
+        state = self.state
+        session = state.services.session_of(state.tenant, self.tools, datetime.now(UTC), state.leg.format)
         self.conversation.response_requests.instructions = session["instructions"]
         return session
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import cached_property
-from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,10 +12,8 @@ import trio
 
 from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
-from agent.carrier import twiml
 from agent.carrier.rest import CarrierRest
-from agent.core.audio_format import ULAW_8K
-from agent.core.errors import CarrierError
+from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.core.event_log import EventLog
 from agent.core.provider_models import language_hint
 from agent.core.settings import Settings
@@ -57,32 +53,13 @@ class CallServices:
     def _no_tenants(self) -> TenantDirectory:
         return TenantDirectory(default_tenant(self.settings), self.settings.unknown_number)
 
-    @cached_property
-    def apology(self) -> bytes:
-        """The bundled prompt for a model that cannot be reached: mu-law, English."""
-        return (files("agent.core") / "prompts" / "unavailable.ulaw").read_bytes()
-
-    async def say_unavailable(self, call_sid: CallSid, language: str, events: EventLog) -> bool:
-        """Have the carrier apologise in ``language`` and hang up; its stream with us ends by that.
-
-        False: say the bundled prompt instead. It is English, as ``language`` is; or there is no carrier, or none
-        that can say it. A cancel waits for the carrier's answer, which the end of the stream may overtake.
-        """
-        if self.rest is None or not twiml.has_words_in(language):
-            return False
-        try:
-            await self.rest.instruct(call_sid, twiml.refuse_politely(twiml.UNAVAILABLE, language))
-        except CarrierError as error:
-            events.emit("APOLOGY_NOT_SAID", "error", error=str(error))
-            return False
-        events.emit("APOLOGY_LEFT_TO_CARRIER", language=language)
-        return True
-
     def greeting_of(self, tenant: Tenant) -> str:
         """The first words of the agent; empty: the caller begins."""
         return self.settings.greeting if tenant.greeting is None else tenant.greeting
 
-    def session_of(self, tenant: Tenant, tools: Collection[Tool], now: datetime) -> dict[str, Any]:
+    def session_of(
+        self, tenant: Tenant, tools: Collection[Tool], now: datetime, audio: AudioFormat = ULAW_8K
+    ) -> dict[str, Any]:
         """The session object that the model of a tenant's call is given; ``now`` is aware."""
         settings = self.settings
         detection: dict[str, Any] = {"type": settings.turn_detection}
@@ -94,7 +71,7 @@ class CallServices:
             transcription = {"model": model, **language_hint(model, tenant.language)}
         noise_reduction = None if settings.noise_reduction == "off" else settings.noise_reduction
         return make_session(
-            audio=ULAW_8K,
+            audio=audio,
             instructions=_instructions(settings.instructions, tenant, now, timely=len(tools) > 1),
             voice=tenant.voice or settings.voice,
             turn_detection=detection,

@@ -10,8 +10,8 @@ import attrs
 import trio
 
 from agent.call.guests import Guests
+from agent.call.leg import CallerLeg
 from agent.call.services import CallServices
-from agent.carrier.media_stream import Start
 from agent.carrier.stream_token import CallTicket
 from agent.core.errors import sole_error
 from agent.core.event_log import EventLog
@@ -29,7 +29,7 @@ class CallState:
     """One call in progress. Its tasks change it between two checkpoints, so it is never seen half-changed."""
 
     services: CallServices
-    start: Start
+    leg: CallerLeg
     ticket: CallTicket
     tenant: Tenant
     events: EventLog

@@ -20,8 +20,6 @@ from agent.wire.websocket import MessageSocket
 
 WATCH_S: Final = 1.0
 HEARTBEAT_S: Final = 5.0
-CARRIER_STUCK_S: Final = 10.0
-"""A write to the carrier that takes this long: it does not read any more."""
 BACKLOG_SHARE: Final = 0.7
 """Of the audio one answer may have; a backlog over this is worth a TX_METRICS line (TX-8)."""
 IDLE_REQUEST: Final = "The caller has been silent for a while. Ask briefly whether they are still there."
@@ -66,9 +64,9 @@ class CallWatchdog:
                 self.state.end(Outcome.CARRIER_LOST, f"nothing came from the carrier for {every_s:.0f} s")
 
     def _watch_writes(self, now: float) -> None:
-        since = self.pacer.sending_since
-        if since is not None and now - since > CARRIER_STUCK_S:
-            self.state.end(Outcome.CARRIER_STUCK, f"the carrier read nothing for {CARRIER_STUCK_S:.0f} s")
+        since, stuck_s = self.pacer.sending_since, self.state.leg.stuck_s
+        if since is not None and now - since > stuck_s:
+            self.state.end(Outcome.CARRIER_STUCK, f"the carrier read nothing for {stuck_s:.0f} s")
 
     def _watch_clock(self, now: float) -> None:
         playout, reached = self.state.playout, self.conversation.bounds.reached

@@ -37,7 +37,6 @@ from agent.call.tool_calls import CallTools, tools_of
 from agent.call.turns.barge_in import BargeInPolicy
 from agent.call.turns.own_ear import OwnEar
 from agent.call.watchdog import CallWatchdog
-from agent.carrier.media_stream import OutboundEncoder
 from agent.core.records import Outcome
 from agent.model.events import FunctionCallDone
 from agent.model.outbox import ModelOutbox
@@ -75,21 +74,23 @@ class CallParts(TxObserver):
             events,
             BargeInPolicy(settings.greeting_protect_ms),
             Transcript(state.answered_s, settings.transcribes_calls),
-            OwnEar(LevelMeter()),
+            OwnEar(LevelMeter(state.leg.format)),
             max_answer_ms=int(settings.max_answer_s * 1000),
             bounds=TalkBounds(settings.bounds),
+            format=state.leg.format,
             language=state.tenant.language or settings.language,
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
         )
         self.pacer = TxScheduler(
             socket=self.socket,
-            encoder=OutboundEncoder(state.start.stream_sid),
+            encoder=state.leg.encoder,
             playout=state.playout,
             slot=services.metronome.attach(),
             observer=self,
             meter=PacerMetrics(self._report, events.telemetry.frame_lateness.observe),
             lead_ms=settings.lead_ms,
             comfort_silence=settings.comfort_silence,
+            format=state.leg.format,
         )
         self.generations = Generations(state, self.pacer, self.conversation.heard_to_end)
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
@@ -97,7 +98,7 @@ class CallParts(TxObserver):
         tools = tools_of(
             state.tenant,
             services.tools,
-            can_transfer=services.rest is not None,
+            can_transfer=state.leg.rest is not None,
             most_transfers=settings.max_transfers,
         )
         user = ModelLeg(state, self.conversation, self.pacer, tuple(tools.values()), clock)

@@ -12,7 +12,9 @@ from typing import Final, TypeVar
 
 import attrs
 import msgspec
+from typing_extensions import override
 
+from agent.core.caller_leg import Dtmf, LegEncoder, LegMessage, MarkReturned, Media, Stop, UnknownMessage
 from agent.core.errors import MalformedMessageError
 from agent.core.units import CallSid, StreamSid
 
@@ -41,43 +43,7 @@ class Start:
     custom_parameters: Mapping[str, str]
 
 
-@attrs.frozen
-class Media:
-    """Caller audio: ``payload`` is the untouched base64, checked; ``audio`` what it stands for."""
-
-    payload: str
-    audio: bytes
-    timestamp_ms: int
-    sequence: int
-
-
-@attrs.frozen
-class Dtmf:
-    """The caller pressed ``digit`` (0-9, *, #, A-D)."""
-
-    digit: str
-
-
-@attrs.frozen
-class MarkReturned:
-    """Playback reached the mark ``name``, or a ``clear`` removed what stood before it (DESIGN D6)."""
-
-    name: str
-
-
-@attrs.frozen
-class Stop:
-    """The stream is over: the call ended or its TwiML was replaced."""
-
-
-@attrs.frozen
-class UnknownMessage:
-    """An event this codec does not know; to be counted and ignored."""
-
-    event: str
-
-
-CarrierMessage = Connected | Start | Media | Dtmf | MarkReturned | Stop | UnknownMessage
+CarrierMessage = Connected | Start | LegMessage
 
 
 class _MediaBody(msgspec.Struct):
@@ -192,7 +158,7 @@ _BUILDERS: Final[Mapping[str, Callable[[_Message], CarrierMessage]]] = {
 
 
 @attrs.frozen
-class OutboundEncoder:
+class OutboundEncoder(LegEncoder):
     """Encodes what we send on one stream; the parts that never change are made once.
 
     The results are str because a Media Stream is a stream of text messages.
@@ -201,7 +167,7 @@ class OutboundEncoder:
     stream_sid: StreamSid
     _media_head: str = attrs.field(init=False, repr=False)
     _mark_head: str = attrs.field(init=False, repr=False)
-    clear: str = attrs.field(init=False, repr=False)
+    _clear: str = attrs.field(init=False, repr=False)
 
     @_media_head.default
     def _make_media_head(self) -> str:
@@ -211,14 +177,21 @@ class OutboundEncoder:
     def _make_mark_head(self) -> str:
         return f'{{"event":"mark","streamSid":{_quoted(self.stream_sid)},"mark":{{"name":'
 
-    @clear.default
+    @_clear.default
     def _make_clear(self) -> str:
         return f'{{"event":"clear","streamSid":{_quoted(self.stream_sid)}}}'
 
+    @property
+    @override
+    def clear(self) -> str:
+        return self._clear
+
+    @override
     def media(self, audio: bytes) -> str:
         """A media message with ``audio`` (mu-law, any length)."""
         return f'{self._media_head}{b64encode(audio).decode("ascii")}"}}}}'
 
+    @override
     def mark(self, name: str) -> str:
         """A mark message; the carrier sends it back when playback reaches it, or on a clear."""
         return f"{self._mark_head}{_quoted(name)}}}}}"

@@ -475,3 +475,13 @@ def test_mo_8_a_mark_that_the_carrier_passed_over_is_not_waited_for() -> None:
     assert not clock.audible(9.0)
     assert clock.mark_returned(passed_over, 9.0) is MarkOutcome.PLAYED
     assert clock.heard_ms(ONE, 9.0) == 400
+
+
+def test_pl_8_what_a_clear_meets_in_the_callers_device_was_not_heard() -> None:
+    """A browser plays audio some time after it came; the carrier's schedule alone would count that as heard."""
+    clock = PlayoutClock(device_s=0.06)
+    for frame in range(10):
+        clock.frame_sent(GenerationId(1), frame * 0.02)
+    assert clock.heard_ms(GenerationId(1), 0.16) == 100
+    clock.clear_sent(0.16)
+    assert clock.heard_ms(GenerationId(1), 1.0) == 100

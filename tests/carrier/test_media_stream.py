@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.carrier import media_stream as codec
-from agent.carrier.media_stream import (
-    MAX_MEDIA_BYTES,
-    Connected,
-    Dtmf,
-    MarkReturned,
-    Media,
-    OutboundEncoder,
-    Start,
-    Stop,
-    UnknownMessage,
-    decode_message,
-)
+from agent.carrier.media_stream import MAX_MEDIA_BYTES, Connected, OutboundEncoder, Start, decode_message
+from agent.core.caller_leg import Dtmf, MarkReturned, Media, Stop, UnknownMessage
 from agent.core.errors import MalformedMessageError
 from agent.core.units import CallSid, StreamSid
 

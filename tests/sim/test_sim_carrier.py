@@ -13,17 +13,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.carrier.media_stream import (
-    CarrierMessage,
-    Connected,
-    Dtmf,
-    MarkReturned,
-    Media,
-    OutboundEncoder,
-    Start,
-    Stop,
-    decode_message,
-)
+from agent.carrier.media_stream import CarrierMessage, Connected, OutboundEncoder, Start, decode_message
+from agent.core.caller_leg import Dtmf, MarkReturned, Media, Stop
 from agent.core.errors import SocketClosedError
 from agent.core.units import CallSid, StreamSid
 from agent.sim.carrier.network import Network

@@ -13,7 +13,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from agent.carrier.media_stream import Media, OutboundEncoder, decode_message
+from agent.carrier.media_stream import OutboundEncoder, decode_message
+from agent.core.caller_leg import Media
 from agent.core.errors import SocketClosedError
 from agent.core.units import StreamSid
 from agent.sim.carrier.load import run_calls

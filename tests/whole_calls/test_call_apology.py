@@ -11,7 +11,9 @@ import trio
 from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, counts, open_call, open_services
 
+from agent.call.prompts import UNAVAILABLE, prompt
 from agent.carrier import twiml
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import SocketClosedError
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
@@ -71,7 +73,7 @@ async def test_elsewhere_the_bundled_prompt_is_played(
     """In English, in languages that we have no words in, and where the carrier cannot be asked."""
     async with open_hopeless_call(language, *failures) as (services, stream):
         pass
-    assert stream.playback.tape.audio().startswith(services.calls.apology)
+    assert stream.playback.tape.audio().startswith(prompt(UNAVAILABLE, ULAW_8K))
     assert not services.rest.instructed
     assert services.record.outcome is Outcome.MODEL_UNAVAILABLE
     assert services.rest.hung_up == [CALL]
@@ -84,4 +86,4 @@ async def test_without_a_carrier_s_rest_the_bundled_prompt_is_played(autojump_cl
         services.calls.rest = None
         async with open_call(services) as stream:
             await stream.until_closed()
-    assert stream.playback.tape.audio().startswith(services.calls.apology)
+    assert stream.playback.tape.audio().startswith(prompt(UNAVAILABLE, ULAW_8K))

@@ -210,7 +210,7 @@ async def test_an_error_inside_a_call_ends_that_call_alone(
         if state is not None:
             return bool(state.ticket.call_sid == CALL_SID)
         if isinstance(thing, TxScheduler):
-            return CALL_SID[2:] in thing.encoder.stream_sid
+            return CALL_SID[2:] in str(thing.encoder.clear)
         return bool(thing.events.fields.get("call") == CALL_SID)
 
     model = ScriptedRealtime([GREETING, SHORT])

@@ -27,6 +27,8 @@ from unkind_models import edit_events, until_spoken_to
 from virtual_call import CALL_SID, FakeServices, counts, open_services, received
 
 from agent.call.answers.response_requests import FAILED_PAUSE_S
+from agent.call.prompts import UNAVAILABLE, prompt
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
 from agent.core.task_nursery import open_task_nursery
@@ -138,7 +140,7 @@ async def test_a_model_that_cannot_be_reached_is_said_to_the_caller(autojump_clo
         async with open_faulty_call(services) as (stream, leg):
             await leg.over.wait()
         record = record_of(services)
-        apology = services.calls.apology
+        apology = prompt(UNAVAILABLE, ULAW_8K)
         assert record.outcome is Outcome.MODEL_UNAVAILABLE
         assert stream.playback.tape.audio()[: len(apology)] == apology
         assert stream.playback.underruns == []
@@ -292,7 +294,7 @@ async def test_a_model_lost_for_good_is_said_to_the_caller(autojump_clock: MockC
             await leg.over.wait()
         record = record_of(services)
         assert record.outcome is Outcome.MODEL_LOST
-        assert stream.playback.tape.audio().count(services.calls.apology) == 1
+        assert stream.playback.tape.audio().count(prompt(UNAVAILABLE, ULAW_8K)) == 1
         assert 1000 * 8 < numbers_in(stream.playback.tape.audio())[0] <= 3010 * 8
         assert services.rest.hung_up == [CALL_SID]
         assert counts(record)["MODEL_GIVEN_UP"] == 1
@@ -350,7 +352,7 @@ async def test_a_fatal_error_is_apologised_for_at_once(autojump_clock: MockClock
     assert record.outcome is Outcome.MODEL_LOST
     assert record.reason == "no more"
     assert (counts(record)["MODEL_ERROR"], counts(record)["MODEL_GIVEN_UP"]) == (3, 1)
-    assert stream.playback.tape.audio().count(services.calls.apology) == 1
+    assert stream.playback.tape.audio().count(prompt(UNAVAILABLE, ULAW_8K)) == 1
 
 
 async def test_answers_that_fail_are_asked_for_again_then_given_up(autojump_clock: MockClock) -> None:
@@ -363,7 +365,7 @@ async def test_answers_that_fail_are_asked_for_again_then_given_up(autojump_cloc
     assert record.outcome is Outcome.MODEL_LOST
     asked_s = [at_s for at_s, event in model.received if event["type"] == "response.create"]
     assert all(later - earlier >= FAILED_PAUSE_S for earlier, later in itertools.pairwise(asked_s))
-    assert stream.playback.tape.audio().startswith(services.calls.apology)
+    assert stream.playback.tape.audio().startswith(prompt(UNAVAILABLE, ULAW_8K))
 
 
 async def test_an_answer_that_fails_once_is_given_after_all(autojump_clock: MockClock) -> None:

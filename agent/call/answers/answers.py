@@ -211,4 +211,4 @@ class Answers:
         wait_s = self.requests.wait_s
         speaks = any(generation.received_bytes for generation in self.live)
         if wait_s and not speaks and not self.requests.given_up:
-            self.say(waiting_tone(round(wait_s * 1000)), now)
+            self.say(waiting_tone(round(wait_s * 1000), self.format), now)
