@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "core",
-    2: "audio playout store wire",
+    2: "audio playout store web wire",
     3: "carrier model pipeline postcall",
     4: "local sim tx_scheduler",
     5: "call",
@@ -35,13 +35,14 @@ PURE = {
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
     " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"
     " tools.spoken_numbers tools.use_counts",
-    "carrier": "http_head media_stream signature stream_events twiml",
+    "carrier": "media_stream signature stream_events twiml",
     "core": "audio_format bounds caller_leg errors log_text provider_models steps tenant tenant_fields units",
     "model": "errors events opening requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"
     " transcription.talk_spans transcription.transcription"
     " analysis.spoken_names webhook.address_policy webhook.call_completed webhook.signature",
     "playout": "",
+    "web": "exchange head lobby peer",
     "wire": "frames text_frames",
 }
 """The pure core: no waiting, no clock, no socket; times come in as arguments. Rooms mix both."""

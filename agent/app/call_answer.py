@@ -1,6 +1,6 @@
 """From a carrier stream to its call: who is admitted, and what becomes of the rest."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agent.call.ingress import receive_start
@@ -15,7 +15,9 @@ from agent.wire.websocket import MessageSocket
 POLICY_VIOLATION: Final = 1008
 
 
-async def answer(socket: MessageSocket, services: CallServices, admit: Callable[[Start], CallTicket]) -> None:
+async def answer(
+    socket: MessageSocket, services: CallServices, admit: Callable[[Start], Awaitable[CallTicket]]
+) -> None:
     """Serve one carrier stream: admit it by its ``start`` message, then run its call.
 
     ``admit`` raises AdmissionError for a stream that is not to be served. Raises nothing but Cancelled; the
@@ -24,7 +26,7 @@ async def answer(socket: MessageSocket, services: CallServices, admit: Callable[
     code, reason = 1000, ""
     try:
         start = await receive_start(socket, services.events)
-        ticket = admit(start)
+        ticket = await admit(start)
         if ticket.call_sid in services.active:
             raise AdmissionError("second_stream", "this call has a stream already")  # noqa: TRY301
         tenant = services.tenants.of_call(ticket.direction, ticket.caller, ticket.called)

@@ -27,7 +27,8 @@ from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
 from agent.call.tools.desk import StoreDesk
 from agent.call.tools.loading import load_tools
 from agent.carrier.front_door import FrontDoor
-from agent.carrier.http_app import http_server, make_app
+from agent.carrier.http_app import make_admin_app, make_app
+from agent.carrier.replays import Replays
 from agent.carrier.rest import CarrierRest, open_twilio_rest
 from agent.carrier.signature import SignatureCheck, path_prefix
 from agent.carrier.stream_admission import StreamAdmission
@@ -44,13 +45,17 @@ from agent.store.call_writer import CallWriter, write_entry
 from agent.store.record_keeper import RecordKeeper, place_of_last_resort
 from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
+from agent.store.sql.replays import first_answer
 from agent.store.tenant_directory import TenantDirectory, default_tenant
+from agent.web.peer import TrustedProxies, parse_networks
 
 if TYPE_CHECKING:
     from agent.pipeline.worker import Worker
 
 POOL_MORE: Final = 4
 """Connections besides those of the worker: the keeper, tools, tenants, recordings."""
+REPLAYED_S: Final = 3600.0
+"""How long after the longest call a repeated request is still known."""
 POSTCALL_S: Final = 5.0
 """How long post-call work may go on after the last call; what is left is durable."""
 
@@ -116,6 +121,8 @@ class _Server:
     services: CallServices = attrs.field(init=False)
     admission: StreamAdmission = attrs.field(init=False)
     door: FrontDoor = attrs.field(init=False)
+    admin: FrontDoor = attrs.field(init=False)
+    replay_life_s: float = attrs.field(init=False)
     stop: StopSignals = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -146,6 +153,8 @@ class _Server:
         key = settings.twilio_webhook_key.get_secret_value() if settings.twilio_webhook_key else None
         check = SignatureCheck(token, settings.public_url, settings.allow_unsigned, key)
         tokens = StreamTokens(stream_secret(token))
+        self.replay_life_s = settings.max_call_s + REPLAYED_S
+        replays = Replays(events, self.replay_life_s, self._first_answer)
         self.admission = StreamAdmission(
             check,
             tokens,
@@ -153,6 +162,7 @@ class _Server:
             settings.max_calls,
             lambda socket, admit: answer(socket, self.services, admit),
             self.not_ready,
+            replays,
         )
         webhooks = VoiceWebhooks(
             check,
@@ -160,12 +170,21 @@ class _Server:
             events,
             self.not_ready,
             lambda: self.admission.is_promised,
+            replays,
             self._recording_told,
             self.tenants,
         )
-        app = make_app(webhooks)
-        prefix = path_prefix(settings.public_url)
-        self.door = FrontDoor(self.admission.serve, http_server(app), events, prefix=prefix)
+        admin_token = settings.admin_token.get_secret_value() if settings.admin_token else None
+        app = make_app(webhooks, admin_token)
+        self.door = FrontDoor(
+            app,
+            events,
+            self.admission.serve,
+            TrustedProxies(parse_networks(settings.trusted_proxies)),
+            path_prefix(settings.public_url),
+            lambda head: check.looks_signed(head.headers),
+        )
+        self.admin = FrontDoor(make_admin_app(webhooks, app, admin_token), events)
 
     def not_ready(self) -> str:
         """Why no call can be taken now; empty when one can."""
@@ -208,6 +227,10 @@ class _Server:
         async with self.database.connection() as connection:
             await note_callback(connection, told)
 
+    async def _first_answer(self, key: bytes, answer: str) -> str:
+        async with self.database.connection() as connection:
+            return await first_answer(connection, key, answer, self.replay_life_s)
+
     async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
         settings = self.settings
@@ -215,6 +238,7 @@ class _Server:
         async with trio.open_nursery() as connections:
             serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
             await connections.start(serve_listeners, self.door.serve_connection, listeners)
+            await self._serve_admin(connections)
             url = _url_of(listeners[0].inner)
             self._say_where(url)
             services.start_soon(self._keep_model, url, started)
@@ -227,6 +251,22 @@ class _Server:
                 events=self.events,
             )
             connections.cancel_scope.cancel(reason="the server stops")
+
+    async def _serve_admin(self, connections: trio.Nursery) -> None:
+        """Serve the operator's port; calls are taken without it, when another server of this machine has it."""
+        settings = self.settings
+        if not settings.admin_port:
+            return
+        where = f"{settings.admin_host}:{settings.admin_port}"
+        try:
+            listeners = await trio.open_tcp_listeners(settings.admin_port, host=settings.admin_host)
+        except OSError as error:
+            advice = "metrics and API description are not served: set AGENT_ADMIN_PORT to a free port, or to 0"
+            self.events.emit("ADMIN_NOT_SERVED", "warning", where=where, error=str(error), advice=advice)
+            return
+        serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
+        await connections.start(serve_listeners, self.admin.serve_connection, listeners)
+        self.events.emit("ADMIN_SERVED", url=_url_of(listeners[0]))
 
     async def _keep_model(self, url: str, started: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:

@@ -1,126 +1,72 @@
-"""One port, two servers in it (DESIGN D1): media streams to the WebSocket engine, everything else to hypercorn.
+"""One port for all: each request of a connection is looked at, media streams go to the WebSocket engine.
 
-A connection waits in the lobby until its request is known and answered; the lobby is small and every wait in
-it is bounded, so neither slow nor silent clients can fill it for long. A media stream leaves the lobby when it
-is served. No exception leaves a connection: one that fails, fails alone.
+HTTP/1.1 and nothing else (DO-1). A connection is in the lobby (``agent/web/lobby.py``) as long as it has proven
+nothing; a media stream leaves it with its token. No exception leaves a connection: one that fails, fails alone.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
 
-from agent.carrier.http_head import BadHeadError, HeadReader, RequestHead
+from agent.carrier import twiml
+from agent.carrier.noise import Noise
 from agent.core.errors import AgentError
 from agent.core.event_log import EventLog
+from agent.web.asgi import AsgiApp, Origin
+from agent.web.connection import Bounds, HttpConnection, Turns
+from agent.web.head import RefusedError, RequestHead
+from agent.web.lobby import Lobby, Place
+from agent.web.peer import TrustedProxies, lobby_key, without_forwarded
 from agent.wire.connection import drop
 from agent.wire.upgrade import Upgrade
 from agent.wire.websocket import Handshake, open_server_handshake
 
-HEAD_S: Final = 10.0
-"""How long a client may take to send its request's head."""
-LOBBY_CONNECTIONS: Final = 256
-"""Connections that are not media streams; more are answered 503."""
-READ_BYTES: Final = 4096
-REFUSALS: Final = 64
-"""Connections being answered 503 at once; more are dropped without an answer."""
-LINGER_S: Final = 1.0
-"""How long after an error answer we wait for the client to read it and go."""
-AFTER_END_S: Final = 2.0
-"""How long a web client that has closed its side may still be answered; hypercorn would keep the socket for the
-whole keep-alive time, and four calls a second would fill the lobby with clients that are gone."""
-LINGER_BYTES: Final = 64 * 1024
-WRITE_S: Final = 10.0
-"""How long a web client may take to read what it asked for."""
-STREAM_PATHS: Final = ("/media-stream", "/media-stream/")
+PER_ADDRESS: Final = 16
+LOBBY: Final = 1024
+"""Connections in all that are no media streams."""
+PROXY_IDLE_S: Final = 75.0
+"""How long a proxy's connection may be idle: longer than nginx keeps one (60 s), so that it closes first."""
+STREAM_PATH: Final = "/media-stream"
+NO_WEBSOCKET: Final = f"the only WebSocket here is {STREAM_PATH}"
+CROWDED: Final = "too many requests from this address at once; try again in a moment"
 
-ServeStream = Callable[[Handshake, RequestHead], Awaitable[None]]
-ServeHttp = Callable[["PeekedStream"], Awaitable[None]]
-
-
-@attrs.define(eq=False)
-class PeekedStream(trio.abc.HalfCloseableStream):
-    """A TCP stream whose first bytes, already read as ``head``, are read once more.
-
-    With ``write_s`` every write is bounded, and ``on_broken`` is called when one fails or takes longer.
-    ``on_end`` is called when the peer will send no more.
-    """
-
-    inner: trio.abc.HalfCloseableStream
-    head: bytes
-    write_s: float | None = None
-    on_broken: Callable[[], None] = lambda: None
-    on_end: Callable[[], None] = lambda: None
-
-    @property
-    def socket(self) -> trio.socket.SocketType:
-        """The socket underneath; hypercorn asks it for both addresses. AttributeError over memory streams."""
-        socket: trio.socket.SocketType = self.inner.socket  # type: ignore[attr-defined]  # only SocketStream has it
-        return socket
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See trio.abc.ReceiveStream."""
-        if self.head:
-            await trio.lowlevel.checkpoint()
-            taken = self.head if max_bytes is None else self.head[:max_bytes]
-            self.head = self.head[len(taken) :]
-            return taken
-        data = await self.inner.receive_some(max_bytes)
-        if not data:
-            self.on_end()
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See trio.abc.SendStream."""
-        if self.write_s is None:
-            await self.inner.send_all(data)
-            return
-        try:
-            with trio.fail_after(self.write_s):
-                await self.inner.send_all(data)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.on_broken()
-            raise trio.BrokenResourceError("the client does not read its answer") from error
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """See trio.abc.SendStream."""
-        await self.inner.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        """See trio.abc.HalfCloseableStream."""
-        await self.inner.send_eof()
-
-    async def aclose(self) -> None:
-        """See trio.abc.AsyncResource."""
-        await self.inner.aclose()
+ServeStream = Callable[[Handshake, RequestHead, Origin], Awaitable[None]]
 
 
 @attrs.define(eq=False)
 class FrontDoor:
-    """Accepts connections and shows each to the server it asks for.
+    """Serves connections; give ``serve_connection`` to ``trio.serve_listeners``, which also sees to TCP_NODELAY.
 
-    Give ``serve_connection`` to ``trio.serve_listeners`` (which also sees to TCP_NODELAY and to being out of
-    file descriptors). ``serve_stream`` gets the handshakes of media streams, accepts or rejects them and serves
-    the call; ``serve_http`` gets all other connections. What they raise is logged and counted, never passed on.
+    ``serve_stream`` gets the handshakes of media streams, accepts or rejects them and serves the call, and calls
+    ``origin.vouch`` once it is one; ``app`` answers all other requests. What they raise is logged and counted.
     """
 
-    serve_stream: ServeStream
-    serve_http: ServeHttp
+    app: AsgiApp
     events: EventLog
-    lobby_limit: int = LOBBY_CONNECTIONS
+    serve_stream: ServeStream | None = None
+    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
     prefix: str = ""
     """What a proxy may keep in front of our paths: the path of the public URL."""
-    _lobby: int = 0
-    _refusals: int = 0
+    looks_signed: Callable[[RequestHead], bool] = lambda _: False
+    """Whether a request may prove to be the carrier's, and so is served in any crowd."""
+    bounds: Bounds = attrs.field(factory=Bounds)
+    lobby: Lobby = attrs.field(factory=lambda: Lobby(PER_ADDRESS, LOBBY))
+    turns: Turns = attrs.field(factory=Turns)
+    noise: Noise = attrs.field(init=False)
 
-    async def serve_connection(self, stream: trio.abc.HalfCloseableStream) -> None:
+    def __attrs_post_init__(self) -> None:
+        self.noise = Noise(self.events)
+
+    async def serve_connection(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end and close it. Raises nothing but Cancelled."""
         try:
-            await self._serve(stream)
+            with trio.CancelScope() as visit:
+                await self._enter(stream, partial(visit.cancel, reason="the place in the lobby is needed"))
         except* (
             OSError,
             trio.BrokenResourceError,
@@ -128,118 +74,134 @@ class FrontDoor:
             trio.TooSlowError,
             AgentError,
         ) as lost:
-            self.events.emit("CONNECTION_LOST", "debug", error=repr(_first(lost)))
+            self.noise.tell("CONNECTION_LOST", "debug", error=repr(_first(lost)))
         # The boundary of one connection: an error that leaves it would end every call of the process.
         except* Exception as group:  # noqa: BLE001
-            self.events.exception("CONNECTION_ERROR", _first(group))
+            self.noise.exception("CONNECTION_ERROR", _first(group))
         finally:
             await drop(stream)  # noqa: ASYNC102 - it does not wait
 
-    async def _serve(self, stream: trio.abc.HalfCloseableStream) -> None:
-        if self._lobby >= self.lobby_limit:
-            await self._refuse(stream)
+    async def _enter(self, stream: trio.abc.Stream, leave: Callable[[], None]) -> None:
+        peer, own = _addresses(stream)
+        is_proxy = self.proxies.trust(peer)
+        bounds = attrs.evolve(self.bounds, idle_s=PROXY_IDLE_S) if is_proxy else self.bounds
+        connection = HttpConnection(stream, bounds, self.turns)
+        now_s = trio.current_time()
+        if is_proxy:
+            self.lobby.vouch(lobby_key(peer), now_s)
+        place, given_up = self.lobby.enter(lobby_key(peer), leave, now_s)
+        if given_up is not None:
+            self.noise.tell("CONNECTION_GIVEN_UP", address=given_up.key)
+            given_up.leave()
+        if place is None:
+            self.noise.tell("CONNECTION_REFUSED", "warning", address=peer, reason="the lobby is full")
             return
-        with self._place_in_lobby():
-            reader = HeadReader()
-            try:
-                head = await _read_head(stream, reader)
-                if head is None:
+        visit = _Visit(self, connection, place, peer, own)
+        try:
+            await visit.run()
+        except RefusedError as refused:
+            self.noise.tell("BAD_REQUEST", "debug", address=peer, status=refused.status, reason=refused.reason)
+            place.waits(trio.current_time())
+            await connection.refuse(refused.status, f"{refused.reason}\n")
+        finally:
+            self.lobby.left(place)
+
+    def asks_for_stream(self, head: RequestHead) -> bool:
+        """Whether the carrier wants to open a media stream. Raises RefusedError when it asks in a wrong way."""
+        if self.serve_stream is None or not head.wants_websocket:
+            return False
+        if self.inner_path(head).removesuffix("/") != STREAM_PATH:
+            raise RefusedError(404, NO_WEBSOCKET)
+        head.check_websocket()
+        return True
+
+    def inner_path(self, head: RequestHead) -> str:
+        """The path without the prefix that a proxy may have kept."""
+        kept = self.prefix and head.path.startswith(f"{self.prefix}/")
+        return head.path.removeprefix(self.prefix) if kept else head.path
+
+
+@attrs.frozen(eq=False)
+class _Visit:
+    """The requests of one connection, one after the other."""
+
+    door: FrontDoor
+    connection: HttpConnection
+    place: Place
+    peer: str
+    own: str
+
+    async def run(self) -> None:
+        """Serve until the client leaves, or nothing more may follow. Raises RefusedError."""
+        door, connection = self.door, self.connection
+        is_proxy = door.proxies.trust(self.peer)
+        while (head := await connection.next_head()) is not None:
+            if not is_proxy:
+                head = attrs.evolve(head, headers=without_forwarded(head.headers))
+            key = lobby_key(door.proxies.client_of(self.peer, head.headers))
+            if not (door.looks_signed(head) or door.lobby.may_serve(key, trio.current_time())):
+                await self._turn_away(head)
+                return
+            with self._being_served(key):
+                if door.serve_stream is not None and door.asks_for_stream(head):
+                    await self._serve_stream(door.serve_stream, head)
                     return
-                is_stream = _asks_for_stream(head, self.prefix)
-            except BadHeadError as bad:
-                self.events.emit("BAD_REQUEST", "debug", status=bad.status, reason=bad.reason)
-                await _answer(stream, bad.status, bad.reason)
+                origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
+                may_go_on = await connection.serve(head, door.app, origin)
+            if not may_go_on:
+                await connection.finish()
                 return
-            if not is_stream:
-                await self._serve_visitor(stream, bytes(reader.raw))
-                return
-        async with open_server_handshake(Upgrade(stream, *reader.split())) as handshake:
-            await self.serve_stream(handshake, head)
+
+    async def _serve_stream(self, serve_stream: ServeStream, head: RequestHead) -> None:
+        key = self.place.key
+
+        def vouch() -> None:
+            self.door.lobby.left(self.place)
+            self.door.lobby.vouch(key, trio.current_time())
+
+        upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
+        async with open_server_handshake(upgrade) as handshake:
+            await serve_stream(handshake, head, self._origin(head, vouch))
+
+    def _origin(self, head: RequestHead, vouch: Callable[[], None]) -> Origin:
+        proxies = self.door.proxies
+        client = proxies.client_of(self.peer, head.headers)
+        return Origin(client, proxies.base_of(self.peer, self.own, head.headers), vouch)
 
     @contextmanager
-    def _place_in_lobby(self) -> Iterator[None]:
-        self._lobby += 1
+    def _being_served(self, key: str) -> Iterator[None]:
+        """Busy meanwhile; a proxy's client is counted beside the proxy."""
+        lobby, place = self.door.lobby, self.place
+        place.serves()
+        clients, _ = lobby.enter(key, place.leave, trio.current_time()) if key != place.key else (None, None)
+        if clients is not None:
+            clients.serves()
         try:
             yield
         finally:
-            self._lobby -= 1
+            place.waits(trio.current_time())
+            if clients is not None:
+                lobby.left(clients)
 
-    async def _serve_visitor(self, stream: trio.abc.HalfCloseableStream, head: bytes) -> None:
-        """Serve web requests; a client that cannot be written to ends the visit.
-
-        Hypercorn itself would wait for ever, for the client to read (shielded) or, if it has sent the next
-        request already, for its own answer to be finished.
-        """
-        with trio.CancelScope() as visit:
-            gone = partial(visit.cancel, reason="the client does not read")
-
-            def leaves() -> None:
-                visit.deadline = trio.current_time() + AFTER_END_S
-
-            await self.serve_http(PeekedStream(stream, head, WRITE_S, gone, leaves))
-
-    async def _refuse(self, stream: trio.abc.HalfCloseableStream) -> None:
-        self.events.count("CONNECTION_REFUSED")
-        if self._refusals >= REFUSALS:
-            return
-        self._refusals += 1
-        try:
-            await _answer(stream, 503, "too many connections; try again in a moment")
-        finally:
-            self._refusals -= 1
+    async def _turn_away(self, head: RequestHead) -> None:
+        """Refuse so that a caller is told: what Twilio gets as an error it reads to the caller as one."""
+        self.door.noise.tell("CONNECTION_REFUSED", "warning", address=self.peer, reason="too many at once")
+        path = self.door.inner_path(head)
+        if head.method == "POST" and path == "/voice/incoming":
+            await self.connection.refuse(HTTPStatus.OK, twiml.reject_as_busy(), "application/xml")
+        elif head.method == "POST" and path == "/voice/outgoing":
+            await self.connection.refuse(HTTPStatus.OK, twiml.refuse_politely(), "application/xml")
+        else:
+            await self.connection.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{CROWDED}\n")
 
 
-def _asks_for_stream(head: RequestHead, prefix: str) -> bool:
-    """Whether the carrier wants to open a media stream. Raises BadHeadError when it asks in a wrong way."""
-    paths = (head.path, head.path.removeprefix(prefix))
-    if not head.wants_websocket or not any(path in STREAM_PATHS for path in paths):
-        return False
-    head.check_websocket()
-    return True
-
-
-async def _read_head(stream: trio.abc.ReceiveStream, reader: HeadReader) -> RequestHead | None:
-    """Read the request's head; None when the client sent nothing at all (a port check, a spare socket).
-
-    Raises BadHeadError, 408 when it takes too long.
-    """
-    try:
-        with trio.fail_after(HEAD_S):
-            return await _receive_head(stream, reader)
-    except trio.TooSlowError:
-        if reader.raw:
-            raise BadHeadError(408, f"the request's head took more than {HEAD_S:.0f} s") from None
-        return None
-
-
-async def _receive_head(stream: trio.abc.ReceiveStream, reader: HeadReader) -> RequestHead | None:
-    while True:
-        data = await stream.receive_some(min(READ_BYTES, reader.room_bytes))
-        if not data:
-            if reader.raw:
-                raise BadHeadError(400, "the request ends in the middle of its head")
-            return None
-        head = reader.feed(data)
-        if head is not None:
-            return head
-
-
-async def _answer(stream: trio.abc.HalfCloseableStream, status: int, reason: str) -> None:
-    """Answer in plain text, then wait shortly for the client to go: closing at once could lose the answer."""
-    body = f"{reason}\n".encode()
-    head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    with trio.move_on_after(LINGER_S):
-        await stream.send_all(head.encode() + body)
-        await stream.send_eof()
-        left_bytes = LINGER_BYTES
-        while left_bytes > 0:
-            data = await stream.receive_some(READ_BYTES)
-            if not data:
-                return
-            left_bytes -= len(data)
+def _addresses(stream: Any) -> tuple[str, str]:
+    """The peer's address, empty over memory streams, and the URL of our own. Raises OSError when it is gone."""
+    if not isinstance(stream, trio.SocketStream):
+        return "", "http://localhost"
+    host, port = stream.socket.getsockname()[:2]
+    own = f"[{host}]" if ":" in host else host
+    return str(stream.socket.getpeername()[0]), f"http://{own}:{port}"
 
 
 def _first(error: BaseException) -> BaseException:

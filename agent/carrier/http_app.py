@@ -1,74 +1,87 @@
-"""The web side of the server as an ASGI application on hypercorn: webhooks, health, readiness, metrics."""
+"""The web side as ASGI applications: webhooks and readiness for all, metrics and more for the operator."""
 
-import logging
-from collections.abc import Awaitable, Callable
+import hmac
 from importlib.metadata import version
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final
 
 import trio
-from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
-from fastapi.responses import JSONResponse, PlainTextResponse
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from agent.carrier.front_door import PeekedStream
+from agent.carrier.front_door import STREAM_PATH
 from agent.carrier.signature import path_prefix, stream_url
-from agent.carrier.webhooks import STREAM_PATH, VoiceWebhooks, voice_routes
+from agent.carrier.webhooks import VoiceWebhooks, voice_routes
 
-SERVICE: Final = "call-agent"
-"""The name /healthz gives, by which ``dial`` and ``doctor`` know that they reached one of us."""
-VERSION: Final = version(SERVICE)
-KEEP_ALIVE_S: Final = 30.0
-"""How long an idle connection is kept; proxies reuse theirs."""
+NAME: Final = "call-agent"
+VERSION: Final = version(NAME)
 
 
-def make_app(webhooks: VoiceWebhooks) -> FastAPI:
-    """The ASGI application. Its interactive pages are off: they would load scripts from elsewhere."""
-    app = FastAPI(title=SERVICE, version=VERSION, docs_url=None, redoc_url=None)
+def make_app(webhooks: VoiceWebhooks, admin_token: str | None = None) -> FastAPI:
+    """What the public port serves. With ``admin_token`` also the operator's pages, to those who have it."""
+    app = _bare_app()
     # A proxy may keep the public URL's prefix in front of our paths, or take it off.
     for prefix in dict.fromkeys(("", path_prefix(webhooks.check.public_url))):
-        for routes in (voice_routes(webhooks), _watch_routes(webhooks)):
+        for routes in (voice_routes(webhooks), _readiness(webhooks)):
             app.include_router(routes, prefix=prefix, include_in_schema=not prefix)
+    if admin_token is not None:
+        app.include_router(_operators(webhooks, app, admin_token), include_in_schema=False)
+    return app
 
-    @app.get("/")
-    async def about(request: Request) -> dict[str, Any]:
-        """What this is and where to go on."""
-        base = webhooks.base(request)
+
+def make_admin_app(webhooks: VoiceWebhooks, public: FastAPI, admin_token: str | None) -> FastAPI:
+    """What the operator's port serves; to anybody there if there is no token."""
+    app = _bare_app()
+    app.include_router(_readiness(webhooks))
+    app.include_router(_operators(webhooks, public, admin_token))
+    return app
+
+
+def _bare_app() -> FastAPI:
+    """Its interactive pages are off: they would load scripts from elsewhere."""
+    return FastAPI(title=NAME, version=VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+
+
+def _readiness(webhooks: VoiceWebhooks) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    async def healthz() -> dict[str, bool]:
+        """Whether the process is alive."""
+        return {"alive": True}
+
+    @routes.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Whether calls can be taken: 200, or 503."""
+        ready = not webhooks.not_ready()
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    return routes
+
+
+def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None) -> APIRouter:
+    async def has_token(authorization: Annotated[str, Header()] = "") -> None:
+        given = authorization.encode(errors="replace")
+        if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            raise HTTPException(401, "this needs the admin token", {"WWW-Authenticate": "Bearer"})
+
+    routes = APIRouter(dependencies=[Depends(has_token)])
+    threads = trio.CapacityLimiter(1)
+
+    @routes.get("/")
+    async def about() -> dict[str, Any]:
+        """What this is, whether it takes calls, and where to go on."""
+        base = webhooks.check.public_url or "https://..."
         return {
-            "service": SERVICE,
+            "service": NAME,
+            "version": VERSION,
             "what": "A phone agent: point a Twilio number's voice webhook (POST) at voice_webhook.",
             "voice_webhook": f"{base}/voice/incoming",
             "status_callback": f"{base}/voice/status",
             "media_stream": stream_url(base, STREAM_PATH),
-            "see_also": ["/healthz", "/readyz", "/metrics", "/openapi.json"],
+            "not_ready": webhooks.not_ready(),
+            "see_also": ["/metrics", "/openapi.json"],
         }
-
-    @app.websocket("/{path:path}")
-    async def no_websocket(socket: WebSocket) -> None:
-        """Media streams never come here: the front door takes them off a fresh connection."""
-        text = f"the only WebSocket here is {STREAM_PATH}, asked for as the first request of a connection\n"
-        await socket.send_denial_response(PlainTextResponse(text, 404))
-
-    return app
-
-
-def _watch_routes(webhooks: VoiceWebhooks) -> APIRouter:
-    routes = APIRouter()
-    threads = trio.CapacityLimiter(1)
-
-    @routes.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the process is alive."""
-        return {"service": SERVICE, "version": VERSION}
-
-    @routes.get("/readyz")
-    async def readyz() -> JSONResponse:
-        """Whether calls can be taken; 503 with the reason while not."""
-        reason = webhooks.not_ready()
-        return JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
 
     @routes.get("/metrics")
     async def metrics() -> Response:
@@ -77,23 +90,9 @@ def _watch_routes(webhooks: VoiceWebhooks) -> APIRouter:
         text = await trio.to_thread.run_sync(generate_latest, registry, limiter=threads)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
+    @routes.get("/openapi.json")
+    async def description() -> dict[str, Any]:
+        """The public port's routes."""
+        return public.openapi()
+
     return routes
-
-
-def http_server(app: FastAPI) -> Callable[[PeekedStream], Awaitable[None]]:
-    """Serves one connection after the other with ``app``: hypercorn without its accepting and starting.
-
-    What hypercorn logs goes through our log's queue; it keeps no access log.
-    """
-    config = Config()
-    config.errorlog = logging.getLogger("hypercorn.error")
-    config.include_server_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_S
-    context = WorkerContext(None)
-    wrapped = ASGIWrapper(cast("Any", app))  # the two packages spell ASGI's types differently
-
-    async def serve_http(stream: PeekedStream) -> None:
-        # Any stream with a socket will do; the annotation is too narrow.
-        await TCPServer(wrapped, config, context, {}, cast("Any", stream)).run()
-
-    return serve_http

@@ -3,7 +3,7 @@
 Twilio signs the URL it was given (for a media stream the ``wss://`` one) and, of a webhook, the posted fields,
 with the account's auth token; or, when ``X-Twilio-Webhooks-Signature-Settings`` names an algorithm, with the
 secret of a shared key. Behind a proxy our own address is not that URL, so it is put together again from
-``AGENT_PUBLIC_URL`` or from what the proxy forwards.
+``AGENT_PUBLIC_URL``, or else from what a trusted proxy says (``agent/web/peer.py``), or our own address.
 Source: https://www.twilio.com/docs/usage/security#validating-requests, and the ``twilio`` package's validator.
 """
 
@@ -43,19 +43,6 @@ UNKNOWN_ALGORITHM: Final = (
 )
 
 
-def public_base(public_url: str, headers: Mapping[str, str]) -> str:
-    """Scheme, host and path prefix by which Twilio reached us, without a slash at the end.
-
-    ``public_url`` when set, else what the proxy forwarded (the first value of each: the outermost proxy's),
-    else the Host header, over plain HTTP. ``headers`` have lower-case names.
-    """
-    if public_url:
-        return public_url
-    scheme = _first(headers.get("x-forwarded-proto", "")).lower()
-    host = _first(headers.get("x-forwarded-host", "")) or headers.get("host", "")
-    return f"{'https' if scheme in ('https', 'wss') else 'http'}://{host}"
-
-
 def path_prefix(public_url: str) -> str:
     """The path in front of ours in ``public_url``, without a slash at the end: some proxies keep it."""
     return urlsplit(public_url).path.rstrip("/")
@@ -77,21 +64,35 @@ class SignatureCheck:
     shared_key: str | None = attrs.field(default=None, repr=False)
     """What requests are signed with that name an algorithm; None: the auth token."""
 
-    def check_webhook(self, target: str, headers: Mapping[str, str], fields: Mapping[str, str]) -> None:
-        """Check a POST with ``fields`` to ``target`` (path and query as sent).
+    def base(self, reached: str) -> str:
+        """Scheme, host and path prefix by which Twilio reaches us, without a slash at the end.
+
+        ``reached`` is the URL this request was sent to, for a server without a public one.
+        """
+        return self.public_url or reached
+
+    def looks_signed(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request may pass, before its fields are known."""
+        return self.allow_unsigned or SIGNATURE_HEADER in headers
+
+    def check_webhook(
+        self, reached: str, target: str, headers: Mapping[str, str], fields: Mapping[str, str]
+    ) -> None:
+        """Check a POST with ``fields`` to ``target`` (path and query as sent) of the server at ``reached``.
 
         ``fields`` may be a multi-dict with ``getlist``. Raises AdmissionError of kind unsigned or
         signature_wrong.
         """
-        self._check("webhook", target, headers, fields)
+        self._check("webhook", reached, target, headers, fields)
 
-    def check_stream(self, target: str, headers: Mapping[str, str]) -> None:
+    def check_stream(self, reached: str, target: str, headers: Mapping[str, str]) -> None:
         """Check the WebSocket handshake of a media stream. Raises as check_webhook."""
-        self._check("stream", target, headers, {})
+        self._check("stream", reached, target, headers, {})
 
     def _check(
         self,
         kind: Literal["webhook", "stream"],
+        reached: str,
         target: str,
         headers: Mapping[str, str],
         fields: Mapping[str, str],
@@ -104,7 +105,7 @@ class SignatureCheck:
             return
         validator, algorithm = RequestValidator(secret), get_signature_algorithm(settings)
         given = signature.encode(errors="replace")
-        for url in _signed_urls(kind, public_base(self.public_url, headers), target, headers):
+        for url in _signed_urls(kind, self.base(reached), target, headers):
             try:
                 expected = validator.compute_signature(url, fields, algorithm)
             except ValueError:
@@ -162,7 +163,3 @@ def _credentials(authorization: str) -> Iterable[str]:
         return (b64decode(encoded, validate=True).decode() + "@",)
     except (Base64Error, ValueError):
         return ()
-
-
-def _first(values: str) -> str:
-    return values.split(",", 1)[0].strip()

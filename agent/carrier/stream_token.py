@@ -11,7 +11,7 @@ the stream.
 import hmac
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import attrs
 import msgspec
@@ -47,6 +47,7 @@ class _Claims(msgspec.Struct, array_like=True):
     called: str
 
 
+_Name = TypeVar("_Name", bound=str)
 _decoder: Final = msgspec.msgpack.Decoder(_Claims)
 
 
@@ -64,18 +65,21 @@ def stream_secret(auth_token: str | None) -> bytes:
 class StreamTokens:
     """Issues stream tokens and admits each of them once.
 
-    Used tokens are remembered until they expire, per process: with several processes a token could be used
-    once in each, within its minute and for its one call.
+    Used tokens are remembered until they expire, in this process; for all processes they are in ``Replays``.
     """
 
     _secret: bytes = attrs.field(repr=False)
     _used: dict[str, float] = attrs.field(factory=dict, repr=False)
-    _promised: dict[str, float] = attrs.field(factory=dict, repr=False)
+    _promised: dict[CallSid, float] = attrs.field(factory=dict, repr=False)
 
     def promised(self, now_s: float) -> int:
         """How many calls were given a token lately whose streams have not come yet."""
         self._promised = _after(now_s, self._promised)
         return len(self._promised)
+
+    def withdraw(self, call_sid: CallSid) -> None:
+        """No line is kept for this call any more."""
+        self._promised.pop(call_sid, None)
 
     def issue(self, ticket: CallTicket, now_s: float) -> str:
         """A token for the stream of this call, of URL-safe characters, at most 450 of them."""
@@ -87,7 +91,7 @@ class StreamTokens:
             _cut(ticket.caller),
             _cut(ticket.called),
         )
-        self._promised[claims.nonce] = now_s + PROMISE_S
+        self._promised[ticket.call_sid] = now_s + PROMISE_S
         body = urlsafe_b64encode(msgspec.msgpack.encode(claims)).rstrip(b"=")
         return f"{body.decode()}.{self._sign(body).decode()}"
 
@@ -113,16 +117,16 @@ class StreamTokens:
         if claims.nonce in self._used:
             raise AdmissionError("token_reused", "the stream's token was used before")
         self._used[claims.nonce] = claims.expires_s
-        self._promised.pop(claims.nonce, None)
+        self.withdraw(call_sid)
         return CallTicket(call_sid, claims.direction, claims.caller, claims.called)
 
     def _sign(self, body: bytes) -> bytes:
         return urlsafe_b64encode(hmac.digest(self._secret, body, "sha256")).rstrip(b"=")
 
 
-def _after(now_s: float, times: dict[str, float]) -> dict[str, float]:
+def _after(now_s: float, times: dict[_Name, float]) -> dict[_Name, float]:
     """What of ``times`` lies in the future."""
-    return {nonce: time_s for nonce, time_s in times.items() if time_s > now_s}
+    return {name: time_s for name, time_s in times.items() if time_s > now_s}
 
 
 def _cut(party: str) -> str:

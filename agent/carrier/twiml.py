@@ -87,6 +87,13 @@ def refuse_politely(words: Words = BUSY, language: str = "") -> str:
     return str(response)
 
 
+def reject_as_busy() -> str:
+    """Do not take an inbound call: the caller hears that the line is busy, and nobody pays."""
+    response = VoiceResponse()
+    response.reject(reason="busy")
+    return str(response)
+
+
 def _spoken(language: str) -> str:
     return {name.partition("-")[0]: name for name in VOICES}.get(language.partition("-")[0].lower(), _ENGLISH)
 

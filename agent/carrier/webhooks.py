@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Annotated, Final, Literal, cast, get_args
 from urllib.parse import parse_qsl
 
@@ -14,19 +13,20 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.datastructures import ImmutableMultiDict
 
 from agent.carrier import twiml
-from agent.carrier.signature import SignatureCheck, public_base, stream_url
+from agent.carrier.front_door import STREAM_PATH
+from agent.carrier.noise import Noise
+from agent.carrier.replays import Replays, request_key
+from agent.carrier.signature import SignatureCheck, stream_url
 from agent.carrier.stream_events import stream_trouble
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.core.errors import AdmissionError, AgentError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback, RecordingStatus
 from agent.core.tenant import DEFAULT_TENANT_ID, Tenant
-from agent.core.units import CallSid, RecordingSid
+from agent.core.units import CallSid, RecordingSid, is_call_sid
 from agent.store.tenant_directory import TenantDirectory
+from agent.web.asgi import Origin
 
-STREAM_PATH: Final = "/media-stream"
-BODY_S: Final = 5.0
-MAX_BODY_BYTES: Final = 64 * 1024
 MAX_FIELDS: Final = 200
 """Twilio posts about 30 fields in 1.5 KB."""
 MACHINES: Final = ("machine", "fax")
@@ -63,29 +63,45 @@ class VoiceWebhooks:
     events: EventLog
     not_ready: Callable[[], str]
     is_full: Callable[[], bool]
+    replays: Replays
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
     tenants: TenantDirectory = attrs.field(factory=lambda: TenantDirectory(Tenant(DEFAULT_TENANT_ID, "")))
     """Whose calls are taken, and which language is theirs."""
+    noise: Noise = attrs.field(init=False)
 
-    def base(self, request: Request) -> str:
-        """The URL by which whoever asks reached us, without a path of ours."""
-        return public_base(self.check.public_url, request.headers)
+    def __attrs_post_init__(self) -> None:
+        self.noise = Noise(self.events)
 
     def check_signature(self, request: Request, fields: Fields) -> None:
-        """Raise HTTPException 403, saying why and what to set, unless Twilio sent this."""
-        path = request.scope["raw_path"].decode("latin-1")
-        query = request.scope["query_string"].decode("latin-1")
+        """Raise HTTPException unless Twilio sent this: 403, saying why and what to set; 400 without a call."""
+        origin, target = _origin(request), _target(request)
         try:
-            self.check.check_webhook(f"{path}?{query}" if query else path, request.headers, fields)
+            self.check.check_webhook(origin.base, target, request.headers, fields)
         except AdmissionError as error:
-            self.events.emit("WEBHOOK_REFUSED", "warning", path=path, kind=error.kind)
+            self.noise.tell("WEBHOOK_REFUSED", "warning", path=target, kind=error.kind, address=origin.client)
             raise HTTPException(403, error.detail) from None
+        if not is_call_sid(fields.get("CallSid", "")):
+            raise HTTPException(400, "the request has no CallSid of Twilio's: is this its voice webhook?")
+        origin.vouch()
+
+    async def answer_call(
+        self, direction: Literal["inbound", "outbound"], request: Request, fields: Fields
+    ) -> str:
+        """TwiML for a call. The same request gets the same TwiML with the same token, and takes no other line."""
+        key = request_key(_target(request), fields.multi_items())
+        first = self.replays.known(key)
+        if first is None:
+            answer = self.take_call(direction, self.check.base(_origin(request).base), fields)
+            first = await self.replays.first(key, answer)
+            if first == answer:
+                return first
+            self.tokens.withdraw(CallSid(fields["CallSid"]))
+        self.events.count("WEBHOOK_REPEATED")
+        return first
 
     def take_call(self, direction: Literal["inbound", "outbound"], base: str, fields: Fields) -> str:
         """TwiML for a call: connected to its media stream, or refused politely."""
-        call_sid = CallSid(fields.get("CallSid", ""))
-        if not call_sid:
-            raise HTTPException(400, "the request has no CallSid: is this Twilio's voice webhook?")
+        call_sid = CallSid(fields["CallSid"])
         ticket = CallTicket(call_sid, direction, fields.get("From", ""), fields.get("To", ""))
         tenant = self.tenants.of_call(direction, ticket.caller, ticket.called)
         if tenant is None:
@@ -109,8 +125,11 @@ class VoiceWebhooks:
         else:
             self.events.emit("STREAM_STATUS", "info", **about, status=event[:_MOST_EVENT])
 
-    async def keep_recording(self, told: RecordingCallback) -> None:
-        """Have it kept, within RECORDING_TOLD_S. Raises HTTPException 503, so that Twilio's fallback can try."""
+    async def keep_recording(self, told: RecordingCallback, key: bytes) -> None:
+        """Have it kept, once. Raises HTTPException 503 after RECORDING_TOLD_S: Twilio has a fallback."""
+        if self.replays.known(key) is not None:
+            self.events.count("WEBHOOK_REPEATED")
+            return
         self.events.emit("RECORDING_STATUS", call=told.call_sid, recording=told.recording_sid, status=told.status)
         try:
             with trio.fail_after(RECORDING_TOLD_S):
@@ -118,6 +137,7 @@ class VoiceWebhooks:
         except (AgentError, OSError, psycopg.Error, trio.TooSlowError) as error:
             self.events.emit("RECORDING_NOT_NOTED", "warning", call=told.call_sid, error=repr(error)[:200])
             raise HTTPException(503, "the recording's status could not be kept; try again") from None
+        await self.replays.first(key, "kept")
 
 
 def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
@@ -134,7 +154,7 @@ def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
     @routes.post("/incoming")
     async def incoming(request: Request, fields: signed) -> Response:
         """Twilio asks what to do with an inbound call."""
-        return _xml(webhooks.take_call("inbound", webhooks.base(request), fields))
+        return _xml(await webhooks.answer_call("inbound", request, fields))
 
     @routes.post("/outgoing")
     async def outgoing(request: Request, fields: signed) -> Response:
@@ -143,7 +163,7 @@ def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
         if answered_by.startswith(MACHINES):
             webhooks.events.emit("MACHINE_ANSWERED", call=fields.get("CallSid", ""), answered_by=answered_by)
             return _xml(twiml.hang_up())
-        return _xml(webhooks.take_call("outbound", webhooks.base(request), fields))
+        return _xml(await webhooks.answer_call("outbound", request, fields))
 
     @routes.post("/status", status_code=204)
     async def status(fields: signed) -> None:
@@ -157,9 +177,10 @@ def voice_routes(webhooks: VoiceWebhooks) -> APIRouter:
         webhooks.stream_told(fields)
 
     @routes.post("/recording", status_code=204)
-    async def recording(fields: signed) -> None:
+    async def recording(request: Request, fields: signed) -> None:
         """Twilio tells how a recording goes on."""
-        await webhooks.keep_recording(read_recording_callback(fields))
+        key = request_key(_target(request), fields.multi_items())
+        await webhooks.keep_recording(read_recording_callback(fields), key)
 
     return routes
 
@@ -171,7 +192,7 @@ def read_recording_callback(fields: Fields) -> RecordingCallback:
     """
     call_sid, recording_sid = fields.get("CallSid", ""), fields.get("RecordingSid", "")
     status = fields.get("RecordingStatus", "")
-    if not _SID.fullmatch(call_sid) or not _SID.fullmatch(recording_sid) or status not in _RECORDING_STATUSES:
+    if not is_call_sid(call_sid) or not _SID.fullmatch(recording_sid) or status not in _RECORDING_STATUSES:
         raise HTTPException(400, "no CallSid, RecordingSid and RecordingStatus as Twilio sends them")
     url = fields.get("RecordingUrl", "")
     return RecordingCallback(
@@ -191,22 +212,23 @@ def _number(text: str, most: int) -> int | None:
 
 
 async def _read_form(request: Request) -> Fields:
-    """The posted fields. Raises HTTPException: 408 too slow, 413 too large, 400 not a form."""
-    body = bytearray()
+    """The posted fields; the door has bounded the body. Raises HTTPException 400 for what is no form."""
     try:
-        with trio.fail_after(BODY_S):
-            async with aclosing(request.stream()) as parts:
-                async for part in parts:
-                    body += part
-                    if len(body) > MAX_BODY_BYTES:
-                        raise HTTPException(413, f"more than {MAX_BODY_BYTES} bytes were posted")
-    except trio.TooSlowError:
-        raise HTTPException(408, f"the posted fields took more than {BODY_S:.0f} s") from None
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        pairs = parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise HTTPException(400, "the body is not a form in UTF-8 of at most 200 fields") from None
     return ImmutableMultiDict(pairs)
+
+
+def _target(request: Request) -> str:
+    """Path and query as they were sent."""
+    path, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def _origin(request: Request) -> Origin:
+    origin: Origin = request.state.origin
+    return origin
 
 
 def _xml(text: str) -> Response:

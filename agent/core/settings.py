@@ -6,6 +6,7 @@ do not show up in logs, tracebacks or ``repr``.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ DEFAULT_INSTRUCTIONS: Final = (
 )
 
 _BOUNDS: Final = Bounds()
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def _named(default: Any, *names: str, description: str, **limits: Any) -> Any:
@@ -41,6 +43,22 @@ class Settings(BaseSettings):
     host: str = _named("0.0.0.0", "AGENT_HOST", description="Address to listen on")  # noqa: S104 - behind a proxy
     port: int = _named(8080, "AGENT_PORT", description="Port to listen on", ge=0, le=65535)
     public_url: str = _named("", "AGENT_PUBLIC_URL", description="Public https URL that Twilio reaches us by")
+    trusted_proxies: str = _named(
+        "",
+        "AGENT_TRUSTED_PROXIES",
+        description="Addresses and networks of proxies whose X-Forwarded-* is believed, divided by commas",
+    )
+    admin_host: str = _named(
+        "127.0.0.1", "AGENT_ADMIN_HOST", description="Address of metrics and API description"
+    )
+    admin_port: int = _named(
+        9090, "AGENT_ADMIN_PORT", description="Port of metrics and API description; 0: none", ge=0, le=65535
+    )
+    admin_token: SecretStr | None = _named(
+        None,
+        "AGENT_ADMIN_TOKEN",
+        description="Bearer token for these, needed where AGENT_ADMIN_HOST is no loopback address",
+    )
     data_dir: Path = _named(Path("data"), "AGENT_DATA_DIR", description="Directory of call records")
     last_resort_dir: Path | None = _named(
         None,
@@ -229,6 +247,13 @@ class Settings(BaseSettings):
             raise ValueError("must look like https://agent.example.com")
         return value.rstrip("/")
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: str) -> str:
+        for part in filter(None, map(str.strip, value.split(","))):
+            ip_network(part)  # a ValueError says what is wrong
+        return value
+
     @field_validator("realtime_url")
     @classmethod
     def _realtime_url_is_a_websocket(cls, value: str) -> str:
@@ -252,10 +277,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _empty_secrets_are_none(self) -> Self:
-        for name in ("openai_api_key", "twilio_auth_token", "twilio_webhook_key", "database_url"):
+        for name in ("openai_api_key", "twilio_auth_token", "twilio_webhook_key", "database_url", "admin_token"):
             secret = getattr(self, name)
             if secret is not None and not secret.get_secret_value():
                 self.__dict__[name] = None
+        return self
+
+    @model_validator(mode="after")
+    def _admin_needs_a_token_elsewhere(self) -> Self:
+        if self.admin_port and self.admin_token is None and self.admin_host not in _LOOPBACK:
+            raise ValueError(f"AGENT_ADMIN_HOST: {self.admin_host} is no loopback address; set AGENT_ADMIN_TOKEN")
         return self
 
     @property

@@ -5,6 +5,7 @@ clock, ``_bytes`` an amount of audio. On the phone leg audio is G.711 mu-law at 
 sample and eight bytes are one millisecond.
 """
 
+import re
 from typing import Final, NewType
 
 CallSid = NewType("CallSid", str)
@@ -30,6 +31,12 @@ FRAME_BYTES: Final = FRAME_MS * BYTES_PER_MS
 ULAW_SILENCE: Final = 0xFF
 """Mu-law code of the smallest positive amplitude: the pattern of an idle line (ITU-T G.711, table 2b)."""
 SILENCE_FRAME: Final = bytes([ULAW_SILENCE]) * FRAME_BYTES
+_CALL_SID: Final = re.compile("CA[0-9a-fA-F]{32}")
+
+
+def is_call_sid(text: str) -> bool:
+    """Whether ``text`` is a name that the carrier gives to calls; it becomes part of keys and file names."""
+    return _CALL_SID.fullmatch(text) is not None
 
 
 def audio_ms(length_bytes: int) -> int:

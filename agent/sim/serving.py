@@ -1,15 +1,40 @@
 """Simulated web services over TCP on loopback."""
 
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import trio
 from fastapi import FastAPI
-from hypercorn.config import Config
-from hypercorn.trio import serve
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
-_GRACE_S = 0.1
-"""What is still being answered when the service ends is cut off after this."""
+from agent.carrier.front_door import FrontDoor
+from agent.core.event_log import EventLog
+from agent.core.telemetry import Telemetry
+from agent.web.asgi import AsgiApp
+from agent.web.connection import Bounds
+from agent.web.lobby import Lobby
+
+_PLACES: Final = 4096
+_BODY_BYTES: Final = 64 * 1024 * 1024
+"""Recordings are uploaded to a simulated OpenAI."""
+
+
+class StreamedResponse(StreamingResponse):
+    """One whose pieces come from a generator, which is closed also when the client leaves in the middle."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], *more: Any) -> None:
+        super().__init__(pieces, *more)
+        self._pieces = pieces
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._pieces):
+            await super().__call__(scope, receive, send)
 
 
 async def serve_app(
@@ -25,12 +50,18 @@ async def serve_app(
     ``task_status`` is started with its URL, without a slash at the end. Raises OSError if ``port`` is taken; 0
     takes a free one.
     """
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.errorlog = config.accesslog = None
-    config.graceful_timeout = _GRACE_S
-    config.certfile, config.keyfile = certfile, keyfile
+    bounds = Bounds(idle_s=60.0, body_s=60.0, body_bytes=_BODY_BYTES, requests=1_000_000)
+    # FastAPI and we spell ASGI's types differently.
+    door = FrontDoor(cast("AsgiApp", app), EventLog(Telemetry()), bounds=bounds, lobby=Lobby(_PLACES, _PLACES))
+    [listener] = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    scheme, listeners = "http", [cast("trio.abc.Listener[trio.SocketStream]", listener)]
+    if certfile is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certfile, keyfile)
+        scheme, listeners = (
+            "https",
+            [cast("trio.abc.Listener[trio.SocketStream]", trio.SSLListener(listener, context))],
+        )
     async with trio.open_nursery() as nursery:
-        # The two packages spell ASGI's types differently.
-        [url] = await nursery.start(partial(serve, cast("Any", app), config))
-        task_status.started(url.rstrip("/"))
+        await nursery.start(partial(trio.serve_listeners, door.serve_connection, listeners))
+        task_status.started(f"{scheme}://127.0.0.1:{listener.socket.getsockname()[1]}")

@@ -16,9 +16,10 @@ from typing import Any, Final
 import attrs
 import trio
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from agent.pipeline.webhook.signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, verify
+from agent.sim.serving import StreamedResponse
 
 
 @attrs.frozen
@@ -102,7 +103,7 @@ class WebhookReceiver:
 async def _fail(fault: ReceiverFault) -> Response:
     await trio.sleep(fault.delay_s)
     if fault.drip:
-        return StreamingResponse(_drip(), fault.status)
+        return StreamedResponse(_drip(), fault.status)
     headers = {"Location": fault.location} if fault.location else {}
     return Response(fault.body, fault.status, headers)
 

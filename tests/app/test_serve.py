@@ -28,6 +28,7 @@ from agent.wire.websocket import open_client
 
 pytestmark = pytest.mark.sockets
 ACCOUNT = "AC" + "a" * 32
+ADMIN = "token of the operator"
 AUTH = "token of the account"
 CALLER, NUMBER = "+15550001111", "+15552223333"
 
@@ -80,6 +81,8 @@ async def open_world(tmp_path: Path, *answers: Answer, **more: object) -> AsyncI
                         "twilio_number": NUMBER,
                         "twilio_api_url": twilio.api_url,
                         "drain_s": 0.2,
+                        "admin_port": 0,
+                        "admin_token": ADMIN,
                         "log_level": "warning",
                         **more,
                     }
@@ -113,7 +116,7 @@ async def test_a_call_from_webhook_to_record(tmp_path: Path) -> None:
         assert record.outcome is Outcome.CALLER_HUNG_UP
         assert record.recording_sid in world.twilio.api.recordings
         assert [webhook.answer for webhook in world.twilio.webhooks] == [200, 204]
-        metrics = (await world.client.get("/metrics")).text
+        metrics = (await world.client.get("/metrics", headers={"Authorization": f"Bearer {ADMIN}"})).text
         assert 'agent_calls_total{outcome="caller_hung_up"} 1.0' in metrics
         assert "agent_active_calls 0.0" in metrics
 
@@ -126,7 +129,7 @@ async def test_a_first_signal_lets_calls_end_and_refuses_new_ones(tmp_path: Path
             signal.raise_signal(signal.SIGTERM)
             await trio.sleep(0.1)
             ready = await world.client.get("/readyz")
-            assert (ready.status_code, ready.json()["reason"]) == (503, "the server is stopping")
+            assert (ready.status_code, ready.json()) == (503, {"ready": False})
             with pytest.raises(CallNotTakenError, match="<Say>"):
                 async with world.twilio.place_call(CALLER, NUMBER):
                     raise AssertionError("the call was taken")

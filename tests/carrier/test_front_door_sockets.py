@@ -1,5 +1,6 @@
-"""The front door with hypercorn and the application behind it, over real sockets: one port, two servers."""
+"""The front door with the application and the streams behind it, over real sockets on one port."""
 
+import secrets
 import socket as stdlib
 import struct
 from collections.abc import AsyncIterator
@@ -12,10 +13,11 @@ import pytest
 import trio
 from twilio.request_validator import RequestValidator
 
-from agent.carrier import front_door
+from agent.carrier import stream_admission
 from agent.carrier.front_door import FrontDoor
-from agent.carrier.http_app import http_server, make_app
+from agent.carrier.http_app import make_app
 from agent.carrier.media_stream import Start, decode_message
+from agent.carrier.replays import Replays
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_admission import Admit, StreamAdmission
 from agent.carrier.stream_token import CallTicket, StreamTokens
@@ -24,6 +26,9 @@ from agent.core.errors import AdmissionError, HandshakeRejectedError, SocketClos
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.core.units import CallSid
+from agent.web.asgi import AFTER_END_S
+from agent.web.connection import Bounds
+from agent.web.lobby import FRESH_S
 from agent.wire.websocket import MessageSocket, open_client
 
 pytestmark = pytest.mark.sockets
@@ -58,7 +63,7 @@ class FakeServices:
         try:
             start = decode_message(await socket.receive())
             assert isinstance(start, Start)
-            self.tickets.append(admit(start))
+            self.tickets.append(await admit(start))
             while True:
                 await socket.send(str(await socket.receive()))
         except AdmissionError as error:
@@ -88,15 +93,18 @@ def start_message(token: str = "") -> str:
 
 @asynccontextmanager
 async def open_services(
-    *, auth: str | None = None, allow_unsigned: bool = True, max_streams: int = 2, lobby: int = 8
+    *, auth: str | None = None, allow_unsigned: bool = True, max_streams: int = 2, **bounds: float
 ) -> AsyncIterator[FakeServices]:
     services, tokens, check = FakeServices(), StreamTokens(b"secret"), SignatureCheck(auth, "", allow_unsigned)
     events = services.events
+    replays = Replays(events)
     services.admission = admission = StreamAdmission(
-        check, tokens, events, max_streams, services.answer, lambda: services.stopping
+        check, tokens, events, max_streams, services.answer, lambda: services.stopping, replays
     )
-    app = make_app(VoiceWebhooks(check, tokens, events, lambda: services.stopping, lambda: admission.is_promised))
-    services.door = door = FrontDoor(admission.serve, http_server(app), events, lobby_limit=lobby)
+    app = make_app(
+        VoiceWebhooks(check, tokens, events, lambda: services.stopping, lambda: admission.is_promised, replays)
+    )
+    services.door = door = FrontDoor(app, events, admission.serve, bounds=Bounds(**bounds))  # type: ignore[arg-type]
 
     async def serve(stream: trio.SocketStream) -> None:
         services.streams.append(stream)
@@ -111,12 +119,12 @@ async def open_services(
 
 
 async def test_a_client_that_leaves_takes_its_socket_with_it() -> None:
-    """A keep-alive connection the client has closed is gone in two seconds, not in hypercorn's thirty."""
+    """A keep-alive connection the client has closed is gone at once, and not when it was idle for long."""
     async with open_services() as services:
         for _ in range(3):
             async with httpx.AsyncClient(base_url=services.url, trust_env=False) as client:
                 assert (await client.get("/healthz")).status_code == 200
-        with trio.fail_after(front_door.AFTER_END_S + 1):
+        with trio.fail_after(AFTER_END_S + 1):
             while any(stream.socket.fileno() != -1 for stream in services.streams):  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
@@ -159,16 +167,32 @@ UPGRADE = (
 )
 
 
-@pytest.mark.parametrize(
-    "request_bytes",
-    [UPGRADE % b"/elsewhere", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" + UPGRADE % b"/media-stream"],
-)
-async def test_a_websocket_where_none_is_gets_a_clear_answer(request_bytes: bytes) -> None:
-    """Another path, or the right path on a connection that was used before."""
+async def test_a_websocket_where_none_is_gets_a_clear_answer() -> None:
     async with open_services() as services:
-        answer = await services.raw(request_bytes)
+        answer = await services.raw(UPGRADE % b"/elsewhere")
         assert b"404" in answer
         assert b"the only WebSocket here is /media-stream" in answer
+
+
+async def test_a_stream_comes_on_a_connection_that_carried_a_webhook() -> None:
+    """As nginx with upstream keep-alive sends it; it was answered 404 before. DO-1."""
+    async with open_services() as services, await trio.open_tcp_stream(*services.address) as stream:
+        await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert b" 200 " in await stream.receive_some()
+        await stream.send_all(UPGRADE % b"/media-stream")
+        assert b" 101 " in await stream.receive_some()
+
+
+async def test_http_2_gets_no_answer_in_http_2() -> None:
+    """Upgrade: h2c, and the preface as a connection's second request: hypercorn took both. DO-1."""
+    h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    async with open_services() as services:
+        for first in (b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + h2c, b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"):
+            answer = await services.raw(first + preface)
+            assert b" 101 " not in answer
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"HTTP/1.1 505 " in answer
 
 
 @pytest.mark.parametrize(
@@ -204,36 +228,48 @@ async def test_garbage_inside_a_stream_ends_that_stream_alone() -> None:
         assert await good.receive() == "hello"
 
 
-async def test_slow_clients_are_given_up_and_the_rest_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow heads fill the lobby only for a moment; media streams never need it."""
-    monkeypatch.setattr(front_door, "HEAD_S", 0.3)
-    async with open_services(lobby=3) as services:
-        slow = [await trio.open_tcp_stream(*services.address) for _ in range(3)]
-        for stream in slow:
-            await stream.send_all(b"GET / HT")
-        await trio.sleep(0.1)
-        assert b"503" in await services.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-        for stream in slow:
-            assert b"408" in await stream.receive_some()
+async def test_silent_connections_do_not_shut_the_carrier_out() -> None:
+    """Hundreds of idle connections of one address: they were answered 503 for half a minute. DO-2."""
+    async with open_services() as services, trio.open_nursery() as nursery:
+        silent = [await trio.open_tcp_stream(*services.address) for _ in range(300)]
+        for _ in range(3):
+            async with httpx.AsyncClient(base_url=services.url, trust_env=False) as client:
+                sid = "CA" + secrets.token_hex(16)
+                answer = await client.post("/voice/incoming", data={"CallSid": sid, "From": "+1", "To": "+2"})
+                assert answer.status_code == 200
+        async with open_client(services.stream_url) as socket:
+            await socket.send(start_message())
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+        for stream in silent:
+            nursery.start_soon(stream.aclose)
+
+
+async def test_silent_connections_of_one_address_are_few() -> None:
+    """Those that have been idle for a second make room for the next."""
+    async with open_services(idle_s=30.0) as services:
+        silent = [await trio.open_tcp_stream(*services.address) for _ in range(100)]
+        await trio.sleep(FRESH_S + 0.2)
+        silent += [await trio.open_tcp_stream(*services.address) for _ in range(100)]
+        await trio.sleep(0.2)
+        assert len(services.door.lobby) == 100
+        for stream in silent:
             await stream.aclose()
-        await trio.sleep(0.1)
-        assert b"200" in await services.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 
 
-async def test_a_client_that_does_not_read_its_answer_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks for more than the sockets' buffers hold and reads nothing: WRITE_S later it is gone."""
-    monkeypatch.setattr(front_door, "WRITE_S", 0.3)
-    async with open_services() as services:
+async def test_a_client_that_does_not_read_its_answer_is_dropped() -> None:
+    """It asks for more than the sockets' buffers hold and reads nothing."""
+    async with open_services(write_s=0.3) as services:
         raw = stdlib.socket()
         raw.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 2048)
         raw.setblocking(False)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(raw))
         await stream.socket.connect(services.address)
         async with stream:
-            with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
-                await stream.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 100_000)
+            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 500_000)
         await trio.sleep(0.1)
-        assert services.door._lobby == 0
+        assert len(services.door.lobby) == 0
 
 
 async def test_a_client_that_resets_while_its_next_request_waits_leaves_nothing_behind() -> None:
@@ -242,10 +278,43 @@ async def test_a_client_that_resets_while_its_next_request_waits_leaves_nothing_
         for _ in range(10):
             stream = await trio.open_tcp_stream(*services.address)
             stream.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
-            await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
             await stream.aclose()
         await trio.sleep(0.3)
-        assert services.door._lobby == 0
+        assert len(services.door.lobby) == 0
+
+
+async def test_a_stream_that_says_nothing_holds_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it stay: START_S is all it has. DO-2."""
+    monkeypatch.setattr(stream_admission, "START_S", 0.3)
+    async with open_services(max_streams=1) as services, open_client(services.stream_url) as silent:
+        async with open_client(services.stream_url) as socket:
+            await socket.send(start_message())
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+            with pytest.raises(SocketClosedError):
+                await silent.receive()
+        assert services.events.counts["STREAM_REFUSED"] == 1
+
+
+async def test_the_second_stream_of_a_token_holds_no_line() -> None:
+    """Nor has a stream whose callSid is none. DO-2."""
+    async with open_services(max_streams=2) as services, httpx.AsyncClient(base_url=services.url) as client:
+        answer = await client.post("/voice/incoming", data={"CallSid": CALL, "From": "+1", "To": "+2"})
+        token = answer.text.partition('value="')[2].partition('"')[0]
+        async with open_client(services.stream_url) as socket:
+            await socket.send(start_message(token))
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+            for again, kind in (
+                (start_message(token), "token_reused"),
+                (start_message("").replace(CALL, "CA1"), "call_sid"),
+            ):
+                async with open_client(services.stream_url) as second:
+                    await second.send(again)
+                    with pytest.raises(SocketClosedError, match=kind):
+                        await second.receive()
+            assert services.admission._open == 1
 
 
 async def test_lines_are_limited_and_given_back() -> None:
@@ -265,7 +334,9 @@ async def test_lines_are_limited_and_given_back() -> None:
 async def test_a_line_is_kept_for_a_caller_who_was_connected() -> None:
     """Two calls for one line: the second is told at the webhook, not cut off when its stream is refused."""
     async with open_services(max_streams=1) as services, httpx.AsyncClient(base_url=services.url) as client:
-        answers = [(await client.post("/voice/incoming", data={"CallSid": sid})).text for sid in (CALL, "CA2")]
+        answers = [
+            (await client.post("/voice/incoming", data={"CallSid": sid})).text for sid in (CALL, "CA" + "2" * 32)
+        ]
         assert ["<Connect>" in answer for answer in answers] == [True, False]
         token = answers[0].partition('value="')[2].partition('"')[0]
         async with open_client(services.stream_url) as socket:

@@ -7,11 +7,21 @@ import pytest
 from starlette.datastructures import ImmutableMultiDict
 from twilio.request_validator import RequestValidator
 
-from agent.carrier.signature import SignatureCheck, public_base, stream_url
+from agent.carrier.signature import SignatureCheck, stream_url
 from agent.core.errors import AdmissionError
+from agent.web.peer import TrustedProxies, parse_networks
 
 TOKEN = "12345"  # noqa: S105 - the one of Twilio's documentation
 FIELDS = {"CallSid": "CA1234567890ABCDE", "From": "+14158675309", "To": "+18005551212", "Digits": "1234"}
+
+
+OWN = "http://127.0.0.1:8080"
+PROXY = TrustedProxies(parse_networks("10.0.0.1"))
+
+
+def reached(headers: dict[str, str]) -> str:
+    """The URL of a server without a public one, by what a trusted proxy says."""
+    return PROXY.base_of("10.0.0.1", OWN, headers)
 
 
 def signed(url: str, fields: dict[str, str] | None = None, token: str = TOKEN, **headers: str) -> dict[str, str]:
@@ -27,7 +37,7 @@ def refusal(
     checker: SignatureCheck, target: str, headers: dict[str, str], fields: dict[str, str]
 ) -> AdmissionError:
     with pytest.raises(AdmissionError) as caught:
-        checker.check_webhook(target, headers, fields)
+        checker.check_webhook(OWN, target, headers, fields)
     return caught.value
 
 
@@ -35,7 +45,7 @@ def test_the_example_of_twilio_s_documentation() -> None:
     """https://www.twilio.com/docs/usage/security: the one signature not made by the code under test's package."""
     fields = {**FIELDS, "Caller": "+14158675309"}
     headers = {"x-twilio-signature": "RSOYDt4T1cUTdK1PDd93/VVr8B8="}
-    check("https://mycompany.com").check_webhook("/myapp.php?foo=1&bar=2", headers, fields)
+    check("https://mycompany.com").check_webhook(OWN, "/myapp.php?foo=1&bar=2", headers, fields)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +55,8 @@ def test_the_example_of_twilio_s_documentation() -> None:
         (
             "https://agent.example.com/voice/incoming",
             {
-                "x_forwarded_proto": "https, http",
-                "x_forwarded_host": "agent.example.com, inner",
+                "x_forwarded_proto": "http, https",
+                "x_forwarded_host": "liar.example, agent.example.com",
                 "host": "inner:80",
             },
         ),
@@ -74,13 +84,14 @@ def test_the_example_of_twilio_s_documentation() -> None:
 )
 def test_the_url_is_found_behind_proxies_and_with_odd_ports(signed_url: str, headers: dict[str, str]) -> None:
     """Also behind a proxy that ends TLS and does not say so, and with the port written or left out."""
-    check().check_webhook("/voice/incoming", signed(signed_url, FIELDS, **headers), FIELDS)
+    said = signed(signed_url, FIELDS, **headers)
+    check().check_webhook(reached(said), "/voice/incoming", said, FIELDS)
 
 
 def test_a_configured_public_url_beats_what_the_request_says() -> None:
     url = "https://agent.example.com/prefix/voice/incoming?tenant=1"
     headers = signed(url, FIELDS, host="10.0.0.1:8080", x_forwarded_host="liar", x_forwarded_proto="http")
-    check("https://agent.example.com/prefix").check_webhook("/voice/incoming?tenant=1", headers, FIELDS)
+    check("https://agent.example.com/prefix").check_webhook(OWN, "/voice/incoming?tenant=1", headers, FIELDS)
     assert refusal(check("https://other.example.com"), "/voice/incoming?tenant=1", headers, FIELDS)
 
 
@@ -94,17 +105,17 @@ def test_a_configured_public_url_beats_what_the_request_says() -> None:
 )
 def test_a_handshake_is_signed_with_either_scheme(signed_url: str) -> None:
     checker = check("https://agent.example.com")
-    checker.check_stream("/media-stream", signed(signed_url, host="inner:8080"))
+    checker.check_stream(OWN, "/media-stream", signed(signed_url, host="inner:8080"))
     for path in ("/media-streams", "/media-stream//", "/voice/incoming", "/"):
         with pytest.raises(AdmissionError):
-            checker.check_stream(path, signed(signed_url, host="inner:8080"))
+            checker.check_stream(OWN, path, signed(signed_url, host="inner:8080"))
 
 
 @pytest.mark.parametrize("signed_path", ["/media-stream", "/media-stream/"])
 @pytest.mark.parametrize("path", ["/media-stream", "/media-stream/"])
 def test_a_slash_at_the_end_of_a_stream_s_path_may_come_and_go(signed_path: str, path: str) -> None:
     """Proxies add it and take it off; a webhook's path counts as it was sent."""
-    check("https://agent.example.com").check_stream(path, signed(f"wss://agent.example.com{signed_path}"))
+    check("https://agent.example.com").check_stream(OWN, path, signed(f"wss://agent.example.com{signed_path}"))
     headers = signed("https://agent.example.com/voice/incoming/", FIELDS)
     assert refusal(check("https://agent.example.com"), "/voice/incoming", headers, FIELDS)
 
@@ -121,7 +132,7 @@ def test_a_slash_at_the_end_of_a_stream_s_path_may_come_and_go(signed_path: str,
 )
 def test_a_host_may_be_written_in_other_letters(public_url: str, host: str, signed_host: str) -> None:
     headers = signed(f"https://{signed_host}/voice/incoming", FIELDS, host=host, x_forwarded_proto="https")
-    check(public_url).check_webhook("/voice/incoming", headers, FIELDS)
+    check(public_url).check_webhook(reached(headers), "/voice/incoming", headers, FIELDS)
     headers = signed("https://agent.example.org/voice/incoming", FIELDS, host=host, x_forwarded_proto="https")
     assert refusal(check(public_url), "/voice/incoming", headers, FIELDS)
 
@@ -132,9 +143,9 @@ def test_a_proxy_may_keep_the_prefix_of_the_public_url(prefix: str) -> None:
     base = f"https://a.example{prefix}"
     for kept in ("", prefix):
         target = f"{kept}/voice/incoming"
-        check(base).check_webhook(target, signed(f"{base}/voice/incoming", FIELDS), FIELDS)
+        check(base).check_webhook(OWN, target, signed(f"{base}/voice/incoming", FIELDS), FIELDS)
         assert refusal(check(base), target, signed(f"https://a.example/other{target}", FIELDS), FIELDS)
-        check(base).check_stream(f"{kept}/media-stream", signed(f"wss://a.example{prefix}/media-stream"))
+        check(base).check_stream(OWN, f"{kept}/media-stream", signed(f"wss://a.example{prefix}/media-stream"))
 
 
 @pytest.mark.parametrize("public_url", ["https://user:secret@a.example", "https://a.example"])
@@ -143,7 +154,7 @@ def test_the_url_may_have_been_signed_with_or_without_its_credentials(public_url
     """They are in the public URL, or in the Authorization header that Twilio makes of them."""
     headers = {"authorization": f"Basic {b64encode(b'user:secret').decode()}"}
     headers |= signed(f"https://{login}a.example/voice/incoming", FIELDS)
-    check(public_url).check_webhook("/voice/incoming", headers, FIELDS)
+    check(public_url).check_webhook(OWN, "/voice/incoming", headers, FIELDS)
     headers |= signed("https://user:other@a.example/voice/incoming", FIELDS)
     assert refusal(check(public_url), "/voice/incoming", headers, FIELDS).kind == "signature_wrong"
 
@@ -151,7 +162,7 @@ def test_the_url_may_have_been_signed_with_or_without_its_credentials(public_url
 @pytest.mark.parametrize("authorization", ["Basic", "Basic \xff", "Basic ////", "Bearer YQ==", "basic YQ", ""])
 def test_no_authorization_header_breaks_the_check(authorization: str) -> None:
     headers = signed("https://a.example/voice/incoming", FIELDS) | {"authorization": authorization}
-    check("https://a.example").check_webhook("/voice/incoming", headers, FIELDS)
+    check("https://a.example").check_webhook(OWN, "/voice/incoming", headers, FIELDS)
     assert refusal(check("https://a.example"), "/voice/status", headers, FIELDS)
 
 
@@ -167,10 +178,10 @@ def signed_by_key(url: str, settings: str = SHA256, secret: str = SHARED, algori
 def test_a_shared_key_signs_with_the_algorithm_it_names() -> None:
     url = "https://a.example/voice/incoming"
     checker = SignatureCheck(TOKEN, "https://a.example", allow_unsigned=False, shared_key=SHARED)
-    checker.check_webhook("/voice/incoming", signed_by_key(url), FIELDS)
-    checker.check_webhook("/voice/incoming", signed(url, FIELDS), FIELDS)
+    checker.check_webhook(OWN, "/voice/incoming", signed_by_key(url), FIELDS)
+    checker.check_webhook(OWN, "/voice/incoming", signed(url, FIELDS), FIELDS)
     SignatureCheck(None, "https://a.example", allow_unsigned=False, shared_key=SHARED).check_webhook(
-        "/voice/incoming", signed_by_key(url), FIELDS
+        OWN, "/voice/incoming", signed_by_key(url), FIELDS
     )
     for wrong in (
         signed_by_key(url, secret=TOKEN),
@@ -184,7 +195,7 @@ def test_a_shared_key_signs_with_the_algorithm_it_names() -> None:
 
 def test_without_a_shared_key_s_secret_the_auth_token_is_tried() -> None:
     url = "https://a.example/voice/incoming"
-    check("https://a.example").check_webhook("/voice/incoming", signed_by_key(url, secret=TOKEN), FIELDS)
+    check("https://a.example").check_webhook(OWN, "/voice/incoming", signed_by_key(url, secret=TOKEN), FIELDS)
     assert (
         "TWILIO_WEBHOOK_KEY"
         in refusal(check("https://a.example"), "/voice/incoming", signed_by_key(url), FIELDS).detail
@@ -192,13 +203,13 @@ def test_without_a_shared_key_s_secret_the_auth_token_is_tried() -> None:
 
 
 def test_a_handshake_without_tls_on_loopback() -> None:
-    check().check_stream("/media-stream", signed("ws://127.0.0.1:8080/media-stream", host="127.0.0.1:8080"))
+    check().check_stream(OWN, "/media-stream", signed("ws://127.0.0.1:8080/media-stream", host="127.0.0.1:8080"))
 
 
 def test_fields_sent_twice_are_both_signed() -> None:
     fields = ImmutableMultiDict([("CallSid", "CA1"), ("Tag", "b"), ("Tag", "a")])
     signature = RequestValidator(TOKEN).compute_signature("https://a.example/voice/status", fields)
-    check("https://a.example").check_webhook("/voice/status", {"x-twilio-signature": signature}, fields)
+    check("https://a.example").check_webhook(OWN, "/voice/status", {"x-twilio-signature": signature}, fields)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +239,8 @@ def test_without_an_auth_token_everything_is_refused_with_what_to_set() -> None:
 
 def test_unsigned_requests_pass_only_when_allowed() -> None:
     assert refusal(check(), "/voice/incoming", {"host": "a.example"}, FIELDS).kind == "unsigned"
-    check(allow_unsigned=True).check_webhook("/voice/incoming", {"host": "a.example"}, FIELDS)
-    check(token=None, allow_unsigned=True).check_webhook("/voice/incoming", {"host": "a.example"}, FIELDS)
+    check(allow_unsigned=True).check_webhook(OWN, "/voice/incoming", {"host": "a.example"}, FIELDS)
+    check(token=None, allow_unsigned=True).check_webhook(OWN, "/voice/incoming", {"host": "a.example"}, FIELDS)
 
 
 @pytest.mark.parametrize("host", ["", "a:b", "[::1", "a b", "ü.example", "a:99999999999", "@", "x" * 5000])
@@ -238,9 +249,13 @@ def test_no_host_header_or_signature_breaks_the_check(host: str, signature: str)
     assert refusal(check(), "/voice/incoming", {"host": host, "x-twilio-signature": signature}, FIELDS)
 
 
-def test_public_base_and_stream_url() -> None:
-    assert public_base("https://a.example/p", {"host": "b"}) == "https://a.example/p"
-    assert public_base("", {"host": "b:1"}) == "http://b:1"
-    assert public_base("", {"host": "b", "x-forwarded-proto": "HTTPS"}) == "https://b"
+def test_nothing_a_stranger_says_decides_which_url_was_signed() -> None:
+    """DO-2. A signature for another server of the account does not fit here because Host names that one."""
+    headers = signed("https://other.example.com/voice/incoming", FIELDS, host="other.example.com")
+    assert refusal(check(), "/voice/incoming", headers, FIELDS).kind == "signature_wrong"
+    check().check_webhook(OWN, "/voice/incoming", signed(f"{OWN}/voice/incoming", FIELDS), FIELDS)
+
+
+def test_stream_url() -> None:
     assert stream_url("https://a.example/p", "/media-stream") == "wss://a.example/p/media-stream"
     assert stream_url("http://127.0.0.1:1", "/media-stream") == "ws://127.0.0.1:1/media-stream"

@@ -1,5 +1,6 @@
 """Stream tokens: genuine ones are admitted once, everything else is refused by kind."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,12 +91,22 @@ def test_used_tokens_are_forgotten_when_they_have_expired() -> None:
 
 def test_a_promise_ends_with_the_stream_or_after_a_while() -> None:
     book = StreamTokens(stream_secret(None))
-    tokens = [book.issue(TICKET, NOW_S) for _ in range(3)]
-    assert book.promised(NOW_S) == 3
-    book.admit(tokens[0], TICKET.call_sid, NOW_S)
+    tickets = [attrs.evolve(TICKET, call_sid=CallSid(f"CA{number:032x}")) for number in range(4)]
+    tokens = [book.issue(ticket, NOW_S) for ticket in tickets]
+    assert book.promised(NOW_S) == 4
+    book.admit(tokens[0], tickets[0].call_sid, NOW_S)
+    book.withdraw(tickets[3].call_sid)
     assert book.promised(NOW_S) == 2
     assert book.promised(NOW_S + PROMISE_S) == 0
-    assert book.admit(tokens[1], TICKET.call_sid, NOW_S + PROMISE_S) == TICKET
+    assert book.admit(tokens[1], tickets[1].call_sid, NOW_S + PROMISE_S) == tickets[1]
+
+
+def test_a_call_is_promised_one_line() -> None:
+    """However often Twilio asks."""
+    book = StreamTokens(stream_secret(None))
+    for _ in range(3):
+        book.issue(TICKET, NOW_S)
+    assert book.promised(NOW_S) == 1
 
 
 def test_a_token_fits_into_a_twiml_parameter_whatever_the_caller_is_called() -> None:

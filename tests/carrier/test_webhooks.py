@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
@@ -16,7 +16,8 @@ from trio.testing import MockClock
 from twilio.request_validator import RequestValidator
 
 from agent.carrier import webhooks
-from agent.carrier.http_app import SERVICE, make_app
+from agent.carrier.http_app import make_admin_app, make_app
+from agent.carrier.replays import FirstAnswer, Replays
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.twiml import VOICES
@@ -27,11 +28,21 @@ from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
 from agent.store.tenant_directory import TenantDirectory
+from agent.web.asgi import Origin
 
 AUTH = "auth token of the account"
 BASE = "https://agent.example.com"
 CALL = CallSid("CA" + "1" * 32)
 FIELDS = {"CallSid": CALL, "From": "+15550001111", "To": "+15552223333", "CallStatus": "ringing"}
+
+
+def behind_the_door(app: Any) -> Any:
+    """``app`` with what the front door says of a request."""
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": {"origin": Origin("192.0.2.1", "http://inner:8080")}}, receive, send)
+
+    return served
 
 
 @attrs.define(eq=False)
@@ -61,13 +72,15 @@ async def open_front(
     allow_unsigned: bool = False,
     not_ready: Callable[[], str] = lambda: "",
     is_full: Callable[[], bool] = lambda: False,
+    keep: FirstAnswer | None = None,
     **more: Any,
 ) -> AsyncIterator[Front]:
     check = SignatureCheck(auth, BASE, allow_unsigned)
+    events = EventLog(Telemetry())
     voice = webhooks.VoiceWebhooks(
-        check, StreamTokens(b"secret"), EventLog(Telemetry()), not_ready, is_full, **more
+        check, StreamTokens(b"secret"), events, not_ready, is_full, Replays(events, keep=keep), **more
     )
-    transport = httpx.ASGITransport(make_app(voice))
+    transport = httpx.ASGITransport(behind_the_door(make_app(voice)))
     async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
         yield Front(client, voice)
 
@@ -209,72 +222,160 @@ async def test_what_is_not_a_voice_webhook_is_refused() -> None:
         assert (await front.client.get("/nowhere")).status_code == 404
 
 
-async def status_of(front: Front, parts: AsyncGenerator[bytes, None]) -> int:
-    """The status a webhook answers to a body that comes in ``parts``; httpx would send it as a whole."""
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": await anext(parts), "more_body": True}
-
-    async def send(message: Any) -> None:
-        await trio.lowlevel.checkpoint()
-        sent.append(message)
-
-    sent: list[Any] = []
-    scope = {"type": "http", "method": "POST", "path": "/voice/incoming", "raw_path": b"/voice/incoming"}
-    scope |= {"query_string": b"", "headers": [], "root_path": "", "http_version": "1.1"}
-    await make_app(front.webhooks)(scope, receive, send)
-    await parts.aclose()
-    return int(sent[0]["status"])
+@pytest.mark.parametrize(
+    "sid", ["", "CA1", "CA" + "g" * 32, "CA" + "1" * 33, "ca" + "1" * 32, "CA../" + "1" * 29]
+)
+@pytest.mark.parametrize("path", ["/voice/incoming", "/voice/outgoing", "/voice/status", "/voice/stream"])
+async def test_a_call_has_a_sid_also_where_nothing_is_signed(path: str, sid: str) -> None:
+    async with open_front(auth=None, allow_unsigned=True) as front:
+        assert (await front.post(path, {**FIELDS, "CallSid": sid}, token=None)).status_code == 400
 
 
-async def test_a_body_that_drips_is_given_up(autojump_clock: MockClock) -> None:
-    """A client that sends a byte a second is answered after BODY_S."""
-
-    async def drip() -> AsyncGenerator[bytes, None]:
-        while True:
-            await trio.sleep(1)
-            yield b"a"
-
-    async with open_front(allow_unsigned=True) as front:
-        assert await status_of(front, drip()) == 408
-    assert trio.current_time() == pytest.approx(webhooks.BODY_S)
-
-
-async def test_a_body_without_end_is_refused_at_its_limit() -> None:
-    async def flood() -> AsyncGenerator[bytes, None]:
-        while True:
-            await trio.lowlevel.checkpoint()
-            yield b"a" * 1000
-
-    async with open_front(allow_unsigned=True) as front:
-        assert await status_of(front, flood()) == 413
-
-
-async def test_health_readiness_metrics_and_what_this_is() -> None:
+async def test_readiness_says_yes_or_no_and_no_more() -> None:
     reason = ""
     async with open_front(not_ready=lambda: reason) as front:
-        assert (await front.client.get("/healthz")).json()["service"] == SERVICE
         ready = await front.client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"ready": True, "reason": ""})
+        assert (ready.status_code, ready.json()) == (200, {"ready": True})
         reason = "the model is starting"
         ready = await front.client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (503, {"ready": False, "reason": reason})
-        assert (await front.client.get("/healthz")).status_code == 200
-        about = (await front.client.get("/")).json()
-        assert about["voice_webhook"] == "https://agent.example.com/voice/incoming"
-        assert about["media_stream"] == "wss://agent.example.com/media-stream"
-        paths = json.loads((await front.client.get("/openapi.json")).text)["paths"]
-        assert {"/voice/incoming", "/voice/outgoing", "/voice/status", "/readyz"} <= paths.keys()
+        assert (ready.status_code, ready.json()) == (503, {"ready": False})
+        alive = await front.client.get("/healthz")
+        assert (alive.status_code, alive.json()) == (200, {"alive": True})
+
+
+PAGES = ("/", "/metrics", "/openapi.json")
+
+
+@asynccontextmanager
+async def open_admin(token: str | None) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
+    """Clients of the public port and of the operator's."""
+    async with open_front() as front:
+        public = make_app(front.webhooks, token)
+        admin = make_admin_app(front.webhooks, public, token)
+        async with (
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(behind_the_door(public)), base_url="http://a"
+            ) as outside,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(behind_the_door(admin)), base_url="http://b"
+            ) as inside,
+        ):
+            yield outside, inside
 
 
 @pytest.mark.sockets  # /metrics is written in a thread
-async def test_metrics_for_prometheus() -> None:
-    async with open_front() as front:
-        await front.post("/voice/incoming", token=None)
-        metrics = await front.client.get("/metrics")
+async def test_the_operators_pages_are_on_a_port_of_their_own() -> None:
+    async with open_admin(None) as (outside, inside):
+        for path in (*PAGES, "/docs", "/redoc"):
+            assert (await outside.get(path)).status_code == 404
+        about = (await inside.get("/")).json()
+        assert about["version"]
+        assert about["voice_webhook"] == "https://agent.example.com/voice/incoming"
+        assert about["media_stream"] == "wss://agent.example.com/media-stream"
+        paths = json.loads((await inside.get("/openapi.json")).text)["paths"]
+        assert {"/voice/incoming", "/voice/outgoing", "/voice/status", "/readyz"} <= paths.keys()
+        metrics = await inside.get("/metrics")
         assert metrics.headers["content-type"].startswith("text/plain")
-        assert 'agent_events_total{event="WEBHOOK_REFUSED"} 1.0' in metrics.text
         assert "agent_active_calls 0.0" in metrics.text
+        assert (await inside.get("/docs")).status_code == 404
+
+
+@pytest.mark.sockets  # /metrics is written in a thread
+async def test_with_a_token_the_operators_pages_are_everywhere_for_those_who_have_it() -> None:
+    async with open_admin("a secret") as clients:
+        for client in clients:
+            for path in PAGES:
+                for wrong in ("", "Bearer ", "Bearer wrong", "Basic a secret", "a secret", "Bearer a secret\xff"):
+                    headers = [(b"authorization", wrong.encode("latin-1"))]
+                    assert (await client.get(path, headers=headers)).status_code == 401
+                assert (await client.get(path, headers={"authorization": "Bearer a secret"})).status_code == 200
+            assert (await client.get("/readyz")).status_code == 200
+
+
+# DO-2: requests that come twice
+
+
+async def test_a_repeated_request_gets_the_first_answer_and_has_no_other_effect() -> None:
+    """The same token, one promised line, one announcement; another call, path or field is another request."""
+    async with open_front() as front:
+        first = await front.post("/voice/incoming")
+        again = await front.post("/voice/incoming")
+        assert again.text == first.text
+        assert front.webhooks.tokens.promised(time.time()) == 1
+        assert front.counts == {"CALL_ANNOUNCED": 1, "WEBHOOK_REPEATED": 1}
+        for path, change in (("/voice/incoming", {"From": "+15550001112"}), ("/voice/outgoing", {})):
+            assert (await front.post(path, FIELDS | change)).text != first.text
+
+
+async def test_a_call_that_was_refused_stays_refused() -> None:
+    full = True
+    async with open_front(is_full=lambda: full) as front:
+        refused = await front.post("/voice/incoming")
+        full = False
+        assert (await front.post("/voice/incoming")).text == refused.text
+
+
+async def test_what_another_process_answered_is_answered_again() -> None:
+    """And its line is not kept here."""
+
+    async def keep(key: bytes, answer: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return "<Response>of another process</Response>"
+
+    async with open_front(keep=keep) as front:
+        for _ in range(2):
+            assert (await front.post("/voice/incoming")).text == "<Response>of another process</Response>"
+        assert front.webhooks.tokens.promised(time.time()) == 0
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseError("away"), psycopg.OperationalError("gone"), OSError("no route"), None]
+)
+async def test_without_postgres_the_call_is_taken_and_the_cache_remembers(
+    autojump_clock: MockClock, error: Exception | None
+) -> None:
+    """``None``: it hangs."""
+
+    async def keep(key: bytes, answer: str) -> str:
+        if error is None:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        raise error or AssertionError
+
+    async with open_front(keep=keep) as front:
+        answers = [await front.post("/voice/incoming") for _ in range(3)]
+        stream_of(answers[0])
+        assert len({answer.text for answer in answers}) == 1
+        assert front.counts["REPLAYS_IN_MEMORY"] == 1
+
+
+async def test_two_repeats_at_once_get_one_answer() -> None:
+    async with open_front() as front:
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append((await front.post("/voice/incoming")).text)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(ask)
+        assert len(set(answers)) == 1
+        assert front.counts["CALL_ANNOUNCED"] == 1
+
+
+async def test_a_recordings_status_is_kept_once_but_tried_until_it_is() -> None:
+    kept: list[RecordingCallback] = []
+
+    async def keep(told: RecordingCallback) -> None:
+        await trio.lowlevel.checkpoint()
+        kept.append(told)
+        if len(kept) == 1:
+            raise DatabaseError("away")
+
+    async with open_listening_front(keep) as front:
+        statuses = [(await front.post("/voice/recording", RECORDING_FIELDS)).status_code for _ in range(4)]
+    assert statuses == [503, 204, 204, 204]
+    assert len(kept) == 2
 
 
 # Recordings
@@ -413,8 +514,9 @@ async def test_webhooks_are_found_whether_a_proxy_keeps_the_prefix_or_not(kept: 
         EventLog(Telemetry()),
         lambda: "",
         lambda: False,
+        Replays(EventLog(Telemetry())),
     )
-    transport = httpx.ASGITransport(make_app(voice))
+    transport = httpx.ASGITransport(behind_the_door(make_app(voice)))
     async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
         signature = RequestValidator(AUTH).compute_signature(f"{base}/voice/incoming", FIELDS)
         headers = {"X-Twilio-Signature": signature}

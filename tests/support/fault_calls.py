@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ GREETING = Answer("Hello, this is the assistant, how can I help you today?", 300
 SHORT = Answer("You are welcome.", 800)
 LONG = Answer("We are open from nine to five on weekdays, and from ten to two on Saturdays.", 4000)
 
-Admit = Callable[[Start], CallTicket]
+Admit = Callable[[Start], Awaitable[CallTicket]]
 
 
 @attrs.define(eq=False)

@@ -9,8 +9,9 @@ import attrs
 import trio
 
 from agent.carrier.front_door import FrontDoor
-from agent.carrier.http_app import http_server, make_app
+from agent.carrier.http_app import make_app
 from agent.carrier.media_stream import OutboundEncoder, Start, decode_message
+from agent.carrier.replays import Replays
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_admission import Admit, StreamAdmission
 from agent.carrier.stream_token import CallTicket, StreamTokens
@@ -39,7 +40,7 @@ class GreetingAgent:
             while True:
                 message = decode_message(await socket.receive())
                 if isinstance(message, Start):
-                    self.tickets.append(admit(message))
+                    self.tickets.append(await admit(message))
                     encoder = OutboundEncoder(message.stream_sid)
                     await socket.send(encoder.media(b"\x11" * 1600))
                     if self.after_greeting is not None:
@@ -54,9 +55,10 @@ async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIter
     events = EventLog(Telemetry())
     check = SignatureCheck(AUTH, public_url, allow_unsigned=False)
     tokens = StreamTokens(b"secret" * 6)
-    desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready)
-    app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full))
-    door = FrontDoor(desk.serve, http_server(app), events)
+    replays = Replays(events)
+    desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready, replays)
+    app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full, replays))
+    door = FrontDoor(app, events, desk.serve)
     async with trio.open_nursery() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         await nursery.start(trio.serve_listeners, door.serve_connection, [listener])

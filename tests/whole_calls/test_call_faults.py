@@ -205,7 +205,8 @@ async def test_a_second_start_is_counted_and_ignored(autojump_clock: MockClock) 
 async def test_a_stream_that_is_not_admitted_is_refused(autojump_clock: MockClock, kind: str) -> None:
     """Unknown and reused tokens: refused with 1008, no model is called, no record is made."""
 
-    def refuse(start: Start) -> CallTicket:
+    async def refuse(start: Start) -> CallTicket:
+        await trio.lowlevel.checkpoint()
         raise AdmissionError(kind, "no such call is expected")
 
     model = ScriptedRealtime()

@@ -26,6 +26,7 @@ from agent.store.spool import decode_record
 from agent.wire.websocket import open_client
 
 pytestmark = pytest.mark.sockets
+ADMIN = "token of the operator"
 ACCOUNT, AUTH = "AC" + "b" * 32, "token of the account"
 CALLER, NUMBER = "+15550001111", "+15552223333"
 GREETING = Answer("Hello, how can I help?", 600)
@@ -50,6 +51,10 @@ class Served:
         while len(paths := list(self.data.glob("calls/*.json"))) < count:  # noqa: ASYNC110 - files have no events
             await trio.sleep(0.02)
         return sorted((decode_record(path.read_bytes()) for path in paths), key=lambda record: record.answered_at)
+
+    async def metrics(self) -> str:
+        """As Prometheus gets them."""
+        return (await self.client.get("/metrics", headers={"Authorization": f"Bearer {ADMIN}"})).text
 
     def call_sockets(self) -> list[object]:
         """Connections of calls that are not closed: with the carrier's streams, and with the model."""
@@ -96,6 +101,8 @@ async def open_served(
                     "AGENT_DATA_DIR": str(folder / "data"),
                     "AGENT_PUBLIC_URL": url,
                     "AGENT_IDLE_PROMPT_S": "0",
+                    "AGENT_ADMIN_PORT": "0",
+                    "AGENT_ADMIN_TOKEN": ADMIN,
                     "OPENAI_API_KEY": "sk-test",
                     "OPENAI_REALTIME_URL": model,
                     "TWILIO_ACCOUNT_SID": ACCOUNT,
@@ -195,7 +202,7 @@ async def test_st_1_after_calls_of_every_kind_nothing_is_left(tmp_path: Path) ->
             records[1].call_sid,
             records[3].call_sid,
         ]
-        assert "agent_active_calls 0.0" in (await served.client.get("/metrics")).text
+        assert "agent_active_calls 0.0" in await served.metrics()
         await served.client.aclose()
         while served.call_sockets():  # noqa: ASYNC110 - bounded by open_served
             await trio.sleep(0.05)
@@ -235,7 +242,7 @@ async def test_a_carrier_killed_outright_ends_its_calls_and_no_other(tmp_path: P
                     check=False,
                 )
             )
-            while "agent_active_calls 3.0" not in (await served.client.get("/metrics")).text:  # noqa: ASYNC110
+            while "agent_active_calls 3.0" not in await served.metrics():  # noqa: ASYNC110
                 await trio.sleep(0.05)
             await trio.sleep(0.5)
             carrier.kill()
@@ -245,7 +252,7 @@ async def test_a_carrier_killed_outright_ends_its_calls_and_no_other(tmp_path: P
             heard_ms = stream.heard_ms()
             await trio.sleep(0.5)
             assert stream.heard_ms() >= heard_ms + 400
-            assert "agent_active_calls 1.0" in (await served.client.get("/metrics")).text
+            assert "agent_active_calls 1.0" in await served.metrics()
             await stream.hang_up()
         assert len(await served.records(3)) == 3
 

@@ -43,7 +43,8 @@ async def call_of(
     """One call: its record, the session the model was given, and the model."""
     model = ScriptedRealtime([Answer("Bom dia.", 600)])
 
-    def admit(start: Start) -> CallTicket:
+    async def admit(start: Start) -> CallTicket:
+        await trio.lowlevel.checkpoint()
         return CallTicket(start.call_sid, direction, caller, called)
 
     tools = (*DeskTools(MemoryDesk()).tools(), own_tool())
@@ -136,7 +137,8 @@ async def test_pc_5_the_stores_default_tenant_has_no_name_to_be_told(autojump_cl
 async def test_pc_5_a_stream_for_a_number_of_nobody_is_refused(autojump_clock: MockClock) -> None:
     """AGENT_UNKNOWN_NUMBER=refuse: the webhook refuses such calls; a stream that comes all the same, too."""
 
-    def admit(start: Start) -> CallTicket:
+    async def admit(start: Start) -> CallTicket:
+        await trio.lowlevel.checkpoint()
         return CallTicket(start.call_sid, "inbound", THEIRS, "+15550009999")
 
     model = ScriptedRealtime()

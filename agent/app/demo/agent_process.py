@@ -56,6 +56,7 @@ def environment(current: Mapping[str, str], account: Account, data_dir: Path) ->
         "AGENT_HOST": "127.0.0.1",
         "AGENT_DATA_DIR": str(data_dir),
         "AGENT_DRAIN_S": "0",
+        "AGENT_ADMIN_PORT": "0",
         "AGENT_LOG_FORMAT": "json",
         "AGENT_PUBLIC_URL": PUBLIC_URL,
         "AGENT_ALLOW_INWARD_WEBHOOKS": "1",

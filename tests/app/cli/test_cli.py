@@ -16,8 +16,6 @@ import trio
 import typer
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from hypercorn.config import Config
-from hypercorn.trio import serve as serve_http
 from typer.testing import CliRunner
 
 from agent.app.cli.app import app as cli
@@ -25,13 +23,13 @@ from agent.app.cli.dial import ServerUnreachableError, dial
 from agent.app.cli.doctor.checks import examine, judge_models
 from agent.app.cli.doctor.findings import Finding, is_healthy
 from agent.app.server import serve
-from agent.carrier.http_app import SERVICE
 from agent.core.errors import CarrierError, SettingsError
 from agent.core.settings import Settings, load_settings
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
 from agent.sim.model.rest import OpenAiRest
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
+from agent.sim.serving import serve_app
 
 NUMBER, CALLEE = "+15552223333", "+15550001111"
 ACCOUNT, AUTH = "AC" + "a" * 32, "token of the account"
@@ -134,7 +132,7 @@ def test_a_taken_port_is_one_sentence_and_exit_status_1() -> None:
 @pytest.mark.sockets
 def test_help_answers_without_loading_the_server() -> None:
     """The command line stays quick: nothing of the server, the model or plotting is imported for it."""
-    unwanted = ["fastapi", "openai", "twilio", "trio_websocket", "matplotlib", "numpy", "hypercorn"]
+    unwanted = ["fastapi", "openai", "twilio", "trio_websocket", "matplotlib", "numpy", "h11"]
     code = f"import sys, agent.app.cli.app; sys.exit(', '.join(m for m in {unwanted} if m in sys.modules) or 0)"
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -146,13 +144,8 @@ def test_help_answers_without_loading_the_server() -> None:
 @asynccontextmanager
 async def open_asgi(app: FastAPI) -> AsyncIterator[str]:
     """Serve ``app`` on a free port; yields its URL."""
-    config = Config()
-    config.bind = ["127.0.0.1:0"]
-    config.errorlog = None
-    config.graceful_timeout = 0.1
     async with trio.open_nursery() as nursery:
-        [url] = await nursery.start(serve_http, app, config)
-        yield url
+        yield await nursery.start(serve_app, app)
         nursery.cancel_scope.cancel()
 
 
@@ -160,13 +153,9 @@ def neighbours(*, ready: bool = True) -> FastAPI:
     """OpenAI's list of models and our own health routes, on one port."""
     app = OpenAiRest(api_key=KEY).make_app()
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"service": SERVICE}
-
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        return JSONResponse({"ready": ready, "reason": "the model is starting"}, 200 if ready else 503)
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     return app
 
@@ -333,7 +322,7 @@ async def test_dial_needs_a_running_server(tmp_path: Path) -> None:
             await dial(settings, CALLEE, machine_detection=False)
         async with open_asgi(neighbours(ready=False)) as starting:
             changed = settings.model_copy(update={"public_url": starting})
-            with pytest.raises(ServerUnreachableError, match="the model is starting"):
+            with pytest.raises(ServerUnreachableError, match="answers 503"):
                 await dial(changed, CALLEE, machine_detection=False)
         assert twilio.api.requests == []
 

@@ -17,7 +17,6 @@ import trio
 from agent.app.cli.doctor.database import examine_database
 from agent.app.cli.doctor.findings import Finding, State
 from agent.app.descriptors import needed_for, raise_limit
-from agent.carrier.http_app import SERVICE
 from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
 from agent.core.settings import Settings
@@ -249,16 +248,16 @@ async def _is_ours(base: str) -> str:
     """Why ``base`` does not lead to a server of ours; empty when it does."""
     async with httpx.AsyncClient(timeout=CHECK_S / 2, follow_redirects=False) as client:
         try:
-            answer = await client.get(f"{base}/healthz")
+            answer = await client.get(f"{base}/readyz")
         except httpx.HTTPError as error:
             return f"cannot be reached ({type(error).__name__})"
         except ValueError:
             return "is not a usable URL"
     try:
-        service = answer.json().get("service")
-    except (ValueError, AttributeError):
-        service = None
-    return "" if service == SERVICE else f"something else answers there (HTTP {answer.status_code})"
+        is_ours = set(answer.json()) == {"ready"}
+    except (ValueError, TypeError):
+        is_ours = False
+    return "" if is_ours else f"something else answers there (HTTP {answer.status_code})"
 
 
 def _errnos(error: BaseException | None) -> set[int]:

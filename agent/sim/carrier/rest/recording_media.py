@@ -1,14 +1,14 @@
 """The file of a simulated recording as an HTTP answer: whole or from some byte on, redirected, or broken off."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 import trio
 from fastapi import Response
-from fastapi.responses import StreamingResponse
 
 from agent.sim.carrier.rest.recordings import SimulatedRecording
+from agent.sim.serving import StreamedResponse
 
 _RANGE: Final = re.compile(r"bytes=(\d+)-")
 
@@ -29,7 +29,7 @@ def answer_media(recording: SimulatedRecording, wanted: str) -> Response:
         return Response(status_code=416, headers={**headers, "content-range": f"bytes */{size}"})
     if start:
         headers["content-range"] = f"bytes {start}-{size - 1}/{size}"
-    return StreamingResponse(
+    return StreamedResponse(
         _pieces(recording, start, faults.break_after.popleft() if faults.break_after else None),
         206 if start else 200,
         {**headers, "content-length": str(size - start)},
@@ -37,7 +37,9 @@ def answer_media(recording: SimulatedRecording, wanted: str) -> Response:
     )
 
 
-async def _pieces(recording: SimulatedRecording, start: int, break_after: int | None) -> AsyncIterator[bytes]:
+async def _pieces(
+    recording: SimulatedRecording, start: int, break_after: int | None
+) -> AsyncGenerator[bytes, None]:
     end = recording.size if break_after is None else min(recording.size, start + break_after)
     for piece in recording.read(start, end):
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,95 @@
+"""Who may stand in the lobby: connections that have proven nothing yet, few for each address. No I/O.
+
+A place is a connection's. It is idle while a request is waited for, and busy while one is served. Nobody is
+turned away for the crowd alone, because only a request can prove that it comes from the carrier: whoever has been
+idle for longest makes room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+FRESH_S: Final = 1.0
+"""How long a connection may be idle though its own address needs the place: a burst of webhooks is no crowd."""
+VOUCHED_S: Final = 600.0
+"""How long an address from which a signed request came is believed to be the carrier's, or a proxy's."""
+
+
+@attrs.define(eq=False)
+class Place:
+    """One connection's, or one request's that a proxy hands on. Made by ``Lobby.enter``."""
+
+    key: str
+    leave: Callable[[], None] = attrs.field(repr=False)
+    """Ends the connection."""
+    idle_since_s: float | None
+
+    def serves(self) -> None:
+        """A request is being served."""
+        self.idle_since_s = None
+
+    def waits(self, now_s: float) -> None:
+        """The connection waits for the next request, or for the client to go."""
+        self.idle_since_s = now_s
+
+
+@attrs.define(eq=False)
+class Lobby:
+    """The places, by address."""
+
+    per_address: int
+    most: int
+    """Places in all."""
+    _places: dict[str, set[Place]] = attrs.field(factory=dict)
+    _vouched: dict[str, float] = attrs.field(factory=dict)
+
+    def __len__(self) -> int:
+        """Connections in the lobby."""
+        return sum(map(len, self._places.values()))
+
+    def enter(self, key: str, leave: Callable[[], None], now_s: float) -> tuple[Place | None, Place | None]:
+        """A place for a connection from ``key``, and the place that has to be left for it, if one has.
+
+        No place only when there are ``most`` and all are busy.
+        """
+        place, given_up = Place(key, leave, now_s), None
+        crowd = self._places.get(key, set())
+        if len(self) >= self.most:
+            most_crowded = max(self._places.values(), key=len)
+            given_up = _oldest_idle(most_crowded, now_s)
+            if given_up is None:
+                return None, None
+        elif len(crowd) >= self._limit(key, now_s):
+            given_up = _oldest_idle(crowd, now_s - FRESH_S)
+        if given_up is not None:
+            self.left(given_up)
+        self._places.setdefault(key, set()).add(place)
+        return place, given_up
+
+    def left(self, place: Place) -> None:
+        """The connection is gone, or proven; may be repeated."""
+        crowd = self._places.get(place.key, set())
+        crowd.discard(place)
+        if not crowd:
+            self._places.pop(place.key, None)
+
+    def may_serve(self, key: str, now_s: float) -> bool:
+        """Whether one more request of ``key`` may be served that does not look signed."""
+        busy = sum(place.idle_since_s is None for place in self._places.get(key, ()))
+        return busy < self._limit(key, now_s)
+
+    def vouch(self, key: str, now_s: float) -> None:
+        """A signed request came from ``key``."""
+        self._vouched = {known: until_s for known, until_s in self._vouched.items() if until_s > now_s}
+        self._vouched[key] = now_s + VOUCHED_S
+
+    def _limit(self, key: str, now_s: float) -> int:
+        return self.most // 2 if self._vouched.get(key, 0.0) > now_s else self.per_address
+
+
+def _oldest_idle(crowd: set[Place], since_s: float) -> Place | None:
+    idle = [place for place in crowd if place.idle_since_s is not None and place.idle_since_s <= since_s]
+    return min(idle, key=lambda place: place.idle_since_s or 0.0, default=None)
