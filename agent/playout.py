@@ -55,7 +55,7 @@ class _Stretch:
 
 
 @attrs.define(eq=False)
-class _Ledger:
+class _HeardSoFar:
     """What was handed over of one generation, and what is known to have been heard."""
 
     sent_ms: int = 0
@@ -85,7 +85,7 @@ class PlayoutClock:
     """By how much playback is behind the schedule in this talk spurt, as its marks tell."""
     device_s: float = 0.0
     """How long audio is in the caller's device before it is heard: what a clear meets there is not."""
-    _ledgers: dict[GenerationId, _Ledger] = attrs.field(factory=dict)
+    _heard: dict[GenerationId, _HeardSoFar] = attrs.field(factory=dict)
     _marks: dict[str, _Mark] = attrs.field(factory=dict)
     """What is waited for, in the order it was sent, which is the order it comes back in."""
     _settled: dict[str, MarkOutcome] = attrs.field(factory=dict)
@@ -99,14 +99,14 @@ class PlayoutClock:
 
     def frame_sent(self, generation: GenerationId, now: float, owed_frames: int = 0) -> None:
         """A frame of ``generation`` was written at ``now``; ``owed_frames`` wait behind it."""
-        ledger = self._ledger(generation)
+        account = self._heard_of(generation)
         start = self._next_start(now)
-        stretches = ledger.stretches
+        stretches = account.stretches
         if stretches and stretches[-1].start + stretches[-1].length_ms / 1000 >= start - 1e-6:
             stretches[-1].length_ms += FRAME_MS
         else:
-            stretches.append(_Stretch(start, ledger.sent_ms, FRAME_MS))
-        ledger.sent_ms += FRAME_MS
+            stretches.append(_Stretch(start, account.sent_ms, FRAME_MS))
+        account.sent_ms += FRAME_MS
         self.buffer_end = start + FRAME_S
         self.owe(now, owed_frames)
 
@@ -132,7 +132,7 @@ class PlayoutClock:
 
     def mark_sent(self, generation: GenerationId, now: float) -> str:
         """Name a mark at the present end of ``generation``: it is sent now, behind its frame or later."""
-        position_ms = self._ledger(generation).sent_ms
+        position_ms = self._heard_of(generation).sent_ms
         name = f"{generation}:{position_ms}"
         if len(self._marks) >= MARKS_PENDING:
             del self._marks[next(iter(self._marks))]
@@ -141,9 +141,9 @@ class PlayoutClock:
 
     def clear_sent(self, now: float) -> None:
         """A ``clear`` was written: what is not heard yet never will be, and pending marks prove nothing."""
-        for generation, ledger in self._ledgers.items():
-            if ledger.frozen_ms is None:
-                ledger.frozen_ms = self.heard_ms(generation, now)
+        for generation, account in self._heard.items():
+            if account.frozen_ms is None:
+                account.frozen_ms = self.heard_ms(generation, now)
         self._settle(tuple(self._marks), MarkOutcome.CLEARED)
         self.buffer_end = min(self.buffer_end, now)
         self.audible_until = min(self.audible_until, now)
@@ -161,8 +161,8 @@ class PlayoutClock:
         while (earlier := next(iter(self._marks))) != name:
             self._settle((earlier,), MarkOutcome.PLAYED)
         del self._marks[name]
-        ledger = self._ledger(mark.generation)
-        ledger.proved_ms = max(ledger.proved_ms, mark.position_ms)
+        account = self._heard_of(mark.generation)
+        account.proved_ms = max(account.proved_ms, mark.position_ms)
         self._correct(now - mark.due)
         return MarkOutcome.PLAYED
 
@@ -197,26 +197,26 @@ class PlayoutClock:
 
     def sent_ms(self, generation: GenerationId) -> int:
         """Milliseconds of ``generation`` handed over, the last frame's padding included."""
-        ledger = self._ledgers.get(generation)
-        return ledger.sent_ms if ledger else 0
+        account = self._heard.get(generation)
+        return account.sent_ms if account else 0
 
     def heard_ms(self, generation: GenerationId, now: float) -> int:
         """Milliseconds of ``generation`` heard by ``now``: never less than proved, never more than sent.
 
         It grows with time, except that marks can contradict what was estimated.
         """
-        ledger = self._ledgers.get(generation)
-        if ledger is None:
+        account = self._heard.get(generation)
+        if account is None:
             return 0
-        if ledger.frozen_ms is not None:
-            return ledger.frozen_ms
+        if account.frozen_ms is not None:
+            return account.frozen_ms
         at = now - self._behind(now) - self.device_s
-        for stretch in reversed(ledger.stretches):
+        for stretch in reversed(account.stretches):
             played = at - stretch.start
             if played > 0:
                 reached = stretch.begin_ms + min(int(played * 1000 + 1e-6), stretch.length_ms)
-                return max(ledger.proved_ms, reached)
-        return ledger.proved_ms
+                return max(account.proved_ms, reached)
+        return account.proved_ms
 
     def _behind(self, now: float) -> float:
         """By how much playback is behind its schedule; infinite if the oldest mark underway says it stands still.
@@ -231,18 +231,18 @@ class PlayoutClock:
 
     def proved(self, generation: GenerationId, position_ms: int) -> bool:
         """Whether a mark showed that ``position_ms`` of ``generation`` was played."""
-        ledger = self._ledgers.get(generation)
-        return ledger is not None and ledger.proved_ms >= position_ms
+        account = self._heard.get(generation)
+        return account is not None and account.proved_ms >= position_ms
 
     def heard_by(self, generation: GenerationId) -> float:
         """When what was handed over of ``generation`` counts as heard without a mark; the past if nothing was.
 
         Where the carrier returns marks they are waited for; a line that stalls returns them late.
         """
-        ledger = self._ledgers.get(generation)
-        if ledger is None or not ledger.stretches:
+        account = self._heard.get(generation)
+        if account is None or not account.stretches:
             return -inf
-        last = ledger.stretches[-1]
+        last = account.stretches[-1]
         patience_s = self.grace_s if self._round_trip_s == inf else UNPROVED_S
         return last.start + last.length_ms / 1000 + self.lag_s + patience_s
 
@@ -267,7 +267,7 @@ class PlayoutClock:
 
     def forget(self, generation: GenerationId) -> None:
         """Drop the ledger of an ended generation; its marks still underway prove nothing any more."""
-        self._ledgers.pop(generation, None)
+        self._heard.pop(generation, None)
         names = tuple(name for name, mark in self._marks.items() if mark.generation == generation)
         self._settle(names, MarkOutcome.CLEARED)
 
@@ -278,8 +278,8 @@ class PlayoutClock:
                 del self._settled[next(iter(self._settled))]
             self._settled[name] = outcome
 
-    def _ledger(self, generation: GenerationId) -> _Ledger:
-        ledger = self._ledgers.get(generation)
-        if ledger is None:
-            ledger = self._ledgers[generation] = _Ledger()
-        return ledger
+    def _heard_of(self, generation: GenerationId) -> _HeardSoFar:
+        account = self._heard.get(generation)
+        if account is None:
+            account = self._heard[generation] = _HeardSoFar()
+        return account

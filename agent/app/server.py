@@ -89,15 +89,15 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
 
 @asynccontextmanager
 async def _open_worker(settings: Settings, database: Database, events: EventLog) -> AsyncIterator[Worker | None]:
-    """A worker with its instruments, if the settings want one; only then what they need is imported."""
+    """A worker with its backends, if the settings want one; only then what they need is imported."""
     if not settings.worker:
         yield None
         return
     # Here, because a server without one does without the memory they need.
-    from agent.pipeline.backends import open_instruments  # noqa: PLC0415
+    from agent.pipeline.backends import open_backends  # noqa: PLC0415
     from agent.pipeline.worker import Worker  # noqa: PLC0415
 
-    async with open_instruments(settings) as backends:
+    async with open_backends(settings) as backends:
         yield Worker(database, backends, events, settings.worker_calls)
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 import attrs
 import trio
 
-from agent.local.answer import Answer
-from agent.local.conversation import Conversation, Item
+from agent.local.conversation import Item, LocalConversation
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
+from agent.local.response import LocalResponse
 from agent.local.speech.engines import Engines
 from agent.model.server_shapes import Outbox, RefusedError
 
@@ -23,7 +23,7 @@ _VERBATIM: Final = ("say exactly, and nothing else:", "say exactly:")
 
 
 @attrs.define(eq=False)
-class Transcription:
+class PendingText:
     """Speech on its way to text; cancelling ``scope`` discards it."""
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -32,18 +32,18 @@ class Transcription:
 
 
 @attrs.define(eq=False)
-class Turn:
+class CallerWords:
     """Words of the caller, spoken or typed, in the conversation as ``item``."""
 
     item: Item
-    heard: Transcription
+    heard: PendingText
 
 
 @attrs.define(eq=False)
 class _Running:
     """The answer being generated; its scope was made before its task."""
 
-    answer: Answer
+    answer: LocalResponse
     instructions: str
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -54,7 +54,7 @@ class _Thought:
 
     state: State
     reply: Reply
-    turns: Sequence[Turn] = ()
+    turns: Sequence[CallerWords] = ()
     outputs: Sequence[str] = ()
 
 
@@ -64,13 +64,13 @@ class Answering:
 
     _engines: Engines
     _outbox: Outbox
-    _conversation: Conversation
+    _conversation: LocalConversation
     _nursery: trio.Nursery
     receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_context("")))
     voice: str = ""
     cut: bool = False
     """Was an answer cut short since the last one? Then noise is answered too, or the line would stay dead."""
-    turns: list[Turn] = attrs.field(factory=list)
+    turns: list[CallerWords] = attrs.field(factory=list)
     """Words to be answered."""
     outputs: list[str] = attrs.field(factory=list)
     """Tools' results to be answered."""
@@ -95,7 +95,7 @@ class Answering:
             text = f"Conversation already has an active response: {self._running.answer.id}."
             raise RefusedError("conversation_already_has_active_response", text)
         self._running = running = _Running(
-            Answer(self._outbox.new_id("resp"), self.voice, metadata), instructions
+            LocalResponse(self._outbox.new_id("resp"), self.voice, metadata), instructions
         )
         self._outbox.send_all(running.answer.begin())
         self._nursery.start_soon(self._run, running)
@@ -150,7 +150,7 @@ class Answering:
         if thought.reply.text:
             self.cut = False
 
-    def _think(self, instructions: str, words: str, turns: Sequence[Turn]) -> _Thought:
+    def _think(self, instructions: str, words: str, turns: Sequence[CallerWords]) -> _Thought:
         """What to say: ``words``, or what the request orders, else to the caller's words or a tool's result."""
         state, receptionist, outputs = self._state, self.receptionist, tuple(self.outputs)
         if words:
@@ -166,7 +166,7 @@ class Answering:
             return _Thought(state, Reply(""), turns)
         return _Thought(*receptionist.carry_on(state))
 
-    def _send_item(self, answer: Answer, events: Sequence[dict[str, object]]) -> None:
+    def _send_item(self, answer: LocalResponse, events: Sequence[dict[str, object]]) -> None:
         self._outbox.send_all(events)
         self._conversation.add(answer.items[-1])
 

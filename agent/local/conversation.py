@@ -42,7 +42,7 @@ class Item:
 
 
 @attrs.define(eq=False)
-class Conversation:
+class LocalConversation:
     """The items in order."""
 
     _items: dict[str, Item] = attrs.field(factory=dict)

@@ -15,10 +15,10 @@ import trio
 
 from agent.core.errors import SocketClosedError
 from agent.core.units import BYTES_PER_MS
-from agent.local.answering import Answering, Transcription, Turn
+from agent.local.answering import Answering, CallerWords, PendingText
 from agent.local.client_events import audio_field, count_field, decode, mapping_field, text_field
 from agent.local.config import SessionConfig
-from agent.local.conversation import Conversation, Item, read_item
+from agent.local.conversation import Item, LocalConversation, read_item
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist
 from agent.local.receptionist.tools import read_tools
@@ -56,7 +56,7 @@ async def run_session(socket: MessageSocket, engines: Engines) -> None:
     with outbox, letters:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_run_writer, socket, letters, nursery.cancel_scope)
-            session = Session.open(engines, make_outbox(outbox), nursery)
+            session = LocalSession.open(engines, make_outbox(outbox), nursery)
             try:
                 while True:
                     await session.handle(await socket.receive())
@@ -77,24 +77,24 @@ async def _run_writer(
 
 
 @attrs.define(eq=False)
-class Session:
+class LocalSession:
     """The state of one session. ``handle`` raises trio.WouldBlock when the client has stopped reading."""
 
     _engines: Engines
     _outbox: Outbox
     _nursery: trio.Nursery
-    _conversation: Conversation
+    _conversation: LocalConversation
     _answering: Answering
     _listener: Listener
     _config: SessionConfig = attrs.field(factory=SessionConfig)
-    _guess: Transcription | None = None
+    _guess: PendingText | None = None
     _turn_id: str = ""
     """The item that the caller's open turn will be."""
 
     @classmethod
-    def open(cls, engines: Engines, outbox: Outbox, nursery: trio.Nursery) -> Session:
+    def open(cls, engines: Engines, outbox: Outbox, nursery: trio.Nursery) -> LocalSession:
         """A session that was told to the client; its tasks run in ``nursery``."""
-        conversation = Conversation()
+        conversation = LocalConversation()
         answering = Answering(engines, outbox, conversation, nursery)
         session = cls(engines, outbox, nursery, conversation, answering, Listener(engines.make_vad()))
         shown = {**session._config.echo, "id": outbox.new_id("sess")}
@@ -183,27 +183,27 @@ class Session:
         self._drop_guess()
         self._outbox.send("input_audio_buffer.cleared")
 
-    def _commit(self, heard: Transcription, audio_ms: int) -> None:
+    def _commit(self, heard: PendingText, audio_ms: int) -> None:
         item = Item(self._turn_id, "message", role="user", audio_ms=audio_ms)
         self._turn_id = ""
         previous = self._conversation.last_id
         where = {"item_id": item.id, "previous_item_id": previous}
         self._outbox.send("input_audio_buffer.committed", **where)
         self._add(item)
-        turn = Turn(item, heard)
+        turn = CallerWords(item, heard)
         self._answering.turns.append(turn)
         self._nursery.start_soon(partial(self._publish, turn, wanted=self._config.transcribing))
 
-    def _transcribe(self, ulaw: bytes) -> Transcription:
+    def _transcribe(self, ulaw: bytes) -> PendingText:
         """Begin to transcribe; without audio it is done at once."""
-        heard = Transcription()
+        heard = PendingText()
         if ulaw:
             self._nursery.start_soon(self._run_transcription, heard, ulaw)
         else:
             heard.done.set()
         return heard
 
-    async def _run_transcription(self, heard: Transcription, ulaw: bytes) -> None:
+    async def _run_transcription(self, heard: PendingText, ulaw: bytes) -> None:
         with heard.scope:
             heard.text = await self._engines.transcribe(ulaw)
             heard.done.set()
@@ -213,7 +213,7 @@ class Session:
             self._guess.scope.cancel(reason="the turn is not what was guessed")
             self._guess = None
 
-    async def _publish(self, turn: Turn, *, wanted: bool) -> None:
+    async def _publish(self, turn: CallerWords, *, wanted: bool) -> None:
         """Put the words of a spoken turn into the conversation and, if wanted, tell the client."""
         await turn.heard.done.wait()
         turn.item.text = turn.heard.text
@@ -237,9 +237,9 @@ class Session:
         elif item.role == "assistant":
             self._answering.remember(item.text)
         elif item.role == "user":
-            heard = Transcription(text=item.text)
+            heard = PendingText(text=item.text)
             heard.done.set()
-            self._answering.turns.append(Turn(item, heard))
+            self._answering.turns.append(CallerWords(item, heard))
 
     def _truncate_item(self, event: Mapping[str, Any]) -> None:
         item_id, index = text_field(event, "item_id"), count_field(event, "content_index")
@@ -262,7 +262,7 @@ class Session:
     def _cancel_response(self, event: Mapping[str, Any]) -> None:
         self._answering.cancel(text_field(event, "response_id"), "client_cancelled")
 
-    _OBEY: ClassVar[Mapping[str, Callable[[Session, Mapping[str, Any]], None]]] = {
+    _OBEY: ClassVar[Mapping[str, Callable[[LocalSession, Mapping[str, Any]], None]]] = {
         "session.update": _update,
         "input_audio_buffer.commit": _commit_buffer,
         "input_audio_buffer.clear": _clear_buffer,

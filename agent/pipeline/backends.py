@@ -32,8 +32,8 @@ class Backends:
 
 
 @asynccontextmanager
-async def open_instruments(settings: Settings) -> AsyncIterator[Backends]:
-    """The instruments that the settings ask for: with a key OpenAI's, else those of this machine."""
+async def open_backends(settings: Settings) -> AsyncIterator[Backends]:
+    """The backends that the settings ask for: with a key OpenAI's, else those of this machine."""
     summary, recording = settings.summary_model, settings.recording_model
     models = {"transcription": recording, "summary": summary, "extraction": summary}
     async with AsyncExitStack() as stack:

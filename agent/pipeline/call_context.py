@@ -10,7 +10,7 @@ from agent.core.records import Turn
 from agent.core.tenant import DEFAULT_TENANT_ID, Tenant
 from agent.core.tenant_fields import normalise_number, zone_of
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.analysis.extraction import Line, conversation_of
+from agent.pipeline.analysis.extraction import TranscriptLine, conversation_of
 from agent.pipeline.recording.download import RecordingState
 from agent.store.pg import Connection
 from agent.store.sql.claims import Claim
@@ -63,18 +63,18 @@ class CallContext:
         result = self.results.get(step)
         return None if result is None or "skipped" in result else result
 
-    def conversation(self) -> tuple[Line, ...]:
+    def conversation(self) -> tuple[TranscriptLine, ...]:
         """What was said: by the recording, if both were heard on it, else as written down during the call.
 
         At its end the appointments that were made, in the tenant's time.
         """
         return (*self._said(), *self._booked())
 
-    def _said(self) -> tuple[Line, ...]:
+    def _said(self) -> tuple[TranscriptLine, ...]:
         transcription = self.found("transcription")
         if transcription is not None:
             lines = [
-                Line(part["channel"], part["text"], part["start_ms"] / 1000)
+                TranscriptLine(part["channel"], part["text"], part["start_ms"] / 1000)
                 for part in transcription["segments"]
                 if part["channel"] != "unknown"
             ]
@@ -82,13 +82,13 @@ class CallContext:
                 return tuple(lines)
         return conversation_of(self.turns)
 
-    def _booked(self) -> tuple[Line, ...]:
+    def _booked(self) -> tuple[TranscriptLine, ...]:
         zone = zone_of(self.tenant.time_zone)
         at_s = (self.call.ended_at - self.call.answered_at).total_seconds()
         lines = []
         for made in self.appointments:
             words = f"{made.starts_at.astimezone(zone):%A %Y-%m-%d at %H:%M}"
-            lines.append(Line("booked", f"{words}, {made.service}" if made.service else words, at_s))
+            lines.append(TranscriptLine("booked", f"{words}, {made.service}" if made.service else words, at_s))
         return tuple(lines)
 
 

@@ -28,7 +28,7 @@ LONGEST_REST_S: Final = 3600.0
 
 
 async def run_chores(database: Database, backends: Backends, events: EventLog) -> None:
-    """Every EVERY_S, until cancelled. Several workers may do the same: each chore may be done twice."""
+    """Every EVERY_S, until cancelled. Several workers may do the same: each task may be done twice."""
     rests: dict[str, tuple[float, float]] = {}
     while True:
         try:

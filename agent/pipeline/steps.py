@@ -1,6 +1,6 @@
 """The seven steps after a call (PC-2): each does one thing, may be done again, and says what it found.
 
-A step gets what is known and the instruments, and returns what it found, with the effect it wants to have in the
+A step gets what is known and the backends, and returns what it found, with the effect it wants to have in the
 database: the worker writes both in one transaction, so the effect happens exactly once. What leaves this machine
 (the webhook) happens at least once, under a key that stays the same.
 """

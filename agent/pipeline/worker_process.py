@@ -8,7 +8,7 @@ import trio
 from agent.core.event_log import EventLog, open_logging
 from agent.core.settings import Settings
 from agent.core.telemetry import Telemetry
-from agent.pipeline.backends import open_instruments
+from agent.pipeline.backends import open_backends
 from agent.pipeline.worker import Worker
 from agent.store import open_database
 
@@ -29,7 +29,7 @@ async def work(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.
         events = EventLog(telemetry)
         async with (
             open_database(settings, events, max_size=settings.worker_calls + 2) as database,
-            open_instruments(settings) as backends,
+            open_backends(settings) as backends,
         ):
             worker = Worker(database, backends, events, settings.worker_calls)
             print(f"call-agent works on post-call steps as {worker.name}", flush=True)  # noqa: T201 - its output

@@ -13,7 +13,7 @@ from agent.call.tools.declare import Tool
 from agent.core.tenant import Tenant
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, State
-from agent.local.receptionist.tools import ToolCall, read_tools
+from agent.local.receptionist.tools import PlannedCall, read_tools
 
 SHOP = Tenant("shop", "Harbour Dental", transfer_numbers=("+15557770001", "+15557770002"))
 DESK = MemoryDesk()
@@ -21,7 +21,7 @@ TOOLS = tools_of(SHOP, DeskTools(DESK).tools(), can_transfer=True)
 RECEPTIONIST = Receptionist(read_context(INSTRUCTIONS), read_tools(tool.declare() for tool in TOOLS.values()))
 
 
-def says(state: State, words: str) -> tuple[State, str, tuple[ToolCall, ...]]:
+def says(state: State, words: str) -> tuple[State, str, tuple[PlannedCall, ...]]:
     state, reply = RECEPTIONIST.respond(state, words)
     return state, reply.text, reply.calls
 

@@ -23,7 +23,7 @@ from agent.call.model_leg import GREETING_REQUEST
 from agent.call.tools.declare import END_CALL
 from agent.core.audio_format import ULAW_8K
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
-from agent.local.session import Session, make_outbox, run_session
+from agent.local.session import LocalSession, make_outbox, run_session
 from agent.model import events as ours
 from agent.model import requests
 from agent.sim.memory import open_memory_sockets
@@ -615,7 +615,7 @@ async def test_a_cancel_in_the_same_moment_as_the_next_sentence_wins(autojump_cl
 
     letters, arrived = trio.open_memory_channel[str](100)
     async with trio.open_nursery() as nursery:
-        session = Session.open(Gated(TEXTS), make_outbox(letters), nursery)
+        session = LocalSession.open(Gated(TEXTS), make_outbox(letters), nursery)
         create = {"type": "response.create", "response": {"instructions": "Say exactly: One. Two."}}
         await session.handle(json.dumps(create))
         await trio.testing.wait_all_tasks_blocked()

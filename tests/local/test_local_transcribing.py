@@ -18,7 +18,7 @@ from agent.core.records import Turn
 from agent.core.settings import load_settings
 from agent.local.speech.transcribing import write_down
 from agent.pipeline.transcription import local_transcribing
-from agent.pipeline.transcription.local_transcribing import Line, LocalTranscriber
+from agent.pipeline.transcription.local_transcribing import LocalTranscriber, OutputLine
 from agent.pipeline.transcription.transcribing import open_transcriber
 from agent.pipeline.transcription.wav_reading import open_wav
 from agent.sim.carrier.rest.recordings import UlawSound
@@ -50,7 +50,7 @@ def test_each_channel_is_listened_to_and_timed(tmp_path: Path) -> None:
         assert line.start_ms == pytest.approx(start_ms - 300, abs=40)  # the prefix kept in front
         assert line.end_ms == pytest.approx(end_ms, abs=70)
     assert heard[0] == pytest.approx(300 + 1000 + 500, abs=70)
-    assert lines[-1] == Line(channels=2)
+    assert lines[-1] == OutputLine(channels=2)
 
 
 # With processes that say what a test wants

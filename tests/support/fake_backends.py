@@ -17,7 +17,7 @@ from agent.core.records import Turn
 from agent.core.telemetry import Telemetry
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.analysis.extraction import Extraction, Line, extract_by_rules, summarise_by_rules
+from agent.pipeline.analysis.extraction import Extraction, TranscriptLine, extract_by_rules, summarise_by_rules
 from agent.pipeline.backends import Backends
 from agent.pipeline.recording.download import Media, RecordingState
 from agent.pipeline.recording.wav_format import write_head
@@ -115,12 +115,12 @@ class MemoryAnalyst:
     summary: Faults = attrs.field(factory=Faults)
     extraction: Faults = attrs.field(factory=Faults)
 
-    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
+    async def summarise(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> str:
         """See Analyst."""
         await self.summary.strike()
         return summarise_by_rules(conversation, tenant)
 
-    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+    async def extract(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> Extraction:
         """See Analyst."""
         await self.extraction.strike()
         return extract_by_rules(conversation, tenant)

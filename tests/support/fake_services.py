@@ -17,7 +17,7 @@ from agent.core.settings import Settings, load_settings
 from agent.core.steps import STEPS
 from agent.core.telemetry import Telemetry
 from agent.core.units import RecordingSid
-from agent.pipeline.backends import open_instruments
+from agent.pipeline.backends import open_backends
 from agent.pipeline.webhook.call_completed import event_id
 from agent.pipeline.worker import Worker
 from agent.sim.carrier.rest.recordings import GeneratedSound
@@ -129,7 +129,7 @@ async def open_worker(outside: Outside, data_dir: Path, **changes: Any) -> Async
     events = EventLog(Telemetry())
     async with (
         open_database(settings, events) as database,
-        open_instruments(settings) as backends,
+        open_backends(settings) as backends,
         trio.open_nursery() as nursery,
     ):
         worker = Worker(database, backends, events, settings.worker_calls)

@@ -38,16 +38,16 @@ class Check:
     said: str
 
 
-def check_audio(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
+def check_audio(record: CallRecord, seen: StreamAnalysis) -> list[Check]:
     """What must hold of every call: gapless audio, nothing stale, all of it as the carrier's protocol wants."""
-    longest_ms = max(sight.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
-    where = _where(sight.frames.long_gaps)
+    longest_ms = max(seen.frames.max_gap_ms, record.metrics.max_gap_ms or 0.0)
+    where = _where(seen.frames.long_gaps)
     violations = record.metrics.events.get("POST_CANCEL_AUDIO_VIOLATION", 0)
-    errors = sight.protocol_errors
+    errors = seen.protocol_errors
     first = f", the first: {errors[0]}" if errors else ""
     return [
-        Check("the agent spoke", sight.heard_ms > 0, f"{sight.heard_ms / 1000:.1f} s of the agent were heard"),
-        Check("no underrun", not sight.underruns, f"playback ran dry {len(sight.underruns)} times"),
+        Check("the agent spoke", seen.heard_ms > 0, f"{seen.heard_ms / 1000:.1f} s of the agent were heard"),
+        Check("no underrun", not seen.underruns, f"playback ran dry {len(seen.underruns)} times"),
         Check(
             f"gaps under {MAX_GAP_MS} ms",
             longest_ms < MAX_GAP_MS,
@@ -55,8 +55,8 @@ def check_audio(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
         ),
         Check(
             "no stale frame",
-            not sight.frames.stale,
-            f"{sight.frames.stale} frames of a cancelled answer came after the clear",
+            not seen.frames.stale,
+            f"{seen.frames.stale} frames of a cancelled answer came after the clear",
         ),
         Check(
             "nothing sent after a cancel",
@@ -71,15 +71,15 @@ def check_audio(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
     ]
 
 
-def check_script(record: CallRecord, sight: StreamAnalysis) -> list[Check]:
+def check_script(record: CallRecord, seen: StreamAnalysis) -> list[Check]:
     """What must also hold of the scripted call: interrupted, understood, ended by the agent after its goodbye."""
     said = " ".join(turn.text for turn in record.turns if turn.role == "caller")
     missing = [fact for fact in (NAME, CITY) if not contains(said, fact)]
     barge_ins = record.metrics.barge_in_events
     last = next((turn for turn in reversed(record.turns) if turn.role == "agent"), None)
-    heard_out = last is not None and not last.interrupted and not sight.unplayed_ms
+    heard_out = last is not None and not last.interrupted and not seen.unplayed_ms
     ending = "heard to its end" if heard_out else "cut off"
-    clears = len(sight.clears_s)
+    clears = len(seen.clears_s)
     return [
         Check(
             "interrupted twice",

@@ -82,7 +82,7 @@ async def _run(caller: Path | None, out: Path, console: Console) -> _Run:
 def tell(console: Console, demo: Demo) -> None:
     """Print the report of a call. Raises typer.Exit(1), the reason told, if the call broke a requirement."""
     console.print()
-    console.print(tell_metrics(demo.record.metrics, demo.sight))
+    console.print(tell_metrics(demo.record.metrics, demo.seen))
     console.print()
     console.print(tell_checks(demo.checks))
     console.print()

@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-from agent.app.demo.script import Line, SpokenLine
+from agent.app.demo.script import ScriptedLine, SpokenLine
 from agent.core.errors import AgentError
 from agent.core.units import BYTES_PER_MS
 from agent.sim.carrier.stream import SimulatedStream
@@ -67,7 +67,7 @@ async def play_recording(turns: Sequence[SpokenLine], stream: SimulatedStream, s
         await stream.hang_up()
 
 
-async def _listen(stream: SimulatedStream, line: Line, before_ms: int) -> None:
+async def _listen(stream: SimulatedStream, line: ScriptedLine, before_ms: int) -> None:
     """Wait until the line is due. Raises CallStuckError."""
     wanted_ms = line.after_heard_ms if line.after_heard_ms is not None else BEGUN_MS
     with trio.move_on_after(ANSWER_S) as waiting:

@@ -13,40 +13,40 @@ from agent.app.demo.timeline.stream_analysis import StreamAnalysis
 from agent.core.records import CallMetrics
 
 
-def tell_metrics(metrics: CallMetrics, sight: StreamAnalysis) -> RenderableType:
+def tell_metrics(metrics: CallMetrics, seen: StreamAnalysis) -> RenderableType:
     """CALL_METRICS as the agent counted them, beside what the carrier saw."""
     columns = ("", Column("agent", justify="right"), Column("carrier", justify="right"))
     table = Table(
         *columns, title="CALL_METRICS", title_justify="left", title_style="bold", header_style="dim", box=SIMPLE
     )
-    latency_ms = sight.median_latency_ms
+    latency_ms = seen.median_latency_ms
     own_ms = metrics.turn_latencies_ms
     rows: list[tuple[str, str, str]] = [
-        ("duration", f"{metrics.duration_ms / 1000:.1f} s", f"{sight.duration_s:.1f} s"),
-        ("barge-ins", str(metrics.barge_in_events), f"{len(sight.clears_s)} clears"),
+        ("duration", f"{metrics.duration_ms / 1000:.1f} s", f"{seen.duration_s:.1f} s"),
+        ("barge-ins", str(metrics.barge_in_events), f"{len(seen.clears_s)} clears"),
         ("frames a second, speaking", _shown(metrics.fps, ".2f"), ""),
         (
             "longest gap",
             _shown(metrics.max_gap_ms, ".1f", " ms"),
-            f"{sight.frames.max_gap_ms:.1f} ms, {len(sight.underruns)} underruns",
+            f"{seen.frames.max_gap_ms:.1f} ms, {len(seen.underruns)} underruns",
         ),
         (
             "answer to first audio",
             _shown(metrics.first_audio_ms, "d", " ms"),
-            _shown(None if sight.first_audio_s is None else round(sight.first_audio_s * 1000), "d", " ms"),
+            _shown(None if seen.first_audio_s is None else round(seen.first_audio_s * 1000), "d", " ms"),
         ),
         (
             f"speech end to answer, median (goal {TARGET_LATENCY_MS} ms)",
             _shown(round(median(own_ms)) if own_ms else None, "d", " ms"),
             _shown(latency_ms, "d", " ms"),
         ),
-        ("speech end to answer, each", _list(own_ms), _list([latency.ms for latency in sight.latencies])),
+        ("speech end to answer, each", _list(own_ms), _list([latency.ms for latency in seen.latencies])),
         ("frames from the caller", str(metrics.frames_in), ""),
-        ("frames to the caller", str(metrics.frames_out), f"{sight.sent_ms / 1000:.1f} s of audio"),
+        ("frames to the caller", str(metrics.frames_out), f"{seen.sent_ms / 1000:.1f} s of audio"),
         (
             "frames dropped at barge-ins",
             str(metrics.frames_dropped),
-            f"{sight.cleared_ms} ms cleared, {sight.frames.stale} stale",
+            f"{seen.cleared_ms} ms cleared, {seen.frames.stale} stale",
         ),
         ("stalls, reconnects", f"{metrics.stalls}, {metrics.reconnects}", ""),
     ]

@@ -18,10 +18,10 @@ from agent.app.demo.agent_process import DATA, LOG, PUBLIC_URL, Account, open_ag
 from agent.app.demo.checks import Check, check_after_call, check_audio, check_found, check_script
 from agent.app.demo.phoning import ANSWER_S, LONGEST_ANSWER_S, Say, follow_script, play_recording
 from agent.app.demo.progress import Progress
-from agent.app.demo.script import SCRIPT, Line, SpokenLine
+from agent.app.demo.script import SCRIPT, ScriptedLine, SpokenLine
 from agent.app.demo.timeline.lanes import Timeline, make_timeline
 from agent.app.demo.timeline.levels import stretches, trimmed
-from agent.app.demo.timeline.stream_analysis import TURN_PAUSE_MS, StreamAnalysis, see
+from agent.app.demo.timeline.stream_analysis import TURN_PAUSE_MS, StreamAnalysis, analyse
 from agent.app.demo.wav import RecordingError, read_wav, write_stereo
 from agent.core.errors import AgentError
 from agent.core.records import CallRecord
@@ -58,7 +58,7 @@ class Demo:
     """One finished demo call."""
 
     record: CallRecord
-    sight: StreamAnalysis
+    seen: StreamAnalysis
     checks: tuple[Check, ...]
     files: Files
     after: CallView
@@ -74,7 +74,7 @@ async def read_recording(path: Path) -> list[SpokenLine]:
         raise RecordingError(f"cannot read {path}: {error.strerror}") from None
     except RecordingError as error:
         raise RecordingError(f"cannot phone with {path}: {error}") from None
-    return [SpokenLine(Line(f"part {number}"), turn) for number, turn in enumerate(turns, 1)]
+    return [SpokenLine(ScriptedLine(f"part {number}"), turn) for number, turn in enumerate(turns, 1)]
 
 
 def divide(raw: bytes) -> list[bytes]:
@@ -125,15 +125,15 @@ async def run_demo(recording: Path | None, out: Path, progress: Progress) -> Dem
             view = await after.follow(stream.call_sid, progress)
             record = await after.record(view)
         received = after.received(stream.call_sid)
-    sight = see(stream, ended_s)
-    checks = check_audio(record, sight) + check_after_call(view, received)
+    seen = analyse(stream, ended_s)
+    checks = check_audio(record, seen) + check_after_call(view, received)
     if turns is None:
-        checks += check_script(record, sight) + check_found(view, CALLER)
+        checks += check_script(record, seen) + check_found(view, CALLER)
     progress.now("drawing")
     files = Files(out / "call.wav", out / "timeline.png", out / "call.json")
-    timeline = make_timeline(record, sight, stream.said, stream.playback.tape, stream.started_s)
-    await trio.to_thread.run_sync(_write, files, stream, ended_s, timeline, _as_json(record, sight, checks, view))
-    return Demo(record, sight, tuple(checks), files, view)
+    timeline = make_timeline(record, seen, stream.said, stream.playback.tape, stream.started_s)
+    await trio.to_thread.run_sync(_write, files, stream, ended_s, timeline, _as_json(record, seen, checks, view))
+    return Demo(record, seen, tuple(checks), files, view)
 
 
 async def _phone(
@@ -163,11 +163,11 @@ def _synthesise() -> list[SpokenLine]:
     return [SpokenLine(line, trimmed(synthesise(line.text))) for line in SCRIPT]
 
 
-def _as_json(record: CallRecord, sight: StreamAnalysis, checks: Sequence[Check], view: CallView) -> bytes:
+def _as_json(record: CallRecord, seen: StreamAnalysis, checks: Sequence[Check], view: CallView) -> bytes:
     carrier: dict[str, Any] = {
-        **attrs.asdict(sight),
-        "latencies_ms": [latency.ms for latency in sight.latencies],
-        "median_latency_ms": sight.median_latency_ms,
+        **attrs.asdict(seen),
+        "latencies_ms": [latency.ms for latency in seen.latencies],
+        "median_latency_ms": seen.median_latency_ms,
     }
     whole = {"record": record, "carrier": carrier, "checks": checks, "after": call_as_json(view)}
     return msgspec.json.format(msgspec.json.encode(whole), indent=2) + b"\n"

@@ -13,7 +13,7 @@ CITY: Final = "Boston"
 
 
 @attrs.frozen
-class Line:
+class ScriptedLine:
     """One turn of the caller.
 
     ``after_heard_ms``: it interrupts when this much of the answer was heard; None: it waits for its end.
@@ -27,15 +27,15 @@ class Line:
 class SpokenLine:
     """A line with its sound: ``audio`` is 8 kHz mu-law without silence around it."""
 
-    line: Line
+    line: ScriptedLine
     audio: bytes = attrs.field(repr=False)
 
 
 SCRIPT: Final = (
     # Each is one sentence: a pause between two is long enough to end a turn.
-    Line("Hello, what are your opening hours, please?", after_heard_ms=1100),
-    Line("And how much is a cleaning?"),
-    Line(f"Okay, my name is {NAME}, and I live in {CITY}.", after_heard_ms=3200),
-    Line("No thank you, goodbye!"),
+    ScriptedLine("Hello, what are your opening hours, please?", after_heard_ms=1100),
+    ScriptedLine("And how much is a cleaning?"),
+    ScriptedLine(f"Okay, my name is {NAME}, and I live in {CITY}.", after_heard_ms=3200),
+    ScriptedLine("No thank you, goodbye!"),
 )
 """Interrupts the greeting and one answer, asks two questions, gives a name and a city, says goodbye."""

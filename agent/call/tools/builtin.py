@@ -26,7 +26,7 @@ _SHOWN: Final = 5
 # Else it is read for each country when its first number comes, in a call: 0.1 s for all of them.
 phonenumbers.PhoneMetadata.load_all()
 
-Line = Annotated[str, Meta(max_length=200)]
+ShortText = Annotated[str, Meta(max_length=200)]
 Note = Annotated[str, Meta(max_length=2000)]
 
 
@@ -56,10 +56,10 @@ class DeskTools:
         starts_at: Annotated[
             str, Meta(description="Local date and time, such as 2026-03-31T14:30", max_length=40)
         ],
-        service: Annotated[Line, Meta(description="What it is for")] = "",
-        name: Annotated[Line, Meta(description="Whom it is for")] = "",
+        service: Annotated[ShortText, Meta(description="What it is for")] = "",
+        name: Annotated[ShortText, Meta(description="Whom it is for")] = "",
         phone: Annotated[
-            Line, Meta(description="Their number, if it is not the one they call from; only as they said it")
+            ShortText, Meta(description="Their number, if it is not the one they call from; only as they said it")
         ] = "",
         note: Note = "",
     ) -> dict[str, Any]:
@@ -92,9 +92,9 @@ class DeskTools:
         self,
         call: ToolCall,
         *,
-        name: Annotated[Line, Meta(description="The caller's name")] = "",
-        city: Annotated[Line, Meta(description="Where they live or call from")] = "",
-        service: Annotated[Line, Meta(description="What they are interested in")] = "",
+        name: Annotated[ShortText, Meta(description="The caller's name")] = "",
+        city: Annotated[ShortText, Meta(description="Where they live or call from")] = "",
+        service: Annotated[ShortText, Meta(description="What they are interested in")] = "",
         status: Literal["", "contacted", "qualified", "not_interested", "customer"] = "",
         note: Note = "",
     ) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class DeskTools:
         self,
         call: ToolCall,
         *,
-        full_name: Annotated[Line, Meta(description="First and last name, as the caller gave them")] = "",
+        full_name: Annotated[ShortText, Meta(description="First and last name, as the caller gave them")] = "",
         appointment_on: Annotated[
             str, Meta(description="Local date of an appointment that the caller named: 2026-03-31", max_length=40)
         ] = "",

@@ -14,9 +14,9 @@ import attrs
 from agent.local.receptionist.business import Facts, Subject
 from agent.local.receptionist.dates import When, read_when
 from agent.local.receptionist.tools import (
-    Purpose,
-    Tool,
-    ToolCall,
+    DeclaredTool,
+    PlannedCall,
+    ToolPurpose,
     closing_call,
     recording_call,
     takes_appointments,
@@ -55,7 +55,7 @@ class State:
     """Of the appointment: the halves that were said; its slot is filled when both were."""
     wished: str = ""
     """The words in which it was said."""
-    made: frozenset[ToolCall] = frozenset()
+    made: frozenset[PlannedCall] = frozenset()
     last_said: str = ""
 
 
@@ -64,7 +64,7 @@ class Reply:
     """What to say, and then which tools to call; either may be empty."""
 
     text: str
-    calls: tuple[ToolCall, ...] = ()
+    calls: tuple[PlannedCall, ...] = ()
 
 
 @attrs.frozen
@@ -72,7 +72,7 @@ class Receptionist:
     """One for each set of instructions and tools; it holds nothing of a call."""
 
     facts: Facts
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[DeclaredTool, ...] = ()
 
     def respond(self, state: State, text: str) -> tuple[State, Reply]:
         """The answer to what the caller said; empty ``text`` is speech that could not be understood."""
@@ -167,13 +167,13 @@ class Receptionist:
         return self._spoken(attrs.evolve(state, asked=ask, times_asked=times), [*parts, _question(ask, state)])
 
     def _goodbye(self, state: State, parts: list[str]) -> tuple[State, Reply]:
-        calls = (*self._due(state, asking=False), *self._closing(Purpose.END, "The caller said goodbye."))
+        calls = (*self._due(state, asking=False), *self._closing(ToolPurpose.END, "The caller said goodbye."))
         return self._spoken(
             attrs.evolve(state, asked=None, made=state.made | {*calls}), [*parts, _farewell(state)], calls
         )
 
     def _transfer(self, state: State, parts: list[str]) -> tuple[State, Reply]:
-        calls = self._closing(Purpose.TRANSFER, "The caller asked for a person.")
+        calls = self._closing(ToolPurpose.TRANSFER, "The caller asked for a person.")
         if not calls:
             return self._end_turn(
                 state, [*parts, "Nobody is free at the moment, but someone will call you back."]
@@ -181,7 +181,7 @@ class Receptionist:
         return self._spoken(attrs.evolve(state, asked=None), [*parts, "Of course, I will connect you."], calls)
 
     def _spoken(
-        self, state: State, parts: Sequence[str], calls: tuple[ToolCall, ...] = ()
+        self, state: State, parts: Sequence[str], calls: tuple[PlannedCall, ...] = ()
     ) -> tuple[State, Reply]:
         text = " ".join(dict.fromkeys(part for part in parts if part))
         return attrs.evolve(state, last_said=text or state.last_said), Reply(text, calls)
@@ -192,10 +192,10 @@ class Receptionist:
             slot for slot in wanted if slot not in state.slots and state.times_asked.get(slot, 0) < ASK_AT_MOST
         ]
 
-    def _due(self, state: State, *, asking: bool = True) -> tuple[ToolCall, ...]:
+    def _due(self, state: State, *, asking: bool = True) -> tuple[PlannedCall, ...]:
         """Recording tools that have what they need; each set of arguments is sent once."""
         still = self._to_ask(state) if asking else []
-        tools = [tool for tool in self.tools if tool.purpose is Purpose.RECORD]
+        tools = [tool for tool in self.tools if tool.purpose is ToolPurpose.RECORD]
         moment = state.when.moment.isoformat(timespec="minutes") if state.when.moment else ""
         is_made = bool(moment or not self.facts.now) and any(takes_appointments(tool) for tool in tools)
         note = f"Would like to come: {state.wished}" if state.wished and not is_made else ""
@@ -204,7 +204,7 @@ class Receptionist:
         )
         return tuple(call for call in calls if call is not None and call not in state.made)
 
-    def _closing(self, purpose: Purpose, reason: str) -> tuple[ToolCall, ...]:
+    def _closing(self, purpose: ToolPurpose, reason: str) -> tuple[PlannedCall, ...]:
         calls = (closing_call(tool, reason) for tool in self.tools if tool.purpose is purpose)
         return tuple(call for call in calls if call is not None)[:1]
 

@@ -14,7 +14,7 @@ import attrs
 from agent.pipeline.analysis.spoken_names import Slot
 
 
-class Purpose(enum.Enum):
+class ToolPurpose(enum.Enum):
     """What a tool is for, as far as a receptionist cares."""
 
     END = enum.auto()
@@ -23,17 +23,17 @@ class Purpose(enum.Enum):
 
 
 @attrs.frozen
-class Tool:
+class DeclaredTool:
     """A declared function: its parameters by name with their JSON schemas."""
 
     name: str
-    purpose: Purpose
+    purpose: ToolPurpose
     properties: Mapping[str, Mapping[str, Any]]
     required: frozenset[str]
 
 
 @attrs.frozen
-class ToolCall:
+class PlannedCall:
     """A call to be made; ``arguments`` is JSON text."""
 
     name: str
@@ -57,7 +57,7 @@ _NOTE: Final = {"note", "notes"}
 _NOT_OURS: Final = {"phone", "number", "email", "business", "id", "address", "zip"}
 
 
-def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
+def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[DeclaredTool, ...]:
     """The function tools among ``declared`` (GA shape); what has no name or no object schema is left out.
 
     So is what looks things up: rules make nothing of what it finds.
@@ -70,26 +70,30 @@ def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
         name = str(tool["name"])
         if _LOOKS_UP.match(name):
             continue
-        purpose = (
-            Purpose.END if _END.search(name) else Purpose.TRANSFER if _TRANSFER.search(name) else Purpose.RECORD
-        )
+        otherwise = ToolPurpose.TRANSFER if _TRANSFER.search(name) else ToolPurpose.RECORD
+        purpose = ToolPurpose.END if _END.search(name) else otherwise
         properties = {str(key): value for key, value in (schema.get("properties") or {}).items()}
-        tools.append(Tool(name, purpose, properties, frozenset(map(str, schema.get("required") or ()))))
+        tools.append(DeclaredTool(name, purpose, properties, frozenset(map(str, schema.get("required") or ()))))
     return tuple(tools)
 
 
-def closing_call(tool: Tool, reason: str) -> ToolCall | None:
+def closing_call(tool: DeclaredTool, reason: str) -> PlannedCall | None:
     """A call of an END or TRANSFER tool: ``reason`` goes wherever a text is required."""
     wanted = tool.required | ({"reason"} & tool.properties.keys())
     filled = {key: _choice(tool.properties.get(key, {}), reason) for key in sorted(wanted)}
     if any(value is None for value in filled.values()):
         return None
-    return ToolCall(tool.name, json.dumps(filled))
+    return PlannedCall(tool.name, json.dumps(filled))
 
 
 def recording_call(
-    tool: Tool, slots: Mapping[Slot, str], *, still_to_ask: Iterable[Slot], moment: str = "", note: str = ""
-) -> ToolCall | None:
+    tool: DeclaredTool,
+    slots: Mapping[Slot, str],
+    *,
+    still_to_ask: Iterable[Slot],
+    moment: str = "",
+    note: str = "",
+) -> PlannedCall | None:
     """A call of a RECORD tool, if ``slots`` fill what it requires and nothing it takes is still to be asked.
 
     ``moment`` is the appointment in ISO 8601, for tools that want it so; ``note`` is what only a note can hold.
@@ -110,10 +114,10 @@ def recording_call(
         value = _choice(schema, said) if said else None
         if value is not None:
             filled[key] = value
-    return ToolCall(tool.name, json.dumps(filled)) if filled and tool.required <= filled.keys() else None
+    return PlannedCall(tool.name, json.dumps(filled)) if filled and tool.required <= filled.keys() else None
 
 
-def takes_appointments(tool: Tool) -> bool:
+def takes_appointments(tool: DeclaredTool) -> bool:
     """Whether it is given the time of an appointment."""
     return any(_slot_of(key) is Slot.APPOINTMENT for key in tool.properties)
 

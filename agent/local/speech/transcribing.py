@@ -20,7 +20,7 @@ from agent.core.errors import StepDeadError, WeightsError
 from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
 from agent.local.speech.endpointing import Endpointer, SpeechStopped
 from agent.local.speech.listening import Listener, Vad
-from agent.pipeline.transcription.local_transcribing import Line
+from agent.pipeline.transcription.local_transcribing import OutputLine
 from agent.pipeline.transcription.wav_reading import WavFile, open_wav
 
 NICE: Final = 10
@@ -31,7 +31,9 @@ _LEFT_ALONE: Final = 3
 """Exit status when standard input closed."""
 
 
-def write_down(wav: WavFile, make_vad: Callable[[], Vad], transcribe: Callable[[bytes], str]) -> Iterator[Line]:
+def write_down(
+    wav: WavFile, make_vad: Callable[[], Vad], transcribe: Callable[[bytes], str]
+) -> Iterator[OutputLine]:
     """The lines of a recording, channel after channel; one without text for each block listened to."""
     if wav.head.rate_hz != SAMPLE_RATE_HZ:
         raise StepDeadError(f"it is at {wav.head.rate_hz} Hz; the local networks take {SAMPLE_RATE_HZ} Hz only")
@@ -42,9 +44,9 @@ def write_down(wav: WavFile, make_vad: Callable[[], Vad], transcribe: Callable[[
                 if isinstance(event, SpeechStopped):
                     text = transcribe(listener.cut(event.audio_start_ms, event.audio_end_ms))
                     end_ms = max(event.audio_start_ms, event.audio_end_ms - SILENCE_MS)
-                    yield Line(channel, event.audio_start_ms, end_ms, text)
-            yield Line(channel)
-    yield Line(channels=wav.channels)
+                    yield OutputLine(channel, event.audio_start_ms, end_ms, text)
+            yield OutputLine(channel)
+    yield OutputLine(channels=wav.channels)
 
 
 def _channel(wav: WavFile, channel: int) -> Iterator[bytes]:
@@ -68,9 +70,9 @@ def main() -> None:
         for line in write_down(open_wav(path), SileroVad, WhisperStt.load().transcribe):
             _tell(line)
     except ImportError as error:
-        _tell(Line(failed=f"{error}: pip install 'call-agent[local]', or set OPENAI_API_KEY"))
+        _tell(OutputLine(failed=f"{error}: pip install 'call-agent[local]', or set OPENAI_API_KEY"))
     except (StepDeadError, WeightsError) as error:
-        _tell(Line(failed=str(error)))
+        _tell(OutputLine(failed=str(error)))
 
 
 def _end_with_stdin() -> None:
@@ -79,7 +81,7 @@ def _end_with_stdin() -> None:
     os._exit(_LEFT_ALONE)
 
 
-def _tell(line: Line) -> None:
+def _tell(line: OutputLine) -> None:
     sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
     sys.stdout.buffer.flush()
 

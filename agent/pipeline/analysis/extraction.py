@@ -27,7 +27,7 @@ _BIDI_CONTROLS: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u2
 
 
 @attrs.frozen
-class Line:
+class TranscriptLine:
     """One thing that was said, ``at_s`` seconds after the answer; of the agent only what was heard.
 
     ``booked`` is what was done besides: an appointment that was made, in words.
@@ -56,27 +56,27 @@ class Extraction:
 class Analyst(Protocol):
     """Who reads a call afterwards."""
 
-    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
+    async def summarise(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> str:
         """What the call was about, in a few sentences; empty if nothing was said.
 
         Raises ProviderError (a later try may do better), ModelGoneError (another model may) and StepDeadError
         (none will). A cancel stops it.
         """
 
-    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+    async def extract(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> Extraction:
         """The particulars of the call. Raises and is cancelled as ``summarise``."""
 
 
-def conversation_of(turns: Iterable[Turn]) -> tuple[Line, ...]:
+def conversation_of(turns: Iterable[Turn]) -> tuple[TranscriptLine, ...]:
     """The lines of a call's transcript: what the caller said and what was heard of the agent."""
     return tuple(
-        Line(turn.role, text, turn.started_ms / 1000)
+        TranscriptLine(turn.role, text, turn.started_ms / 1000)
         for turn in turns
         if (text := clean(turn.heard_text if turn.role == "agent" else turn.text))
     )
 
 
-def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+def extract_by_rules(conversation: Sequence[TranscriptLine], tenant: Tenant) -> Extraction:
     """The particulars that the rules are sure of."""
     name = city = service = ""
     asked = None
@@ -100,7 +100,7 @@ def extract_by_rules(conversation: Sequence[Line], tenant: Tenant) -> Extraction
     return tidy(Extraction(name, city, service, intent, status, follow_up), tenant)
 
 
-def summarise_by_rules(conversation: Sequence[Line], tenant: Tenant) -> str:
+def summarise_by_rules(conversation: Sequence[TranscriptLine], tenant: Tenant) -> str:
     """A sentence on who wanted what, where the rules know, and the caller's own words."""
     said = [text for line in conversation if line.role == "caller" and (text := clean(line.text))]
     if not said:

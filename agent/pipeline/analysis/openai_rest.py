@@ -17,7 +17,13 @@ from typing_extensions import override
 from agent.core.errors import ProviderError
 from agent.core.settings import Settings
 from agent.core.tenant import Tenant
-from agent.pipeline.analysis.extraction import Analyst, Extraction, Line, extract_by_rules, summarise_by_rules
+from agent.pipeline.analysis.extraction import (
+    Analyst,
+    Extraction,
+    TranscriptLine,
+    extract_by_rules,
+    summarise_by_rules,
+)
 from agent.pipeline.analysis.request import (
     extraction_request,
     is_worth_reading,
@@ -50,14 +56,14 @@ class OpenAiAnalyst(Analyst):
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     @override
-    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
+    async def summarise(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> str:
         """Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return ""
         return read_summary(await self._ask(summary_request, conversation, tenant))
 
     @override
-    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+    async def extract(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> Extraction:
         """Takes ANALYSIS_S at most."""
         if not is_worth_reading(conversation):
             return Extraction()
@@ -65,8 +71,8 @@ class OpenAiAnalyst(Analyst):
 
     async def _ask(
         self,
-        make: Callable[[str, Sequence[Line], Tenant], dict[str, Any]],
-        conversation: Sequence[Line],
+        make: Callable[[str, Sequence[TranscriptLine], Tenant], dict[str, Any]],
+        conversation: Sequence[TranscriptLine],
         tenant: Tenant,
     ) -> object:
         """The answer's JSON, after quick retries. Raises as ``judged`` says."""
@@ -97,13 +103,13 @@ class ThreadedRules(Analyst):
     _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     @override
-    async def summarise(self, conversation: Sequence[Line], tenant: Tenant) -> str:
+    async def summarise(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> str:
         return await trio.to_thread.run_sync(
             summarise_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
         )
 
     @override
-    async def extract(self, conversation: Sequence[Line], tenant: Tenant) -> Extraction:
+    async def extract(self, conversation: Sequence[TranscriptLine], tenant: Tenant) -> Extraction:
         return await trio.to_thread.run_sync(
             extract_by_rules, conversation, tenant, limiter=self._threads, abandon_on_cancel=True
         )

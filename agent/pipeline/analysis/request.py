@@ -20,7 +20,7 @@ from agent.pipeline.analysis.extraction import (
     LEAD_STATUSES,
     LONGEST_SUMMARY,
     Extraction,
-    Line,
+    TranscriptLine,
     clean,
     cut,
     tidy,
@@ -62,29 +62,29 @@ class _Particulars(msgspec.Struct):
     follow_up: str
 
 
-class _Part(msgspec.Struct):
+class _ContentPart(msgspec.Struct):
     type: str
     text: str | None = None
 
 
-class _Item(msgspec.Struct):
+class _OutputItem(msgspec.Struct):
     type: str
-    content: list[_Part] | None = None
+    content: list[_ContentPart] | None = None
 
 
-class _Response(msgspec.Struct):
+class _ResponseBody(msgspec.Struct):
     """As much as we read of https://platform.openai.com/docs/api-reference/responses/object."""
 
-    output: list[_Item]
+    output: list[_OutputItem]
     status: str | None = None
 
 
-def summary_request(model: str, conversation: Sequence[Line], tenant: Tenant) -> dict[str, Any]:
+def summary_request(model: str, conversation: Sequence[TranscriptLine], tenant: Tenant) -> dict[str, Any]:
     """The body of a POST to ``/responses`` that asks for a summary."""
     return _request(model, _SUMMARISE.format(language=_language(tenant)), conversation, tenant)
 
 
-def extraction_request(model: str, conversation: Sequence[Line], tenant: Tenant) -> dict[str, Any]:
+def extraction_request(model: str, conversation: Sequence[TranscriptLine], tenant: Tenant) -> dict[str, Any]:
     """The body of a POST to ``/responses`` that asks for the particulars, as JSON of a fixed shape."""
     services = f" (in these words where they fit: {', '.join(tenant.services)})" if tenant.services else ""
     body = _request(model, _EXTRACT.format(services=services, language=_language(tenant)), conversation, tenant)
@@ -92,7 +92,7 @@ def extraction_request(model: str, conversation: Sequence[Line], tenant: Tenant)
     return {**body, "text": {"format": form}}
 
 
-def _request(model: str, task: str, conversation: Sequence[Line], tenant: Tenant) -> dict[str, Any]:
+def _request(model: str, task: str, conversation: Sequence[TranscriptLine], tenant: Tenant) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "instructions": f"{_TASK.format(business=tenant.name)}\n\n{task}",
@@ -120,7 +120,7 @@ def read_extraction(answer: object, tenant: Tenant) -> Extraction:
     return tidy(Extraction(**msgspec.structs.asdict(found)), tenant)
 
 
-def is_worth_reading(conversation: Sequence[Line]) -> bool:
+def is_worth_reading(conversation: Sequence[TranscriptLine]) -> bool:
     """Whether the caller said anything at all."""
     return any(line.role == "caller" and clean(line.text) for line in conversation)
 
@@ -139,7 +139,7 @@ def extraction_schema() -> dict[str, Any]:
     }
 
 
-def transcript_text(conversation: Sequence[Line]) -> str:
+def transcript_text(conversation: Sequence[TranscriptLine]) -> str:
     """The transcript as a JSON array between marks, in at most about MOST_TRANSCRIPT characters.
 
     No ``<`` is left as it is, so nothing that was said can end the transcript.
@@ -177,7 +177,7 @@ def _language(tenant: Tenant) -> str:
 def _output_text(answer: object) -> str:
     """The text of a response object. Raises ProviderError when there is none, or not all of it."""
     try:
-        response = msgspec.convert(answer, _Response)
+        response = msgspec.convert(answer, _ResponseBody)
     except msgspec.ValidationError as error:
         raise ProviderError(f"the OpenAI API answered with something else than a response: {error}") from None
     if response.status != "completed":

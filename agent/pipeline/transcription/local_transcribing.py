@@ -32,7 +32,7 @@ _MOST_LINE_BYTES: Final = 1024 * 1024
 _SECRETS: Final = ("OPENAI_", "TWILIO_", "DATABASE_")
 
 
-class Line(msgspec.Struct, omit_defaults=True):
+class OutputLine(msgspec.Struct, omit_defaults=True):
     """One line of the process: an utterance, how far it came, its success, or why there is none."""
 
     channel: int = 0
@@ -97,7 +97,7 @@ async def _open_process(path: Path) -> AsyncIterator[trio.Process]:
                     await pipe.aclose()
 
 
-async def _lines(process: trio.Process) -> AsyncGenerator[Line, None]:
+async def _lines(process: trio.Process) -> AsyncGenerator[OutputLine, None]:
     """What the process says. Raises ProviderError when it says nothing for too long, or nonsense."""
     if process.stdout is None:
         raise ValueError("the process has no pipe")
@@ -114,6 +114,6 @@ async def _lines(process: trio.Process) -> AsyncGenerator[Line, None]:
             raise ProviderError("the local transcription's line does not end")
         for line in whole:
             try:
-                yield msgspec.json.decode(line, type=Line)
+                yield msgspec.json.decode(line, type=OutputLine)
             except msgspec.DecodeError as error:
                 raise ProviderError(f"the local transcription's answer makes no sense: {error}") from None

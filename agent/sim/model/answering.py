@@ -12,7 +12,7 @@ from agent.audio.ulaw import ulaw_to_pcm16
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, Output
-from agent.sim.model.conversation import Conversation, Item
+from agent.sim.model.conversation import SimulatedConversation, SimulatedItem
 from agent.sim.model.response import Message, SimulatedResponse
 from agent.sim.model.script import Faults, ToolCall
 from agent.sim.model.settings import SessionSettings
@@ -28,7 +28,7 @@ class Answering:
     ready: list[str]
     """What the outbox fills."""
     outbox: Outbox
-    conversation: Conversation
+    conversation: SimulatedConversation
     faults: Faults
     settings: SessionSettings
 
@@ -74,7 +74,7 @@ class Answering:
         message.opened, response.speaking = True, message
         item = message.item("in_progress")
         self.outbox.send_all([message.output.tell("added", item)])
-        self.conversation.add(Item(item, message))
+        self.conversation.add(SimulatedItem(item, message))
         self.outbox.send_all([message.output.opened()])
 
     def _close_message(self, response: SimulatedResponse, status: EndStatus) -> None:
@@ -99,7 +99,7 @@ class Answering:
         output = Output(response.id, item_id, sum(message.opened for message in response.messages))
         begun = realtime_wire.item(item_id, "function_call", **call, arguments="", status="in_progress")
         self.outbox.send_all([output.tell("added", begun)])
-        self.conversation.add(Item(begun))
+        self.conversation.add(SimulatedItem(begun))
         item = {**begun, "arguments": arguments, "status": "completed"}
         self.outbox.send_all(output.called(call_id, tool.name, arguments))
         self.conversation.finish(item_id, item)

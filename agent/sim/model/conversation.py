@@ -15,7 +15,7 @@ _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output"
 
 
 @attrs.define(eq=False)
-class Item:
+class SimulatedItem:
     """An item as the provider would show it; ``spoken`` is set for what the model says."""
 
     resource: Event
@@ -29,18 +29,18 @@ class Item:
 
 
 @attrs.define(eq=False)
-class Conversation:
+class SimulatedConversation:
     """Items in order, and what was done to them."""
 
     outbox: Outbox
     refuse_truncate_at_zero: bool = False
-    items: dict[str, Item] = attrs.field(factory=dict)
+    items: dict[str, SimulatedItem] = attrs.field(factory=dict)
     truncations: list[tuple[str, int]] = attrs.field(factory=list)
     deleted: list[str] = attrs.field(factory=list)
     tool_outputs: dict[str, str] = attrs.field(factory=dict)
     last_id: str | None = None
 
-    def add(self, item: Item) -> None:
+    def add(self, item: SimulatedItem) -> None:
         """An item begins."""
         self.outbox.send("conversation.item.added", previous_item_id=self.last_id, item=item.resource)
         self.items[item.id] = item
@@ -97,10 +97,10 @@ class Conversation:
         self.outbox.send("conversation.item.truncated", **where, audio_end_ms=end_ms)
 
     def _add_whole(self, resource: Event) -> None:
-        self.add(Item(resource))
+        self.add(SimulatedItem(resource))
         self.finish(str(resource["id"]), resource)
 
-    def _found(self, event: Mapping[str, Any], code: str, doing: str) -> Item:
+    def _found(self, event: Mapping[str, Any], code: str, doing: str) -> SimulatedItem:
         item = self.items.get(str(event.get("item_id")))
         if item is None:
             message = f"Error {doing} item: the item with id '{event.get('item_id')}' does not exist."

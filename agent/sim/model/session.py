@@ -21,7 +21,7 @@ import msgspec
 
 from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
 from agent.sim.model.answering import Answering
-from agent.sim.model.conversation import Conversation
+from agent.sim.model.conversation import SimulatedConversation
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.hearing import Hearing
 from agent.sim.model.real_wire import RealWire
@@ -65,7 +65,7 @@ class ModelSession:
     """What ``due`` gives out next."""
     errors_sent: list[dict[str, Any]] = attrs.field(factory=list)
     outbox: Outbox = attrs.field(init=False)
-    conversation: Conversation = attrs.field(init=False)
+    conversation: SimulatedConversation = attrs.field(init=False)
     active: SimulatedResponse | None = None
     """The response being generated."""
     closing: Literal["close", "drop"] | None = None
@@ -94,8 +94,8 @@ class ModelSession:
         return Outbox(RealWire(self.ready.append, chance).put, session=f"{chance.getrandbits(32):08x}")
 
     @conversation.default
-    def _make_conversation(self) -> Conversation:
-        return Conversation(self.outbox, self.faults.refuse_truncate_at_zero or self.profile.is_real)
+    def _make_conversation(self) -> SimulatedConversation:
+        return SimulatedConversation(self.outbox, self.faults.refuse_truncate_at_zero or self.profile.is_real)
 
     @_answering.default
     def _make_answering(self) -> Answering:

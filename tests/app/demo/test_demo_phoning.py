@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.app.demo.phoning import ANSWER_S, HANG_UP_S, CallStuckError, follow_script, play_recording
-from agent.app.demo.script import Line, SpokenLine
+from agent.app.demo.script import ScriptedLine, SpokenLine
 from agent.carrier.media_stream import OutboundEncoder
 from agent.core.errors import SocketClosedError
 from agent.core.units import StreamSid
@@ -62,7 +62,7 @@ def saying(*answers: tuple[float, int], hang_up_s: float) -> Agent:
     return run
 
 
-def spoken(*lines: Line) -> list[SpokenLine]:
+def spoken(*lines: ScriptedLine) -> list[SpokenLine]:
     return [SpokenLine(line, tone(500)) for line in lines]
 
 
@@ -74,7 +74,7 @@ async def test_a_line_interrupts_or_waits(autojump_clock: MockClock) -> None:
     """The first after 1 s was heard, the second when the answer has ended and 600 ms more."""
     told: list[str] = []
     async with open_call(saying((1.0, 3000), (2.1, 0), (6.0, 2000), (9.5, 500), hang_up_s=12)) as stream:
-        script = spoken(Line("Stop!", after_heard_ms=1000), Line("And then?"))
+        script = spoken(ScriptedLine("Stop!", after_heard_ms=1000), ScriptedLine("And then?"))
         await follow_script(script, stream, told.append)
         assert begins(stream) == [pytest.approx(2.0, abs=0.05), pytest.approx(8.6, abs=0.05)]
         assert trio.current_time() - stream.started_s == pytest.approx(12, abs=0.1)
@@ -84,23 +84,23 @@ async def test_a_line_interrupts_or_waits(autojump_clock: MockClock) -> None:
 async def test_a_silent_agent_is_given_up(autojump_clock: MockClock) -> None:
     async with open_call(silent) as stream:
         with pytest.raises(CallStuckError, match=r"heard 0\.0 s, before saying: Stop!"):
-            await follow_script(spoken(Line("Stop!", after_heard_ms=1000)), stream, print)
+            await follow_script(spoken(ScriptedLine("Stop!", after_heard_ms=1000)), stream, print)
         assert trio.current_time() - stream.started_s == pytest.approx(ANSWER_S, abs=0.1)
 
 
 async def test_an_agent_that_never_stops_or_never_hangs_up_is_given_up(autojump_clock: MockClock) -> None:
     async with open_call(saying((0.0, 60_000), hang_up_s=1000)) as stream:
         with pytest.raises(CallStuckError, match="without a pause"):
-            await follow_script(spoken(Line("Well?")), stream, print)
+            await follow_script(spoken(ScriptedLine("Well?")), stream, print)
     async with open_call(saying((0.0, 500), hang_up_s=1000)) as stream:
         with pytest.raises(CallStuckError, match=f"did not hang up within {HANG_UP_S:.0f} s"):
-            await follow_script(spoken(Line("Bye!")), stream, print)
+            await follow_script(spoken(ScriptedLine("Bye!")), stream, print)
 
 
 async def test_an_early_hang_up_ends_the_script(autojump_clock: MockClock) -> None:
     """What was missing the checks will say."""
     async with open_call(saying((0.0, 500), hang_up_s=0.9)) as stream:
-        await follow_script(spoken(Line("Well?"), Line("And?")), stream, print)
+        await follow_script(spoken(ScriptedLine("Well?"), ScriptedLine("And?")), stream, print)
         assert begins(stream) == []
 
 
@@ -108,7 +108,7 @@ async def test_a_recording_is_played_turn_by_turn_and_then_hung_up(autojump_cloc
     """Each turn waits for the answer before it; an answer that does not come is not waited for for ever."""
     told: list[str] = []
     async with open_call(saying((0.5, 1000), (4.0, 1000), hang_up_s=1000)) as stream:
-        await play_recording(spoken(Line("1"), Line("2")), stream, told.append)
+        await play_recording(spoken(ScriptedLine("1"), ScriptedLine("2")), stream, told.append)
         assert stream.is_closed
         assert begins(stream) == [pytest.approx(2.1, abs=0.05), pytest.approx(5.6, abs=0.05)]
     assert told == ["caller says part 1 of 2 (0.5 s)", "caller says part 2 of 2 (0.5 s)", "caller hangs up"]

@@ -37,8 +37,8 @@ from agent.sim.sounds import tone
 from agent.store.sql.values import CallLine, CallView, LeadRow, StepRow, StepState
 
 
-def checks(record: CallRecord = RECORD, sight: StreamAnalysis = SIGHT) -> list[Check]:
-    return check_audio(record, sight) + check_script(record, sight)
+def checks(record: CallRecord = RECORD, seen: StreamAnalysis = SIGHT) -> list[Check]:
+    return check_audio(record, seen) + check_script(record, seen)
 
 
 def test_a_good_call_breaks_nothing() -> None:
@@ -46,7 +46,7 @@ def test_a_good_call_breaks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sight", "reason"),
+    ("seen", "reason"),
     [
         (attrs.evolve(SIGHT, heard_ms=0), "0.0 s of the agent"),
         (attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)), "playback ran dry 1 times"),
@@ -60,9 +60,9 @@ def test_a_good_call_breaks_nothing() -> None:
         (attrs.evolve(SIGHT, protocol_errors=("media for stream 'x'",)), "media for stream 'x'"),
     ],
 )
-def test_what_the_carrier_saw_breaks_the_call(sight: StreamAnalysis, reason: str) -> None:
+def test_what_the_carrier_saw_breaks_the_call(seen: StreamAnalysis, reason: str) -> None:
     with pytest.raises(AssertionError, match=reason):
-        assert not broken(checks(sight=sight)), broken(checks(sight=sight))
+        assert not broken(checks(seen=seen)), broken(checks(seen=seen))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_broken_call_is_told_whole_and_exits_with_1(capsys: pytest.CaptureFixt
     assert "Transcript" not in report
     assert "Transcript: what was heard" in view
     assert "webhook" in view.splitlines()[-1]
-    gapped = attrs.evolve(good, checks=tuple(checks(sight=attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)))))
+    gapped = attrs.evolve(good, checks=tuple(checks(seen=attrs.evolve(SIGHT, underruns=(Gap(2.0, 0.1),)))))
     with pytest.raises(typer.Exit) as left:
         tell(Console(), gapped)
     assert left.value.exit_code == 1
@@ -253,9 +253,9 @@ def test_the_picture_is_drawn_whatever_happened(tmp_path: Path) -> None:
     gaps = attrs.evolve(SIGHT, underruns=(Gap(4.5, 0.2),), latencies=())
     silent = attrs.evolve(SIGHT, caller=(), sent=(), heard=(), latencies=(), clears_s=(), first_audio_s=None)
     empty = attrs.evolve(RECORD, turns=(), timeline=(), metrics=attrs.evolve(METRICS, first_audio_ms=None))
-    for number, (record, sight, recorded) in enumerate(
+    for number, (record, seen, recorded) in enumerate(
         [(RECORD, SIGHT, tapes()), (odd, gaps, tapes()), (empty, silent, (Tape(), Tape()))]
     ):
         path = tmp_path / f"{number}.png"
-        draw(make_timeline(record, sight, *recorded, 100.0), path)
+        draw(make_timeline(record, seen, *recorded, 100.0), path)
         assert png_size(path) == (1600, 700)

@@ -19,7 +19,7 @@ from agent.pipeline.analysis.extraction import (
     LONGEST,
     LONGEST_SUMMARY,
     Extraction,
-    Line,
+    TranscriptLine,
     clean,
     conversation_of,
     cut,
@@ -33,9 +33,9 @@ from agent.pipeline.analysis.spoken_names import Slot, find_city, find_name, fin
 TENANT = Tenant("x", "X", services=("check-up", "Cleaning", "filling", "root canal", "ייעוץ"))
 
 
-def call(*lines: str) -> list[Line]:
+def call(*lines: str) -> list[TranscriptLine]:
     """Agent and caller in turn, the agent first."""
-    return [Line("caller" if index % 2 else "agent", text, index) for index, text in enumerate(lines)]
+    return [TranscriptLine("caller" if index % 2 else "agent", text, index) for index, text in enumerate(lines)]
 
 
 def found(*lines: str) -> Extraction:
@@ -210,7 +210,7 @@ def test_the_summary_says_who_what_and_how() -> None:
 def test_an_appointment_that_was_made_leaves_nothing_to_do() -> None:
     """Also if nobody said so: the agent's tool made it, and that is known."""
     said = call("Hello", "Hi, this is John Miller from Boston. I want to book a check-up.")
-    made = [*said, Line("booked", "Tuesday 2026-11-24 at 15:00, check-up", 40.0)]
+    made = [*said, TranscriptLine("booked", "Tuesday 2026-11-24 at 15:00, check-up", 40.0)]
     particulars = extract_by_rules(made, TENANT)
     assert (particulars.lead_status, particulars.follow_up) == ("appointment", "")
     assert summarise_by_rules(made, TENANT).splitlines()[0] == (
@@ -225,7 +225,10 @@ def test_the_conversation_is_what_was_heard() -> None:
         Turn("caller", "b", "Wait\n", "Wait\n", 1500, 500, 500, interrupted=False),
         Turn("caller", "c", "", "", 2500, 100, 100, interrupted=False),
     ]
-    assert conversation_of(turns) == (Line("agent", "Hello,", 0.0), Line("caller", "Wait", 1.5))
+    assert conversation_of(turns) == (
+        TranscriptLine("agent", "Hello,", 0.0),
+        TranscriptLine("caller", "Wait", 1.5),
+    )
 
 
 # Whoever found it
@@ -267,12 +270,13 @@ def test_clean_text_is_one_line_of_utf_8(text: str) -> None:
 
 
 lines = st.lists(
-    st.builds(Line, st.sampled_from(["caller", "agent"]), st.text(max_size=80), st.just(0.0)), max_size=8
+    st.builds(TranscriptLine, st.sampled_from(["caller", "agent"]), st.text(max_size=80), st.just(0.0)),
+    max_size=8,
 )
 
 
 @given(lines)
-def test_any_talk_gives_known_values_of_sane_length(conversation: Sequence[Line]) -> None:
+def test_any_talk_gives_known_values_of_sane_length(conversation: Sequence[TranscriptLine]) -> None:
     result = extract_by_rules(conversation, TENANT)
     assert result.intent in ("", *INTENTS)
     assert result.lead_status in ("", *LEAD_STATUSES)
@@ -285,7 +289,7 @@ def test_any_talk_gives_known_values_of_sane_length(conversation: Sequence[Line]
 )
 def test_a_long_monologue_costs_no_time(unit: str) -> None:
     """No pattern runs away: 20 lines of 20,000 characters each."""
-    conversation = [Line("caller", unit * (20_000 // len(unit)))] * 20
+    conversation = [TranscriptLine("caller", unit * (20_000 // len(unit)))] * 20
     began = time.process_time()
     summarise_by_rules(conversation, TENANT)
     assert time.process_time() - began < 2

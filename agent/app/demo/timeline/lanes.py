@@ -29,7 +29,7 @@ class Envelope:
 
 
 @attrs.frozen
-class Answer:
+class AnswerLane:
     """One answer of the agent: generated to ``end_s`` if it had not been cut, heard to ``heard_s``."""
 
     begin_s: float
@@ -60,36 +60,36 @@ class Timeline:
     heard: tuple[Envelope, ...]
     sent: tuple[Interval, ...]
     said: tuple[Words, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[AnswerLane, ...]
     barge_ins_s: tuple[float, ...]
     gaps: tuple[Gap, ...]
     latencies: tuple[Latency, ...]
 
 
-def make_timeline(record: CallRecord, sight: StreamAnalysis, said: Tape, heard: Tape, start_s: float) -> Timeline:
+def make_timeline(record: CallRecord, seen: StreamAnalysis, said: Tape, heard: Tape, start_s: float) -> Timeline:
     """Lay the record, what the carrier saw and the tapes over each other; ``start_s`` is the stream's begin."""
-    origin_s = (sight.first_audio_s or 0.0) - (record.metrics.first_audio_ms or 0) / 1000
+    origin_s = (seen.first_audio_s or 0.0) - (record.metrics.first_audio_ms or 0) / 1000
     metrics = record.metrics
-    latency_ms = sight.median_latency_ms
+    latency_ms = seen.median_latency_ms
     parts = [
         f"{metrics.barge_in_events} barge-ins",
-        f"longest gap {sight.frames.max_gap_ms:.0f} ms",
-        f"{len(sight.underruns)} underruns",
-        f"{sight.frames.stale} stale frames",
+        f"longest gap {seen.frames.max_gap_ms:.0f} ms",
+        f"{len(seen.underruns)} underruns",
+        f"{seen.frames.stale} stale frames",
         *([f"speech to answer {latency_ms} ms (median)"] if latency_ms is not None else []),
     ]
     return Timeline(
-        title=f"{sight.duration_s:.1f} s, {record.outcome.value.replace('_', ' ')}",
+        title=f"{seen.duration_s:.1f} s, {record.outcome.value.replace('_', ' ')}",
         subtitle="   \N{MIDDLE DOT}   ".join(parts),
-        duration_s=sight.duration_s,
+        duration_s=seen.duration_s,
         caller=tuple(envelopes(said, start_s)),
         heard=tuple(envelopes(heard, start_s)),
-        sent=sight.sent,
-        said=tuple(_said(record.turns, sight.caller, origin_s)),
+        sent=seen.sent,
+        said=tuple(_said(record.turns, seen.caller, origin_s)),
         answers=tuple(_answer(turn, origin_s) for turn in record.turns if turn.role == "agent"),
         barge_ins_s=tuple(event.t_ms / 1000 + origin_s for event in record.timeline if event.kind == "BARGE_IN"),
-        gaps=(*sight.underruns, *sight.frames.long_gaps),
-        latencies=sight.latencies,
+        gaps=(*seen.underruns, *seen.frames.long_gaps),
+        latencies=seen.latencies,
     )
 
 
@@ -118,9 +118,9 @@ def _said(turns: Iterable[Turn], speech: Iterable[Interval], origin_s: float) ->
             yield Words(began_s, began_s + turn.audio_ms / 1000, turn.heard_text)
 
 
-def _answer(turn: Turn, origin_s: float) -> Answer:
+def _answer(turn: Turn, origin_s: float) -> AnswerLane:
     begin_s = turn.started_ms / 1000 + origin_s
-    return Answer(
+    return AnswerLane(
         begin_s=begin_s,
         heard_s=begin_s + turn.heard_ms / 1000,
         end_s=begin_s + max(turn.audio_ms, turn.heard_ms) / 1000,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from agent.app.demo.timeline.lanes import POINTS_PER_S, Answer, Envelope, Timeline, Words
+from agent.app.demo.timeline.lanes import POINTS_PER_S, AnswerLane, Envelope, Timeline, Words
 
 _INCHES: Final = (16.0, 7.0)
 _DPI: Final = 100
@@ -152,7 +152,7 @@ def _words(
         )
 
 
-def _heard(answer: Answer) -> str:
+def _heard(answer: AnswerLane) -> str:
     return f"{answer.heard_text}\N{HORIZONTAL ELLIPSIS}" if answer.interrupted else answer.heard_text
 
 

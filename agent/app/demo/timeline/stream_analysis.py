@@ -94,7 +94,7 @@ class StreamAnalysis:
         return round(median(latency.ms for latency in self.latencies)) if self.latencies else None
 
 
-def see(stream: SimulatedStream, ended_s: float) -> StreamAnalysis:
+def analyse(stream: SimulatedStream, ended_s: float) -> StreamAnalysis:
     """What a recorded stream amounts to; ``ended_s`` is when it ended, on the stream's clock."""
     start_s, playback = stream.started_s, stream.playback
     caller = speech_of(stream.said, start_s)
@@ -171,28 +171,28 @@ def latencies(caller: Sequence[Interval], heard: Sequence[Interval]) -> tuple[La
 
 def whose_frames(wire: Sequence[WireEntry], start_s: float = 0.0) -> Frames:
     """Count the agent's frames against its marks: gaps inside a generation, frames of one that was cut off."""
-    ledger = _Ledger()
+    owners = _FrameOwners()
     for entry in wire:
         if entry.direction != "tx":
             continue
         if entry.kind == "media":
-            ledger.media(entry.t_s, len(entry.audio))
+            owners.media(entry.t_s, len(entry.audio))
         elif entry.kind == "mark":
-            ledger.mark(entry.detail)
+            owners.mark(entry.detail)
         elif entry.kind == "clear":
-            ledger.clear()
-    ledger.clear()
-    gaps = ledger.gaps
+            owners.clear()
+    owners.clear()
+    gaps = owners.gaps
     return Frames(
         max_gap_ms=round(max((gap.gap_s for gap in gaps), default=0.0) * 1000, 1),
         long_gaps=tuple(Gap(gap.at_s - start_s, gap.gap_s) for gap in gaps if gap.gap_s >= GAP_LIMIT_S),
-        stale=ledger.stale,
-        unproven=ledger.unproven,
+        stale=owners.stale,
+        unproven=owners.unproven,
     )
 
 
 @attrs.define(eq=False)
-class _Ledger:
+class _FrameOwners:
     gaps: list[Gap] = attrs.field(factory=list)
     stale: int = 0
     unproven: int = 0

@@ -8,7 +8,7 @@ import attrs
 
 from agent.core.units import BYTES_PER_MS
 from agent.local.conversation import Item
-from agent.local.receptionist.tools import ToolCall
+from agent.local.receptionist.tools import PlannedCall
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Output
 
@@ -17,7 +17,7 @@ DELTA_BYTES: Final = 400 * BYTES_PER_MS
 
 
 @attrs.define(eq=False)
-class Answer:
+class LocalResponse:
     """From ``response.created`` to ``response.done``; ``items`` are what it put into the conversation."""
 
     id: str
@@ -52,7 +52,7 @@ class Answer:
         self._open, item.status = None, status
         return [*self._output(item).closed(item.text), *self._done(item)]
 
-    def call(self, item_id: str, call_id: str, call: ToolCall, previous: str | None) -> list[Event]:
+    def call(self, item_id: str, call_id: str, call: PlannedCall, previous: str | None) -> list[Event]:
         """A tool is called."""
         item = Item(item_id, "function_call", name=call.name, call_id=call_id, status="in_progress")
         added = self._added(item, previous)
