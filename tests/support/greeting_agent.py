@@ -20,6 +20,7 @@ from agent.core.errors import SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
+from agent.web.peer import TrustedProxies, parse_networks
 from agent.wire.websocket import MessageSocket
 
 AUTH = "the account's token"
@@ -32,6 +33,7 @@ class GreetingAgent:
 
     tickets: list[CallTicket] = attrs.field(factory=list)
     not_ready: str = ""
+    door: FrontDoor = attrs.field(init=False)
     after_greeting: Callable[[CallTicket], Awaitable[None]] | None = None
 
     async def answer(self, socket: MessageSocket, admit: Admit) -> None:
@@ -50,7 +52,9 @@ class GreetingAgent:
 
 
 @asynccontextmanager
-async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIterator[str]:
+async def open_agent(
+    agent: GreetingAgent, *, public_url: str = "", trusted_proxies: str = ""
+) -> AsyncIterator[str]:
     """The agent behind its front door on a free port; yields its URL."""
     events = EventLog(Telemetry())
     check = SignatureCheck(AUTH, public_url, allow_unsigned=False)
@@ -58,7 +62,8 @@ async def open_agent(agent: GreetingAgent, *, public_url: str = "") -> AsyncIter
     replays = Replays(events)
     desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready, replays)
     app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full, replays))
-    door = FrontDoor(app, events, desk.serve)
+    proxies = TrustedProxies(parse_networks(trusted_proxies))
+    agent.door = door = FrontDoor(app, events, desk.serve, proxies)
     async with trio.open_nursery() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         await nursery.start(trio.serve_listeners, door.serve_connection, [listener])
