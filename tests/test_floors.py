@@ -253,6 +253,17 @@ def is_formatting(node: ast.AST) -> bool:
     return isinstance(node, ast.JoinedStr)
 
 
+@pytest.mark.parametrize("top", ["bench", "tests"])
+def test_no_test_file_is_imported_by_another(top: str) -> None:
+    """What several tests share is in tests/support (decision H4)."""
+    importers = {
+        path.name: names
+        for path in (ROOT / top).rglob("*.py")
+        if (names := [name for name in imported(tree_of(path)) if name.startswith("test_")])
+    }
+    assert not importers
+
+
 # ST-6: tests wait on the autojump clock
 
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
-from test_sim_realtime import SPOKEN, Client, open_session, update
+from realtime_client import SPOKEN, Client, open_session, update
 from trio.testing import MockClock
 from typer.testing import CliRunner
 from worlds import in_worlds

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import attrs
-import msgspec
 import pytest
 import trio
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
+from realtime_client import SPOKEN, Client, open_session, update
 from trio.testing import MockClock
 
 from agent.core.audio_format import ULAW_8K
@@ -29,102 +26,13 @@ from agent.model.requests import (
     encode_truncate,
     make_session,
 )
-from agent.sim.memory import memory_realtime, open_memory_sockets
+from agent.sim.memory import open_memory_sockets
 from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Stage, ToolCall
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
 from agent.sim.sounds import Utterance, numbered, numbers_in, silence, tone
-from agent.wire.websocket import TrioWebSocket, open_client
+from agent.wire.websocket import open_client
 
 _server_event: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-SPOKEN = Utterance(silence(400) + tone(600) + silence(700))
-
-
-@attrs.define(eq=False)
-class Client:
-    """Receives and validates everything; sends what the agent's codec writes."""
-
-    socket: TrioWebSocket
-    events: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list)
-    garbage: list[str] = attrs.field(factory=list)
-    close_code: int | None = None
-    _heard: trio.Condition = attrs.field(factory=trio.Condition)
-
-    async def run(self) -> None:
-        """Receive until the socket is closed."""
-        try:
-            while True:
-                raw = await self.socket.receive()
-                try:
-                    _server_event.validate_json(raw)
-                except ValueError:
-                    self.garbage.append(str(raw))
-                else:
-                    self.events.append((trio.current_time(), msgspec.json.decode(raw)))
-                async with self._heard:
-                    self._heard.notify_all()
-        except SocketClosedError as closed:
-            self.close_code = closed.code
-            async with self._heard:
-                self._heard.notify_all()
-
-    async def until(self, kind: str, times: int = 1) -> dict[str, Any]:
-        """Wait for an event of this kind, the ``times``-th."""
-        async with self._heard:
-            while len(self.of(kind)) < times:
-                await self._heard.wait()
-        return self.of(kind)[times - 1]
-
-    async def until_closed(self) -> int:
-        """Wait for the end of the socket; its close code."""
-        async with self._heard:
-            while self.close_code is None:
-                await self._heard.wait()
-        return self.close_code
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """All events of this kind."""
-        return [event for _, event in self.events if event["type"] == kind]
-
-    def when(self, kind: str) -> list[float]:
-        """When events of this kind came."""
-        return [t_s for t_s, event in self.events if event["type"] == kind]
-
-    def errors(self) -> list[str]:
-        """Codes of the errors received."""
-        return [event["error"]["code"] for event in self.of("error")]
-
-    async def send(self, *messages: str) -> None:
-        """Send messages in a row."""
-        for message in messages:
-            await self.socket.send(message)
-
-    async def speak(self, speech: Utterance = SPOKEN) -> None:
-        """Append audio at the pace of a call."""
-        for payload in speech.payloads:
-            await self.socket.send(encode_append(payload))
-            await trio.sleep(0.02)
-
-
-def update(**detection: Any) -> str:
-    session = make_session(
-        audio=ULAW_8K,
-        instructions="Be short.",
-        voice="marin",
-        turn_detection={"type": "server_vad", **detection},
-        transcription={"model": "whisper-1"},
-        noise_reduction=None,
-        tools=[],
-    )
-    return encode_session_update(session, "ev_session")
-
-
-@asynccontextmanager
-async def open_session(model: ScriptedRealtime) -> AsyncIterator[Client]:
-    async with memory_realtime(lambda: model)() as socket, trio.open_nursery() as nursery:
-        client = Client(socket)
-        nursery.start_soon(client.run)
-        yield client
-        nursery.cancel_scope.cancel()
 
 
 async def answers_a_caller(client: Client, model: ScriptedRealtime) -> None:
