@@ -4,8 +4,6 @@ The public face, for tools of your own (README, "Tools"): ``from agent import to
 Nothing is imported until it is asked for.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """File descriptors: as many as there may be, and some of them for ourselves, whoever connects (DO-3)."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

@@ -5,8 +5,6 @@ calls. Here what lives as long as the process is set aside at the start, young o
 two beats, and all others when no call runs, or when so many were added that memory would grow.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
 from typing import Final

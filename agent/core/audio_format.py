@@ -3,8 +3,6 @@
 A frame is 20 ms of it. Sources: ITU-T G.711; the ``audio.input.format`` object of the OpenAI Realtime API.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import attrs

@@ -1,10 +1,8 @@
 """What the leg of a caller says and takes, whether a telephone network or a browser is behind it. Pure.
 
-Each protocol has a codec of its own to and from these values (``agent.carrier.media_stream``, ``agent.browser``); a
-call knows nothing else of it. Directions are the telephone's: ``rx`` comes from the caller, ``tx`` goes there.
+Each protocol has a codec of its own to and from these values (``agent.carrier.media_stream``, ``agent.browser``);
+a call knows nothing else of it. Directions are the telephone's: ``rx`` comes from the caller, ``tx`` goes there.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol

@@ -3,8 +3,6 @@
 They are files of calls: nobody but us reads them, whatever the umask is.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import threading

@@ -4,8 +4,6 @@ The tree is flat: catch the class you can do something about. Programming mistak
 ``TypeError`` and ``AssertionError``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -5,8 +5,6 @@ The writers of a call therefore never feel the call's cancel: they are asked to 
 writing, and only then, after a bound, are cut off.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 

@@ -4,8 +4,6 @@ Much of what is logged was said by strangers: callers, models, whoever connects.
 sequences, a newline begins what looks like another line, and logs go where records of calls do not. Pure.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any, Final
 

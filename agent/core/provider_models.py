@@ -4,8 +4,6 @@ No other module names one (``tests/core/test_provider_models.py``): providers re
 Sources: https://developers.openai.com/api/docs/deprecations, .../api/docs/guides/speech-to-text.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 REALTIME: Final = "gpt-realtime-2.1"

@@ -4,8 +4,6 @@ Wall-clock times are aware UTC; ``t_ms`` counts milliseconds from the answer of 
 clock, so that the parts of a record can be laid over each other and over the carrier's recording.
 """
 
-from __future__ import annotations
-
 import enum
 from datetime import datetime
 from typing import Any, Literal

@@ -4,8 +4,6 @@ Names without the ``AGENT_`` prefix are those their owners use (OpenAI, Twilio).
 do not show up in logs, tracebacks or ``repr``.
 """
 
-from __future__ import annotations
-
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, Self

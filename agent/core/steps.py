@@ -5,8 +5,6 @@ step that was given up does not stop the later ones: they make do with what ther
 last, says what is missing. One that waits, for the operator to name a model that is there, is not settled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final, Literal
 

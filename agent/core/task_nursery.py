@@ -1,7 +1,5 @@
 """A nursery for the tasks that a context manager needs while its body runs."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 

@@ -4,8 +4,6 @@ One instance per process, so that tests have their own registry. Every method is
 here formats, writes or waits.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

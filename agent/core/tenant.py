@@ -4,8 +4,6 @@
 checked before (a row of the database) is made by ``Tenant(...)`` itself.
 """
 
-from __future__ import annotations
-
 import difflib
 import secrets
 from collections.abc import Callable, Iterable, Mapping

@@ -3,8 +3,6 @@
 Each ``read_*`` raises ValueError saying what is wrong with the value and what is expected.
 """
 
-from __future__ import annotations
-
 import difflib
 import ipaddress
 import re

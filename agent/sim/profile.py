@@ -4,8 +4,6 @@ In ``real`` model and carrier do what was seen of the real services, by chance. 
 a run can be repeated: each part draws from numbers of its own, whatever the others do.
 """
 
-from __future__ import annotations
-
 from random import Random
 from typing import Literal, Self
 

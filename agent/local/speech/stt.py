@@ -6,10 +6,8 @@ found speech comes here, an answer the network itself calls silence is dropped, 
 length of the audio, and text that goes round in circles is dropped.
 """
 
-from __future__ import annotations
-
 import re
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 import ctranslate2
@@ -49,7 +47,7 @@ class WhisperStt:
     _prompt: tuple[int | None, ...]
 
     @classmethod
-    def load(cls) -> WhisperStt:
+    def load(cls) -> Self:
         """Load the weights from the installed package (about half a second), and warm them up.
 
         Raises WeightsError, ModuleNotFoundError.

@@ -5,13 +5,11 @@ another rate, which moves pitch and formants together as another throat would: s
 sound like the agent.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 import hibari
@@ -81,7 +79,7 @@ class HibariTts:
     _network: Any
 
     @classmethod
-    def load(cls) -> HibariTts:
+    def load(cls) -> Self:
         """Load the voice and its dictionaries (about half a second), and warm both up. Raises WeightsError."""
         HIBARI.checked()
         speech = cls(hibari.Hibari(threads=1))

@@ -1,7 +1,5 @@
 """How a scripted answer goes out: the events of a response in the provider's order. No I/O, no clock."""
 
-from __future__ import annotations
-
 from binascii import a2b_base64, b2a_base64
 from typing import Final, Literal
 

@@ -1,7 +1,5 @@
 """The items of a scripted model's conversation: what the client may do to them. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ It counts time in the audio appended, as the provider does, so the same audio gi
 whatever the pace it comes at.
 """
 
-from __future__ import annotations
-
 from binascii import a2b_base64
 from typing import Final
 

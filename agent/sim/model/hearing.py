@@ -1,7 +1,5 @@
 """What a scripted model takes for speech: the caller's; in ``real`` noise and echo, too. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import inf
 from random import Random

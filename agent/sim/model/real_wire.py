@@ -1,7 +1,5 @@
 """The provider's habits on the wire: nulls, unknown fields and events, usage, rate limits. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """One answer of the scripted model: what is sent of it, when, and how it ends. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import inf
 from typing import Any, Literal

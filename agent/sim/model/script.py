@@ -1,7 +1,5 @@
 """What a scripted model says, and what goes wrong with it. Values only: no I/O, no clock."""
 
-from __future__ import annotations
-
 import enum
 from base64 import b64encode
 from collections import deque

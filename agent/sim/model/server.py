@@ -16,8 +16,6 @@ first one is the greeting. Each answer's audio carries its number, so that a fra
 attributed: see ``agent.sim.sounds.numbers_in``.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial

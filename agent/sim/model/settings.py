@@ -1,7 +1,5 @@
 """The settings of a scripted model's session, as the client's updates leave them. No I/O, no clock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

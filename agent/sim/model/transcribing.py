@@ -1,7 +1,5 @@
 """When the caller's words come as text: soon in ``kind``; late, too late or never in ``real``. No clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
