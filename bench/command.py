@@ -18,7 +18,9 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from bench.after_calls.full_disk import FullDiskPlan, run_full_disk
 from bench.after_calls.kills import KillPlan
+from bench.after_calls.rows import full_disk_row
 from bench.load import RunResult, Variant, plan_of, run_in_turns
 from bench.machine import Machine
 from bench.parts.running import Part, run_parts
@@ -166,6 +168,31 @@ def parts(
     missed = [row.what for row in rows if row.ok is False]
     if missed:
         _console.print(f"missed: {'; '.join(missed)}")
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def disk(
+    *,
+    calls: Annotated[int, typer.Option(min=1, help="Calls that end while the disk is full.")] = 20,
+    full_s: Annotated[float, typer.Option(min=1, help="How long it is full after the last of them.")] = 60.0,
+    write: Write = False,
+) -> None:
+    """Have calls end on a full disk, with Postgres elsewhere and then with the embedded one on the same disk.
+
+    The disk is a small tmpfs: only root can mount it. Two minutes each. Exit status 1: a call was not completed,
+    or twice, or the server did not live through it.
+    """
+    machine, when = Machine.here(), _now()
+    rows = []
+    for same_disk in (False, True):
+        plan = FullDiskPlan(calls=calls, full_s=full_s, same_disk=same_disk)
+        with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
+            Path(folder).chmod(0o755)  # the embedded Postgres of root runs as another user
+            rows.append(full_disk_row(trio.run(run_full_disk, plan, Path(folder), _console.print)))
+    _show(must_table(rows))
+    _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
+    if not all(row.ok for row in rows):
         raise typer.Exit(_FAILED)
 
 

@@ -49,7 +49,7 @@ async def run_burst(plan: LoadPlan, folder: Path, say: Say, *, delay_ms: int = D
             open_outside(await postgres.make_database("burst"), folder, other_core, delay_ms=delay_ms) as outside,
             open_model(plan, folder, other_core) as (model, model_url),
         ):
-            port = _free_port()
+            port = free_port()
             settings = {
                 **server_settings(plan, model_url, folder / "data"),
                 **outside.settings,
@@ -101,7 +101,7 @@ async def _measure(
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port for a server whose public URL has to be known before it starts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from bench.after_calls.aftermath import BurstFigures, KillFigures, RestartFigures, few
+from bench.after_calls.full_disk import FullDiskFigures
 from bench.parts import keeping, pg_queries
 from bench.parts.keeping import KeepingFigures
 from bench.parts.pg_queries import QueryFigures
@@ -63,6 +64,21 @@ def restart_rows(seen: RestartFigures) -> list[Row]:
             not seen.lost,
         ),
     ]
+
+
+def full_disk_row(seen: FullDiskFigures) -> Row:
+    """The row of calls that ended on a full disk."""
+    plan, verdict = seen.plan, seen.verdict
+    where = "with the embedded Postgres on it, killed meanwhile" if plan.same_disk else "Postgres elsewhere"
+    when = f"{abs(seen.completed_s):.1f} s {'before' if seen.completed_s < 0 else 'after'} there was room"
+    return Row(
+        f"records' disk full at {plan.calls} hang-ups, {where}, freed after {plan.full_s:.0f} s",
+        f"{plan.calls} records, {plan.calls} post-call runs, 0 twice, no restart",
+        f"{seen.records} records, {seen.completed} post-call runs, the last {when}; lost: {few(verdict.lost)}, "
+        f"twice: {few(verdict.duplicated)}; at most {seen.held} held in memory; "
+        f"{'no restart' if seen.is_alive else 'the server ended'}",
+        seen.met,
+    )
 
 
 def keeping_row(seen: KeepingFigures) -> Row:

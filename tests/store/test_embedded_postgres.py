@@ -297,24 +297,28 @@ async def test_a_server_that_is_killed_is_started_again(data_dir: Path, monkeypa
             nursery.cancel_scope.cancel()
 
 
-async def test_one_that_cannot_be_started_again_is_tried_again(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+async def test_one_that_cannot_be_started_again_is_tried_again_and_said_once(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A full disk, or no descriptor to look at the processes with."""
     tries = 0
 
     def revive(self: Cluster) -> bool:
         nonlocal tries
         tries += 1
-        raise DatabaseError("no space is left")
+        raise DatabaseError("no space is left") if tries % 2 else OSError(24, "Too many open files")
 
     monkeypatch.setattr(Cluster, "revive", revive)
     monkeypatch.setattr(embedded, "WATCH_S", 0.01)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_watch, data_dir)
-            while tries < 3:  # noqa: ASYNC110 - likewise
+            while tries < 4:  # noqa: ASYNC110 - likewise
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
+    assert [record.getMessage() for record in caplog.records if "cannot be started" in record.getMessage()] == [
+        "the embedded Postgres is gone and cannot be started, which is tried again: no space is left"
+    ]
 
 
 def test_a_pid_file_of_before_a_crash_that_names_a_process_of_today(data_dir: Path) -> None:

@@ -45,11 +45,14 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
 
 async def run_watch(data_dir: Path) -> None:
     """Start the server again when it is gone, until cancelled. For whoever has it open: nobody stops it then."""
-    cluster = Cluster(data_dir / "postgres")
+    cluster, said = Cluster(data_dir / "postgres"), False
     while True:
         await trio.sleep(WATCH_S)
         try:
             if await trio.to_thread.run_sync(cluster.revive, limiter=_threads):
                 _log.warning("the embedded Postgres was gone, and was started again; its log is %s", cluster.log)
+            said = False
         except (DatabaseError, OSError) as error:  # also no descriptor to look at the processes with
-            _log.error("the embedded Postgres is gone and cannot be started: %s", error)
+            if not said:
+                _log.error("the embedded Postgres is gone and cannot be started, which is tried again: %s", error)
+            said = True

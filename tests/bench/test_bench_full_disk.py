@@ -1,0 +1,37 @@
+"""DO-3: calls that end on a full disk are completed when there is room, once, by the server that took them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from small_disks import open_small_disk
+
+from bench.after_calls.full_disk import FullDiskPlan, run_full_disk
+from bench.after_calls.rows import full_disk_row
+
+pytestmark = pytest.mark.sockets
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Not in pytest's directory: each new pytest closes that to the user a server runs as."""
+    with tempfile.TemporaryDirectory(prefix="disk-", ignore_cleanup_errors=True) as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("same_disk", [False, True], ids=["postgres-elsewhere", "postgres-on-it"])
+async def test_do_3_a_disk_that_is_full_as_calls_end(folder: Path, *, same_disk: bool) -> None:
+    """A real server, a real disk, real calls; with Postgres on the disk, killed while it cannot come back."""
+    said: list[str] = []
+    plan = FullDiskPlan(calls=3, full_s=5.0, same_disk=same_disk)
+    with trio.fail_after(150):
+        with open_small_disk(folder / "tried"):  # else the test is skipped
+            seen = await run_full_disk(plan, folder, said.append)
+    assert seen.met, full_disk_row(seen).measured
+    assert seen.held >= (3 if same_disk else 1)
+    assert said
