@@ -48,6 +48,7 @@ from agent.store.sql.recordings import note_callback
 from agent.store.sql.replays import first_answer
 from agent.store.tenant_directory import TenantDirectory, default_tenant
 from agent.web.peer import TrustedProxies, parse_networks
+from agent.wire.poller import Poller
 
 if TYPE_CHECKING:
     from agent.pipeline.worker import Worker
@@ -197,6 +198,7 @@ class _Server:
             try:
                 with self.channel.calls_end:
                     async with trio.open_nursery() as services:
+                        await services.start(Poller().run)
                         services.start_soon(self.metronome.run)
                         services.start_soon(self.tenants.run, self.database, self.events)
                         services.start_soon(self.keeper.run)

@@ -14,8 +14,8 @@ from wsproto.utilities import LocalProtocolError
 
 from agent.core.errors import HandshakeRejectedError, SocketClosedError
 from agent.core.task_nursery import open_task_nursery
+from agent.wire.message_socket import SendCheck
 
-SendCheck = Callable[[], bool]
 _MESSAGES: Final = (0x1, 0x2)
 """Opcodes: text, binary."""
 _OPCODE: Final = 0x0F

@@ -188,9 +188,9 @@ class FrameWriter:
     _keys: bytes = b""
     _next_key: int = 0
 
-    def text(self, message: str) -> bytes:
-        """A whole text message."""
-        return self.frame(TEXT, message.encode())
+    def message(self, message: str | bytes) -> bytes:
+        """A whole message, text or binary."""
+        return self.frame(TEXT, message.encode()) if isinstance(message, str) else self.frame(BINARY, message)
 
     def close(self, code: int, reason: str) -> bytes:
         """A close frame; NO_CODE names none. A reason that is too long is cut between two characters."""

@@ -27,7 +27,7 @@ from agent.local.session import LocalSession, make_outbox, run_session
 from agent.model import events as ours
 from agent.model import requests
 from agent.sim.memory import open_memory_sockets
-from agent.wire.connection import SendCheck
+from agent.wire.message_socket import SendCheck
 from agent.wire.websocket import MessageSocket
 
 SHAPES: dict[str, type[BaseModel]] = {

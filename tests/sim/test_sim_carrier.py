@@ -23,14 +23,14 @@ from agent.sim.link import memory_link
 from agent.sim.memory import open_memory_sockets
 from agent.sim.sounds import Utterance, numbered, numbers_in, silence, tone
 from agent.sim.ticker import Ticker
-from agent.wire.websocket import TrioWebSocket, open_client, open_server_over
+from agent.wire.websocket import EngineSocket, TrioWebSocket, open_client, open_server_over
 
 
 @attrs.define(eq=False)
 class Agent:
     """An agent that only remembers: every message with its time, and how the stream ended."""
 
-    socket: TrioWebSocket
+    socket: EngineSocket
     encoder: OutboundEncoder = attrs.field(factory=lambda: OutboundEncoder(StreamSid("MZ1")))
     raw: list[dict[str, Any]] = attrs.field(factory=list)
     messages: list[tuple[float, CarrierMessage]] = attrs.field(factory=list)
@@ -67,7 +67,7 @@ async def open_call(**options: Any) -> AsyncIterator[tuple[SimulatedStream, Agen
                 await trio.sleep(0.01)
 
 
-async def speaks_like_twilio(carrier_end: TrioWebSocket, agent_end: TrioWebSocket) -> None:
+async def speaks_like_twilio(carrier_end: EngineSocket, agent_end: EngineSocket) -> None:
     """The contract of a media stream, whatever carries it."""
     agent = Agent(agent_end)
     async with trio.open_nursery() as nursery:

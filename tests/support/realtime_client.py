@@ -18,7 +18,7 @@ from agent.model.requests import encode_append, encode_session_update, make_sess
 from agent.sim.memory import memory_realtime
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import Utterance, silence, tone
-from agent.wire.websocket import TrioWebSocket
+from agent.wire.websocket import EngineSocket
 
 _server_event: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 SPOKEN = Utterance(silence(400) + tone(600) + silence(700))
@@ -28,7 +28,7 @@ SPOKEN = Utterance(silence(400) + tone(600) + silence(700))
 class Client:
     """Receives and validates everything; sends what the agent's codec writes."""
 
-    socket: TrioWebSocket
+    socket: EngineSocket
     events: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list)
     garbage: list[str] = attrs.field(factory=list)
     close_code: int | None = None
