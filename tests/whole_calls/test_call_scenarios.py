@@ -6,7 +6,7 @@ import math
 
 import pytest
 import trio
-from heard_audio import assert_no_stale_frame, heard_numbers
+from heard_audio import agent_words, assert_no_stale_frame, believed_ms, ear_ms, heard_numbers, refusals
 from trio.testing import MockClock
 from virtual_call import (
     CALL_SID,
@@ -26,6 +26,7 @@ from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
 from agent.sim.model.script import Answer, Faults, ToolCall
 from agent.sim.model.server import ScriptedRealtime
+from agent.sim.profile import Profile
 from agent.sim.sounds import numbered, tone
 
 GREETING = Answer("Hello, this is the assistant, how can I help you today?", 3000)
@@ -33,17 +34,18 @@ LONG = Answer("We are open from nine to five on weekdays, and from ten to two on
 SHORT = Answer("You are welcome.", 800)
 
 
-def assert_smooth(stream: SimulatedStream, services: FakeServices) -> None:
-    """TX-3: no underrun at the carrier, gaps under 60 ms, 50 frames a second while speaking."""
+def assert_smooth(stream: SimulatedStream, services: FakeServices, *, stalls: bool = False) -> None:
+    """TX-3: gaps under 60 ms, 50 frames a second; no underrun at the carrier, unless its line ``stalls``."""
     metrics = services.record.metrics
-    assert stream.playback.underruns == []
+    assert stalls or stream.playback.underruns == []
     assert metrics.max_gap_ms is not None
     assert metrics.max_gap_ms < 60
     assert metrics.fps is not None
     assert metrics.fps == pytest.approx(50, abs=0.5)
 
 
-async def test_bi_8_a_interrupting_the_greeting(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_8_a_interrupting_the_greeting(autojump_clock: MockClock, world: Profile) -> None:
     """A (BI-2, BI-4, PL-8): the greeting stops at once, the model learns what was heard, the turn is answered."""
     async with open_scripted_call([GREETING, LONG]) as (services, stream, model):
         await stream.until_heard_ms(1500)
@@ -58,21 +60,23 @@ async def test_bi_8_a_interrupting_the_greeting(autojump_clock: MockClock) -> No
     assert record.outcome is Outcome.CALLER_HUNG_UP
     assert record.metrics.barge_in_events == 1
     assert greeting.interrupted
-    [truncate] = received(model, "conversation.item.truncate")
     really_heard_ms = heard_numbers(stream)[0] // 8
-    assert truncate["audio_end_ms"] == pytest.approx(really_heard_ms, abs=10)
-    assert greeting.heard_ms == truncate["audio_end_ms"]
+    assert believed_ms(model)[0] == pytest.approx(really_heard_ms, abs=ear_ms(world))
+    assert greeting.heard_ms == believed_ms(model)[0]
     assert greeting.text.startswith(greeting.heard_text)
     assert 0 < len(greeting.heard_text) < len(greeting.text)
     assert caller.role == "caller"
     assert answer.heard_text == LONG.text
     assert not answer.interrupted
-    assert model.errors_sent == []
+    assert refusals(model) == []
     assert_no_stale_frame(stream)
-    assert_smooth(stream, services)
+    assert_smooth(stream, services, stalls=world.is_real)
 
 
-async def test_bi_4_the_last_frame_leaves_within_a_tick_of_speech_started(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_4_the_last_frame_leaves_within_a_tick_of_speech_started(
+    autojump_clock: MockClock, world: Profile
+) -> None:
     """BI-4: speech_started to the last agent frame <= 20 ms, and to silence in the ear <= 200 ms."""
     network = Network(delay_s=0.04)
     async with open_scripted_call([GREETING], network=network) as (services, stream, model):
@@ -86,11 +90,11 @@ async def test_bi_4_the_last_frame_leaves_within_a_tick_of_speech_started(autoju
     [clear] = tx(stream, "clear")
     frames_after = [entry for entry in tx(stream, "media") if entry.t_s > clear.t_s]
     assert frames_after == []
-    [truncate] = received(model, "conversation.item.truncate")
-    assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[0] / 8, abs=20)
+    assert believed_ms(model)[0] == pytest.approx(heard_numbers(stream)[0] / 8, abs=2 * ear_ms(world))
 
 
-async def test_bi_8_b_interrupting_an_answer(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_8_b_interrupting_an_answer(autojump_clock: MockClock, world: Profile) -> None:
     """B: an answer is interrupted although the model has long finished generating it (BI-2)."""
     fast = Answer(LONG.text, 4000, speed=None)
     async with open_scripted_call([SHORT, fast, SHORT]) as (services, stream, model):
@@ -104,15 +108,15 @@ async def test_bi_8_b_interrupting_an_answer(autojump_clock: MockClock) -> None:
         await stream.hang_up()
     record = services.record
     assert record.metrics.barge_in_events == 1
-    assert received(model, "response.cancel") == [], "the answer was generated long before: nothing to cancel"
-    [truncate] = received(model, "conversation.item.truncate")
-    assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[1] / 8, abs=10)
+    assert world.is_real or received(model, "response.cancel") == [], "it was generated long before"
+    assert believed_ms(model)[1] == pytest.approx(heard_numbers(stream)[1] / 8, abs=ear_ms(world))
     assert [turn.interrupted for turn in record.turns if turn.role == "agent"] == [False, True, False]
-    assert model.errors_sent == []
+    assert refusals(model) == []
     assert_no_stale_frame(stream)
 
 
-async def test_bi_8_b2_several_barge_ins_in_one_call(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_8_b2_several_barge_ins_in_one_call(autojump_clock: MockClock, world: Profile) -> None:
     """B2: five answers interrupted in a row: each cancelled at most once, each truncated as heard (BI-3)."""
     answers = [
         GREETING,
@@ -130,17 +134,18 @@ async def test_bi_8_b2_several_barge_ins_in_one_call(autojump_clock: MockClock) 
     assert record.metrics.barge_in_events == 5
     cancels = [event["response_id"] for event in received(model, "response.cancel")]
     assert len(cancels) == len(set(cancels))
-    assert model.errors_sent == []
-    told = [event["audio_end_ms"] for event in received(model, "conversation.item.truncate")]
-    assert told == pytest.approx([length / 8 for length in heard_numbers(stream)[:5]], abs=10)
+    assert refusals(model) == []
+    heard_ms = [length / 8 for length in heard_numbers(stream)]
+    assert believed_ms(model) == pytest.approx(heard_ms, abs=ear_ms(world, stalls=True))
     assert_no_stale_frame(stream)
-    assert_smooth(stream, services)
+    assert_smooth(stream, services, stalls=world.is_real)
 
 
-async def test_bi_8_c_an_outbound_call_is_smooth(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_8_c_an_outbound_call_is_smooth(autojump_clock: MockClock, world: Profile) -> None:
     """C: an outbound call of several answers, over a network with delay and jitter: no gap is heard."""
     network = Network(delay_s=0.03, jitter_s=0.03)
-    answers = [Answer(f"Part {number}.", 5000) for number in range(4)]
+    answers = [Answer(f"Part {number}.", 5000, speed=8) for number in range(4)]
     async with open_scripted_call(answers, network=network) as (services, stream, _):
         for number in range(4):
             await stream.until_heard_ms(5000 * number + 4990)
@@ -148,11 +153,12 @@ async def test_bi_8_c_an_outbound_call_is_smooth(autojump_clock: MockClock) -> N
             await stream.until_said()
         await trio.sleep(1)
         await stream.hang_up()
-    assert_smooth(stream, services)
+    assert_smooth(stream, services, stalls=world.is_real)
     assert services.record.metrics.stalls == 0
 
 
-async def test_bi_8_hebrew_survives_everywhere(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_8_hebrew_survives_everywhere(autojump_clock: MockClock, world: Profile) -> None:
     """Hebrew from greeting to record: heard text is cut at a word, nothing is escaped or lost."""
     text = "שלום, כאן העוזרת הקולית, איך אפשר לעזור לך היום?"
     model = ScriptedRealtime([Answer(text, 3000), SHORT], transcripts=["רגע רגע, יש לי שאלה"])
@@ -168,7 +174,8 @@ async def test_bi_8_hebrew_survives_everywhere(autojump_clock: MockClock) -> Non
     assert greeting.text == text
     assert greeting.heard_text in text
     assert greeting.heard_text.split() == text.split()[: len(greeting.heard_text.split())]
-    assert caller.text == "רגע רגע, יש לי שאלה"
+    words = "רגע רגע, יש לי שאלה"
+    assert caller.text == words or (world.is_real and not caller.text), "a transcript may never come"
     [request] = received(model, "response.create")
     assert text in request["response"]["instructions"]
 
@@ -206,7 +213,10 @@ async def test_nb_4_five_calls_at_once_behave_as_one_does(autojump_clock: MockCl
         assert stream.playback.underruns == []
 
 
-async def test_bi_5_the_first_half_second_of_the_greeting_is_protected(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_5_the_first_half_second_of_the_greeting_is_protected(
+    autojump_clock: MockClock, world: Profile
+) -> None:
     """BI-5: a speech start at 100 ms does not cancel; the caller still speaks at 500 ms: then it does."""
     async with open_scripted_call([GREETING, SHORT]) as (services, stream, model):
         await stream.until_heard_ms(100)
@@ -215,11 +225,11 @@ async def test_bi_5_the_first_half_second_of_the_greeting_is_protected(autojump_
         heard_ms = stream.heard_ms()
         await stream.hang_up()
     assert 500 <= heard_ms <= 600
-    [truncate] = received(model, "conversation.item.truncate")
-    assert truncate["audio_end_ms"] == pytest.approx(heard_ms, abs=10)
+    assert believed_ms(model)[0] == pytest.approx(heard_ms, abs=ear_ms(world))
     assert services.record.metrics.barge_in_events == 1
 
 
+@in_worlds(real=range(10))
 async def test_bi_5_a_short_noise_in_the_protected_greeting_is_ignored(autojump_clock: MockClock) -> None:
     """BI-5: a cough at 100 ms is over when the protection ends: the greeting is heard to its end."""
     async with open_scripted_call([GREETING, SHORT]) as (services, stream, model):
@@ -229,11 +239,14 @@ async def test_bi_5_a_short_noise_in_the_protected_greeting_is_ignored(autojump_
         await trio.sleep(2)
         await stream.hang_up()
     assert services.record.metrics.barge_in_events == 0
-    assert received(model, "conversation.item.truncate") == []
+    assert believed_ms(model)[0] == 3000
     assert services.record.turns[0].heard_text == GREETING.text
 
 
-async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(
+    autojump_clock: MockClock, world: Profile
+) -> None:
     """BI-6: words committed while the greeting was still being generated get their answer afterwards."""
     slow = Answer(GREETING.text, 3000, speed=1.1)
     async with open_scripted_call([slow, SHORT], transcripts=["How much is it?"]) as (services, stream, model):
@@ -241,9 +254,11 @@ async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(autoju
         stream.say(tone(200))
         await trio.sleep(8)
         await stream.hang_up()
-    assert counts(services.record)["TURN_RECOVERED"] == 1
-    assert [turn.heard_text for turn in services.record.turns if turn.role == "agent"] == [slow.text, SHORT.text]
-    assert model.errors_sent == []
+    assert counts(services.record)["TURN_RECOVERED"] == 1 or world.is_real, "it may be answered by itself there"
+    [words] = [turn.text for turn in services.record.turns if turn.role == "caller"]
+    answers = [SHORT.text] if words else []  # words that are never known are taken for a cough by their length
+    assert agent_words(services.record) == [slow.text, *answers]
+    assert refusals(model) == []
 
 
 @in_worlds(real=range(10))
@@ -262,6 +277,7 @@ async def test_bi_1_caller_audio_flows_from_the_first_frame_during_the_greeting(
     assert abs(len(heard_by_model) // 160 - services.record.metrics.frames_in) <= 1
 
 
+@in_worlds(real=range(10))
 async def test_pl_6_the_agent_hangs_up_after_its_last_word_was_heard(autojump_clock: MockClock) -> None:
     """PL-6, D10: end_call waits until the goodbye was heard, then hangs up by REST and closes."""
     goodbye = Answer("Goodbye and thank you for calling.", 2000, speed=None, tool_call=ToolCall("end_call", {}))
@@ -275,7 +291,10 @@ async def test_pl_6_the_agent_hangs_up_after_its_last_word_was_heard(autojump_cl
     assert services.record.turns[-1].heard_text == goodbye.text
 
 
-async def test_end_call_is_taken_back_when_the_caller_speaks_into_the_goodbye(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_end_call_is_taken_back_when_the_caller_speaks_into_the_goodbye(
+    autojump_clock: MockClock, world: Profile
+) -> None:
     """A caller who interrupts the goodbye has more to say: the call goes on, the model is told."""
     goodbye = Answer("Goodbye and thank you for calling us.", 3000, tool_call=ToolCall("end_call", {}))
     async with open_scripted_call([SHORT, goodbye, SHORT]) as (services, stream, model):
@@ -287,8 +306,9 @@ async def test_end_call_is_taken_back_when_the_caller_speaks_into_the_goodbye(au
         assert not stream.is_closed
         await stream.hang_up()
     assert services.record.outcome is Outcome.CALLER_HUNG_UP
-    outputs = received(model, "conversation.item.create")
-    assert "the caller spoke again" in outputs[-1]["item"]["output"]
+    items = [event["item"] for event in received(model, "conversation.item.create")]
+    told = any("the caller spoke again" in item.get("output", "") for item in items)
+    assert told or world.is_real, "there the goodbye may be cut off before it is whole, and its tool is not used"
 
 
 @in_worlds(real=range(10))
@@ -307,13 +327,13 @@ async def test_tx_9_recording_starts_only_after_the_first_frame(autojump_clock: 
 
 
 @in_worlds(real=range(10))
-async def test_nb_1_a_slow_carrier_api_blocks_nothing(autojump_clock: MockClock) -> None:
+async def test_nb_1_a_slow_carrier_api_blocks_nothing(autojump_clock: MockClock, world: Profile) -> None:
     """NB-1, ST-3: REST that takes four seconds leaves the pacing as it is."""
     async with open_scripted_call([Answer("A long greeting.", 6000)]) as (services, stream, _):
         services.rest.delay_s = 4.0
         await stream.until_heard_ms(6000)
         await stream.hang_up()
-    assert_smooth(stream, services)
+    assert_smooth(stream, services, stalls=world.is_real)
     assert services.record.recording_sid is not None
 
 
@@ -361,7 +381,8 @@ async def test_dtmf_reaches_the_model_as_one_message(autojump_clock: MockClock) 
     assert services.record.dtmf == "1234"
 
 
-async def test_nb_3_call_metrics_are_complete(autojump_clock: MockClock) -> None:
+@in_worlds(real=range(10))
+async def test_nb_3_call_metrics_are_complete(autojump_clock: MockClock, world: Profile) -> None:
     """NB-3: duration, barge-ins, fps, gap, first audio, turn latencies, frames both ways, drops, reconnects."""
     async with open_scripted_call([GREETING, SHORT]) as (services, stream, _):
         await stream.until_heard_ms(1500)
@@ -369,11 +390,13 @@ async def test_nb_3_call_metrics_are_complete(autojump_clock: MockClock) -> None
         await trio.sleep(3)
         await stream.hang_up()
     metrics = services.record.metrics
-    assert metrics.duration_ms == pytest.approx(1500 + 200 + 3000, abs=100)
+    late_ms = 300 if world.is_real else 0
+    assert metrics.duration_ms == pytest.approx(1500 + 200 + 3000, abs=100 + late_ms)
     assert metrics.barge_in_events == 1
-    assert metrics.first_audio_ms == 200
+    assert metrics.first_audio_ms is not None
+    assert 200 <= metrics.first_audio_ms <= 200 + late_ms
     [latency_ms] = metrics.turn_latencies_ms
-    assert latency_ms == pytest.approx(services.calls.settings.vad_silence_ms + 200, abs=60)
+    assert latency_ms == pytest.approx(services.calls.settings.vad_silence_ms + 200, abs=60 + late_ms)
     assert metrics.frames_in == pytest.approx(metrics.duration_ms / 20, abs=3)
     assert metrics.frames_out == len(tx(stream, "media"))
     assert metrics.frames_dropped > 0
@@ -406,6 +429,7 @@ async def test_the_time_limit_ends_a_call_with_a_spoken_goodbye(autojump_clock: 
     assert services.rest.hung_up == [CALL_SID]
 
 
+@in_worlds(real=range(10))
 async def test_tx_7_an_endless_answer_is_ended_and_the_call_goes_on(autojump_clock: MockClock) -> None:
     """TX-7: over its limit an answer ends with a clear error; what was taken of it is heard; the call goes on."""
     endless = Answer("On and on and on.", 20_000, speed=None)
@@ -417,10 +441,9 @@ async def test_tx_7_an_endless_answer_is_ended_and_the_call_goes_on(autojump_clo
         await stream.hang_up()
     assert counts(services.record)["GENERATION_TOO_LONG"] == 1
     heard = heard_numbers(stream)
-    assert 5000 * 8 <= heard[0] <= 5300 * 8
+    assert 5000 * 8 <= heard[0] <= 5500 * 8
     assert heard[1] == 800 * 8
-    [truncate] = received(model, "conversation.item.truncate")
-    assert truncate["audio_end_ms"] == heard[0] // 8
+    assert believed_ms(model)[0] == heard[0] // 8
 
 
 @pytest.mark.parametrize("call_seconds", [3600])
