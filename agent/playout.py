@@ -6,7 +6,8 @@ long to reach the carrier as audio does, this estimate needs no network delay to
 off. Marks correct it (PL-4, DESIGN D6): a mark that was *played* proves its position; marks that come later than
 the quickest ones did show by how much playback fell behind; one that does not come shows that playback stands
 still, and then only what was proved counts as heard (MO-8). Marks that come back after a clear prove nothing. All
-of this needs a carrier that returns marks: until the first one is back, the schedule alone counts.
+of this needs a carrier that returns marks: one whose first is a second late is taken to return none, and the
+schedule alone counts.
 
 Pure: times are seconds on the monotonic clock and come in as arguments. Nothing here waits.
 """
@@ -33,6 +34,10 @@ OVERDUE_S: Final = 0.080
 """A mark this much behind the quickest ones is overdue: four frames, more than a steady network's jitter."""
 STEADY_S: Final = 0.040
 """How far apart the round trips of a steady network are at the most."""
+FIRST_TRIP_S: Final = 0.5
+"""The round trip that is taken for granted until the first mark is back."""
+NO_MARKS_S: Final = 1.0
+"""A first mark that is so late will not come: the carrier returns none, and the schedule alone counts."""
 UNPROVED_S: Final = 10.0
 """How long after the schedule audio without its mark may still be heard: as long as a write may block."""
 
@@ -90,8 +95,10 @@ class PlayoutClock:
     """What is waited for, in the order it was sent, which is the order it comes back in."""
     _settled: dict[str, MarkOutcome] = attrs.field(factory=dict)
     """Marks whose return proves nothing any more, and what it means."""
-    _round_trip_s: float = inf
-    """From a mark's due time to its return, by the quickest one; infinite until the first is back."""
+    _round_trip_s: float | None = None
+    """From a mark's due time to its return, by the quickest one; None until the first is back."""
+    _returns_marks: bool = True
+    """Whether the carrier is taken to return marks; wrongly, if the first one is late for too long."""
     _returns: deque[float] = attrs.field(factory=lambda: deque(maxlen=MARKS_REMEMBERED))
     _excess: deque[float] = attrs.field(factory=lambda: deque(maxlen=2))
 
@@ -172,6 +179,7 @@ class PlayoutClock:
         Its quickest return is the round trip; what is over it is playback behind the schedule. A single late
         mark may be the network's doing, two in a row are not.
         """
+        self._returns_marks = True
         self._returns.append(delay)
         self._round_trip_s = min(self._returns)
         self._excess.append(delay - self._round_trip_s)
@@ -187,9 +195,9 @@ class PlayoutClock:
 
         What a mark has not shown yet may be, for at most UNPROVED_S: a line that stalled plays it when it can.
         """
-        if now < self.audible_until or not self._marks or self._round_trip_s == inf:
+        if now < self.audible_until or not self._marks:
             return now < self.audible_until
-        return now < next(reversed(self._marks.values())).due + UNPROVED_S
+        return now < next(reversed(self._marks.values())).due + self._patience_s(now)
 
     def held_ms(self, now: float) -> float:
         """Milliseconds the carrier holds and has not played, by schedule."""
@@ -226,15 +234,26 @@ class PlayoutClock:
         last = self._excess[-1] if self._excess else 0.0
         behind = max(self.lag_s, last) if last > STEADY_S else self.lag_s
         oldest = next(iter(self._marks.values()), None)
-        overdue = oldest is not None and now - oldest.due - self._round_trip_s - OVERDUE_S > behind
-        return inf if overdue else behind
+        if oldest is None or not self._patience_s(now):
+            return behind
+        trip_s = FIRST_TRIP_S if self._round_trip_s is None else self._round_trip_s
+        return inf if now - oldest.due - trip_s - OVERDUE_S > behind else behind
+
+    def _patience_s(self, now: float) -> float:
+        """How long after the schedule audio without its mark may still be heard; 0 if no marks are to be had."""
+        oldest = next(iter(self._marks.values()), None)
+        if self._round_trip_s is not None:
+            return UNPROVED_S
+        if oldest is not None and now - oldest.due >= NO_MARKS_S:
+            self._returns_marks = False
+        return NO_MARKS_S if self._returns_marks else 0.0
 
     def proved(self, generation: GenerationId, position_ms: int) -> bool:
         """Whether a mark showed that ``position_ms`` of ``generation`` was played."""
         account = self._heard.get(generation)
         return account is not None and account.proved_ms >= position_ms
 
-    def heard_by(self, generation: GenerationId) -> float:
+    def heard_by(self, generation: GenerationId, now: float) -> float:
         """When what was handed over of ``generation`` counts as heard without a mark; the past if nothing was.
 
         Where the carrier returns marks they are waited for; a line that stalls returns them late.
@@ -243,7 +262,7 @@ class PlayoutClock:
         if account is None or not account.stretches:
             return -inf
         last = account.stretches[-1]
-        patience_s = self.grace_s if self._round_trip_s == inf else UNPROVED_S
+        patience_s = max(self._patience_s(now), self.grace_s)
         return last.start + last.length_ms / 1000 + self.lag_s + patience_s
 
     def status(self, now: float) -> dict[str, Any]:

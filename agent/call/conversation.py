@@ -145,7 +145,7 @@ class Conversation:
     @decision
     def leave(self, outcome: Outcome, reason: str) -> Departure:
         """Begin to end the call; a speech start takes it back."""
-        self.departure = Departure(outcome, reason)
+        self.departure = Departure(outcome, reason, before=self.departure)
         return self.departure
 
     @decision
@@ -153,7 +153,7 @@ class Conversation:
         """Who was leaving stays: the caller speaks, or there is nowhere to go."""
         if self.departure is not None and not self.departure.final:
             self.events.emit("LEAVING_TAKEN_BACK", reason=self.departure.reason)
-            self.departure.taken_back = True
+            self.departure.take_back()
             self.departure = None
 
     @decision
@@ -189,6 +189,7 @@ class Conversation:
         """A key of the caller's; False if it is none, or there are too many."""
         taken = self.dtmf.pressed(key, now)
         if taken:
+            self.stay()
             self.events.emit("DTMF", digit=key)
         else:
             self.events.emit_first("DTMF_REFUSED", digit=key[:8])

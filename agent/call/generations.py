@@ -70,8 +70,9 @@ class Generations:
         playout = self.state.playout
         sent_ms = playout.sent_ms(generation.id)
         while not playout.proved(generation.id, sent_ms):
-            latest = playout.heard_by(generation.id)
-            if trio.current_time() >= latest:
+            now = trio.current_time()
+            latest = playout.heard_by(generation.id, now)
+            if now >= latest:
                 return
             with trio.move_on_at(latest):
                 await self.state.changed.park()

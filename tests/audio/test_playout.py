@@ -11,7 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.core.units import GenerationId
-from agent.playout import GRACE_S, OVERDUE_S, UNPROVED_S, MarkOutcome, PlayoutClock
+from agent.playout import (
+    FIRST_TRIP_S,
+    GRACE_S,
+    NO_MARKS_S,
+    OVERDUE_S,
+    UNPROVED_S,
+    MarkOutcome,
+    PlayoutClock,
+)
 from agent.sim.carrier.playback import PlaybackBuffer
 
 NOBODY, ONE = GenerationId(0), GenerationId(1)
@@ -446,12 +454,25 @@ def test_mo_8_what_no_mark_has_shown_yet_is_audible_within_a_bound() -> None:
 def test_mo_8_an_answer_counts_as_heard_without_its_last_mark_only_after_a_bound() -> None:
     """A carrier that returned marks is waited for; one that never did goes by the schedule."""
     clock, _ = stalled()
-    assert clock.heard_by(ONE) == pytest.approx(2.0 + UNPROVED_S)
+    assert clock.heard_by(ONE, 2.0) == pytest.approx(2.0 + UNPROVED_S)
     silent = speaking(50)
     silent.mark_sent(ONE, 0.0)
-    assert silent.heard_by(ONE) == pytest.approx(1.0 + GRACE_S)
-    assert silent.heard_ms(ONE, 1.0) == 1000
-    assert not silent.audible(1.0 + GRACE_S + 0.001)
+    assert silent.heard_by(ONE, 1.0) == pytest.approx(1.0 + NO_MARKS_S)
+    none_s = 1.0 + NO_MARKS_S + 0.001
+    assert silent.heard_by(ONE, none_s) == pytest.approx(1.0 + GRACE_S)
+    assert silent.heard_ms(ONE, none_s) == 1000
+    assert not silent.audible(none_s)
+
+
+def test_mo_8_a_line_that_stalls_at_once_is_believed_no_longer_than_a_first_mark_takes() -> None:
+    """Before any mark is back a round trip of half a second is taken for granted."""
+    clock = speaking(10)
+    clock.mark_sent(ONE, 0.0)
+    overdue_s = 0.2 + FIRST_TRIP_S + OVERDUE_S
+    assert clock.heard_ms(ONE, overdue_s - 0.001) == 200
+    assert clock.heard_ms(ONE, overdue_s + 0.001) == 0
+    assert clock.audible(overdue_s + 0.001)
+    assert clock.heard_ms(ONE, 0.2 + NO_MARKS_S) == 200, "this carrier returns none"
 
 
 @pytest.mark.parametrize("end", [lambda clock: clock.clear_sent(3.0), lambda clock: clock.drained()])

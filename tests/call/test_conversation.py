@@ -11,6 +11,7 @@ from conversation_driver import LOUD, Talk
 from agent.audio.generation import Purpose
 from agent.call.answers.response_requests import ANSWER_ATTEMPTS
 from agent.call.answers.responses import ANSWER_GRACE_S, FREED_GRACE_S
+from agent.core.records import Outcome
 from agent.core.units import ItemId, ResponseId
 from agent.model import events as model
 
@@ -528,3 +529,16 @@ def test_an_incomplete_answer_that_runs_a_tool_is_asked_for_once() -> None:
     talk.conversation.answer_tool(call, "booked", talk.now, answer=True)
     talk.pause(3.0)
     assert talk.asked == ["tool"]
+
+
+def test_mo_7_a_key_takes_a_leaving_back_and_so_does_speech_with_all_that_came_before() -> None:
+    """Two tools may both want to leave; who speaks is answered by neither."""
+    talk = Talk()
+    first = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+    second = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+    talk.starts()
+    assert (first.taken_back, second.taken_back) == (True, True)
+    third = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+    talk.conversation.key_pressed("1", talk.now)
+    assert third.taken_back
+    assert talk.conversation.departure is None

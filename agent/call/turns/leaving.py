@@ -20,3 +20,11 @@ class Departure:
     final: bool = False
     """The model is gone for good: nobody is there who could answer."""
     taken_back: bool = False
+    before: Departure | None = None
+    """An earlier intention, not taken back: it goes with this one."""
+
+    def take_back(self) -> None:
+        """The caller has more to say."""
+        self.taken_back = True
+        if self.before is not None:
+            self.before.take_back()
