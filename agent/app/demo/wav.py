@@ -11,6 +11,7 @@ from agent.core.errors import MalformedMessageError, SettingsError
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.local.speech.resampling import Wave, resample
 from agent.pipeline.recording.wav_format import WavHead, read_head, write_head
+from agent.sim.carrier.rest.recordings import UlawSound
 
 _RATES: Final = range(4000, 384_001)
 _FINEST_RATIO: Final = 1000
@@ -51,10 +52,9 @@ def read_wav(raw: bytes) -> bytes:
 
 def write_stereo(left: bytes, right: bytes) -> bytes:
     """A WAV file, PCM16 at 8 kHz, of two mu-law channels; the shorter is filled up with silence."""
-    both = np.zeros((max(len(left), len(right)), 2), dtype="<i2")
-    both[: len(left), 0] = ulaw_to_pcm16(left)
-    both[: len(right), 1] = ulaw_to_pcm16(right)
-    return write_head(both.nbytes, 2, SAMPLE_RATE_HZ) + both.tobytes()
+    sound = UlawSound((left, right))
+    both = sound.read(0, sound.frames)
+    return write_head(len(both), sound.channels, SAMPLE_RATE_HZ) + both
 
 
 def _mono(form: WavHead, data: bytes) -> Wave:

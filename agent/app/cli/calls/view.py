@@ -80,13 +80,15 @@ def other_party(call: CallLine) -> str:
 
 def line_as_json(call: CallLine) -> dict[str, Any]:
     """A call of the list, for scripts; moments are ISO 8601 in UTC."""
-    whole: dict[str, Any] = _plain(attrs.asdict(call))
-    return {**whole, "length_s": None if call.ended_at is None else seconds(call.ended_at - call.answered_at)}
+    return {
+        **_plain(call),
+        "length_s": None if call.ended_at is None else seconds(call.ended_at - call.answered_at),
+    }
 
 
 def call_as_json(view: CallView) -> dict[str, Any]:
     """Everything about one call, for scripts."""
-    whole: dict[str, Any] = _plain(attrs.asdict(view))
+    whole = _plain(view)
     return {**line_as_json(view.line), **{name: value for name, value in whole.items() if name != "line"}}
 
 
@@ -145,11 +147,9 @@ def _length(call: CallLine) -> str:
     return "" if call.ended_at is None else length(seconds(call.ended_at - call.answered_at))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value
+def _plain(row: CallLine | CallView) -> dict[str, Any]:
+    return attrs.asdict(row, value_serializer=lambda *of: _moment(of[-1]))
+
+
+def _moment(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
