@@ -69,7 +69,7 @@ class Answering:
     receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_context("")))
     voice: str = ""
     cut: bool = False
-    """Was an answer cut short since the last one? Then noise is answered too, or the line would stay dead."""
+    """Whether an answer was cut short since the last one: then noise is answered too, or nobody would speak."""
     turns: list[CallerWords] = attrs.field(factory=list)
     """Words to be answered."""
     outputs: list[str] = attrs.field(factory=list)

@@ -19,9 +19,9 @@ READY_S: Final = 60.0
 STOP_S: Final = 3.0
 """How long the process may take to leave after its standard input closed."""
 KILL_S: Final = 1.0
-"""How long the system may take to bury a killed process."""
+"""How long to wait until a killed process is reaped."""
 RESTART_S: Final = 1.0
-"""Pause before a model that died is started again."""
+"""Pause before a model whose process ended is started again."""
 MODULE: Final = "agent.local"
 """What the process runs."""
 _INSTALL: Final = "pip install 'call-agent[local]'"

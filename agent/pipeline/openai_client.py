@@ -23,7 +23,7 @@ _LONGEST_DETAIL: Final = 300
 _NO_MODEL: Final = "model_not_found"
 """Comes with a 404, or with a 403 when the key's project may not use the model."""
 _NO_QUOTA: Final = "insufficient_quota"
-"""A 429 that no waiting of seconds helps."""
+"""The code of a 429 that waiting does not help: the account's quota is used up."""
 _PASSING: Final = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.CONFLICT, httpx.codes.TOO_MANY_REQUESTS)
 
 

@@ -182,7 +182,7 @@ async def _webhook(facts: CallContext, backends: Backends, database: Database) -
 
 
 async def _run(work: Callable[..., _T], *arguments: Any) -> _T:
-    """Computing over a long call, off the event loop (ST-3); a cancel waits for it."""
+    """Run a computation over a long call in a thread (ST-3); a cancel waits for it."""
     return await trio.to_thread.run_sync(work, *arguments, limiter=_threads)
 
 

@@ -40,17 +40,17 @@ from agent.store.sql.claims import (
 from agent.store.sql.ledger import Begun, fail_step, finish_step, hold_step, postpone_step, start_step, states_of
 
 POLL_S: Final = 5.0
-"""How often is looked for work that nobody told of."""
+"""How often a worker looks for work that it was not notified of."""
 RECONNECT_S: Final = 1.0
 CLAIM_S: Final = 15.0
-"""How long looking for work may take: a server that says nothing for longer is as good as gone."""
+"""How long looking for work may take; a server that does not answer for longer counts as lost."""
 RELEASE_S: Final = 2.0
 """How long each part of giving back a call may take."""
 MAX_ERROR: Final = 500
 
 
 def worker_name() -> str:
-    """Who works here: host and process, and what no other process has, nor the same after a restart."""
+    """A name for this worker: host, process id, and random digits, as process ids are used again."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
 
@@ -91,7 +91,7 @@ class Worker:
                 await trio.sleep(RECONNECT_S)
 
     async def _session(self) -> None:
-        """As long as both connections last."""
+        """Work for as long as both connections last."""
         async with (
             open_listener(self.database, CHANNEL) as listener,
             open_connection(self.database.conninfo) as claims,
@@ -161,7 +161,7 @@ class Worker:
                 self._wakeup.set()
 
     async def _settle(self, claim: Claim) -> None:
-        """Say when the call is due again. If that fails it is due as before, and the next one says so.
+        """Write down when the call is due next. If that fails it stays due, and whoever claims it next writes it.
 
         Not on the claims' connection: all calls share that, and a transaction belongs to one task.
         """
@@ -174,7 +174,7 @@ class Worker:
             self.events.emit("NOT_SETTLED", "warning", call_id=claim.call_id, error=_told(error))
 
     async def _unlock(self, claims: Connection[TupleRow], claim: Claim) -> None:
-        """Give the claim back. A connection that cannot do that is closed, which does, and ends the session."""
+        """Release the claim. If that fails the connection is closed, which releases it, and the session ends."""
         if claims.closed:
             return
         try:
@@ -245,13 +245,13 @@ class Worker:
         return "done"
 
     async def _finish(self, claim: Claim, step: str, found: Found) -> None:
-        """The effect and the result, in one transaction."""
+        """Apply the effect of a step and write its result, in one transaction."""
         async with self.database.connection() as connection, connection.transaction():
             more = await found.effect(connection) if found.effect is not None else None
             await finish_step(connection, claim, step, {**found.result, **(more or {})})
 
     async def _put_back(self, claim: Claim, step: str) -> None:
-        """The step is not done because this worker ends, or lost its claims: that was no attempt."""
+        """Give a step back undone, since this worker stops or lost its claims. No attempt is counted."""
         try:
             async with self.database.connection() as connection:
                 await postpone_step(connection, claim, step, "its worker was stopped", 0.0)
@@ -259,7 +259,7 @@ class Worker:
             self.events.emit("NOT_PUT_BACK", "warning", call_id=claim.call_id, step=step, error=_told(error))
 
     async def _postponed(self, claim: Claim, step: str, why: str, since_end_s: float) -> str:
-        """Not there yet: looked for again, without counting an attempt, for some hours."""
+        """Put off a step that lacks something, for some hours at most. No attempt is counted."""
         rest_s = look_again_s(since_end_s)
         if rest_s is None:
             await self._fail(claim, step, f"{why}; it was waited for long enough", None)

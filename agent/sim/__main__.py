@@ -87,7 +87,7 @@ def openai_rest(
 def webhook_receiver(
     port: Annotated[int, typer.Option(help="Port to listen on, on 127.0.0.1; 0 takes a free one.")] = 9003,
     secret: Annotated[str, typer.Option(help="The tenant's webhook secret.")] = "whsec_test",  # noqa: S107 - for tests
-    fail_every: Annotated[int, typer.Option(min=0, help="Answer each so-manieth request with 500.")] = 0,
+    fail_every: Annotated[int, typer.Option(min=0, help="Answer every N-th request with 500; 0: none.")] = 0,
 ) -> None:
     """Be a tenant's server that receives call.completed; GET /received tells what came, by idempotency key.
 

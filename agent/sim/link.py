@@ -36,7 +36,7 @@ class HeldStream(trio.abc.Stream):
             self._let_go = None
 
     def never_close(self) -> None:
-        """Send no close frame from now on, and close only when the peer has: a Realtime server's manners."""
+        """Send no close frame from now on, and close only after the peer, as OpenAI's Realtime server does."""
         self._never_closes = True
 
     async def until_peer_gone(self) -> None:
@@ -115,7 +115,7 @@ class _Pipe:
 
     async def until_data(self) -> None:
         while not self._data and not self._ended:
-            await self._reader.lie()
+            await self._reader.park()
 
     def end(self) -> None:
         """The sender closed: what is on its way still arrives."""
@@ -132,7 +132,7 @@ class _Pipe:
 
 @attrs.define(eq=False)
 class _MemoryStream(trio.abc.Stream):
-    """One end of a memory connection, with a socket's manners.
+    """One end of a memory connection; it blocks, fails and closes as a socket does.
 
     A write hands over what fits before it gives way to the scheduler, so a cancel in a full pipe leaves half
     a message on the wire, as it would on TCP. (Trio's own memory streams write all or nothing, and only after

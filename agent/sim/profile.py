@@ -14,7 +14,7 @@ ProfileName = Literal["kind", "real"]
 
 @attrs.frozen
 class Profile:
-    """``kind`` by default; ``Profile.real(7)`` is the real world, the seventh."""
+    """``kind`` by default; ``Profile.real(7)`` is the real world with 7 as its seed."""
 
     name: ProfileName = "kind"
     seed: int = 0
@@ -23,7 +23,7 @@ class Profile:
 
     @classmethod
     def real(cls, seed: int, *, quiet_room: bool = False) -> Self:
-        """The world as it is, in the way that ``seed`` gives."""
+        """The real world; everything that happens by chance follows from ``seed``."""
         return cls("real", seed, quiet_room)
 
     @property

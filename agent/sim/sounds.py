@@ -1,4 +1,4 @@
-"""Sounds that simulations speak with: tones, and audio that says whose it is on every frame.
+"""Sounds for simulations: tones, and audio of which every frame tells the answer it belongs to.
 
 All are 8 kHz mu-law. ``numbered`` audio carries the number of its answer in the upper four bits of each byte
 and the number of its 20 ms frame in the lower four, so that a frame seen on the wire can be attributed.

@@ -1,4 +1,4 @@
-"""Small things every simulator stands on: a bell for its writer, and a berth."""
+"""How a simulator's tasks wait for each other: parked until woken, or until a wakeup is rung."""
 
 from collections.abc import Callable
 from math import inf
@@ -9,19 +9,19 @@ import trio
 
 @attrs.define(eq=False)
 class Parker:
-    """Where one task lies until it is woken: a ParkingLot for one, at a third of the cost."""
+    """Parks one task until it is woken: a ParkingLot for one, at a third of the cost."""
 
     _task: trio.lowlevel.Task | None = None
 
-    async def lie(self) -> None:
+    async def park(self) -> None:
         """Sleep until woken; two tasks at once are a mistake. A cancel leaves nothing behind."""
         if self._task is not None:
-            raise trio.BusyResourceError("another task lies here")
+            raise trio.BusyResourceError("another task is parked here")
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def wake(self) -> None:
-        """Wake the task that lies here, if one does."""
+        """Wake the parked task, if there is one."""
         task, self._task = self._task, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -35,7 +35,7 @@ class Parker:
 class Wakeup:
     """Wakes one waiting task; rung while nobody waits, the next wait ends at once."""
 
-    _berth: Parker = attrs.field(factory=Parker)
+    _parker: Parker = attrs.field(factory=Parker)
     _rung: bool = False
     _until_s: float = inf
     """Until when the present or last wait lasts by itself."""
@@ -43,7 +43,7 @@ class Wakeup:
     def ring(self) -> None:
         """Wake the waiting task, or the next that comes."""
         self._rung = True
-        self._berth.wake()
+        self._parker.wake()
 
     def ring_for(self, due_s: float) -> None:
         """Ring if something is due before the wait ends by itself: a task woken for nothing costs as much."""
@@ -55,8 +55,8 @@ class Wakeup:
         self._until_s = until_s
         if not self._rung:
             if until_s == inf:
-                await self._berth.lie()
+                await self._parker.park()
             else:
                 with trio.CancelScope(deadline=until_s):
-                    await self._berth.lie()
+                    await self._parker.park()
         self._rung = False

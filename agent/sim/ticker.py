@@ -23,7 +23,7 @@ class Ticker:
 
     phases: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     max_late_s: float = 0.0
-    """How late the worst tick was: the simulator's own honesty about being overloaded."""
+    """How late the worst tick was; a simulator that is overloaded shows here."""
     _members: list[dict[Tick, None]] = attrs.field(init=False)
     _phase_of: dict[Tick, int] = attrs.field(factory=dict)
     _wakeup: Wakeup = attrs.field(factory=Wakeup)

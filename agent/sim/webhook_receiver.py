@@ -43,13 +43,13 @@ GONE: Final = ReceiverFault(410)
 
 @attrs.define(eq=False)
 class WebhookReceiver:
-    """The application's state; ``bodies`` by idempotency key, in the order of their first coming."""
+    """The application's state; ``bodies`` by idempotency key, in the order in which they first came."""
 
     secret: str = attrs.field(repr=False)
     faults: deque[ReceiverFault] = attrs.field(factory=deque)
     """One for each of the next requests."""
     fail_every: int = 0
-    """Each so-manieth request is answered with 500; 0: none."""
+    """Every request whose number is a multiple of this is answered with 500; 0: none."""
     bodies: dict[str, bytes] = attrs.field(factory=dict)
     counts: Counter[str] = attrs.field(factory=Counter)
     """How often each key was taken."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.console import Console
 
 WIDE: Final = 200
-"""Columns where nothing says how many there are: a file or a pipe, which nothing is folded for."""
+"""Columns of a file or a pipe, which has no width of its own."""
 
 
 def open_console() -> Console:

@@ -1,4 +1,4 @@
-"""What a demo call must have been: each requirement, whether it held, and the figures. Pure."""
+"""The requirements of a demo call: whether each held, and the figures that show it. Pure."""
 
 import re
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ HANG_UP_S: Final = 20.0
 QUIET_S: Final = 0.6
 """Silence after which the caller takes an answer for finished."""
 BEGUN_MS: Final = 200
-"""Heard of an answer when the caller notices that it has begun."""
+"""How much of an answer is heard before the caller notices that it has begun."""
 
 Say = Callable[[str], None]
 """Told what happens, in one line."""

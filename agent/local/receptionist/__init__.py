@@ -1,1 +1,1 @@
-"""The embedded model's mind: a receptionist by rules."""
+"""The embedded model's dialogue: a receptionist by rules."""

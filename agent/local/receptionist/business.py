@@ -70,7 +70,7 @@ Services: check-up, cleaning, filling, whitening.
 Parking: there are free places behind the house.
 Payment: we take cash, cards and most insurances.
 """
-"""A business to practise on."""
+"""An example business, for instructions that state no facts."""
 
 
 @attrs.frozen

@@ -60,7 +60,7 @@ class When:
 
     @property
     def spoken(self) -> str:
-        """The moment, to be said back: ``Tuesday, November 24, at 3:30 PM``; empty as long as a half lacks."""
+        """The moment, to be said back: ``Tuesday, November 24, at 3:30 PM``; empty while a half is missing."""
         at = self.moment
         if at is None:
             return ""
@@ -119,7 +119,7 @@ def _time(words: str) -> time | None:
 
 
 def _in_day(hour: int, half: str | None, words: str) -> int:
-    """The hour of the day that an hour of the clock means."""
+    """An hour as it is said, without a.m. or p.m., as an hour of the day."""
     if hour > _NOON_H:
         return hour
     if half is None and _BEFORE_NOON.search(words):

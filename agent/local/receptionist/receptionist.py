@@ -1,4 +1,4 @@
-"""The mind of the embedded model: text in, words to say and tools to call out. Pure, English only.
+"""The dialogue of the embedded model: text in, words to say and tools to call out. Pure, English only.
 
 It answers questions from the session's instructions, takes down the caller's name and city (and service and
 time, if an appointment is wanted), calls the declared tools that fit, and says goodbye. The state is a frozen
@@ -101,7 +101,7 @@ class Receptionist:
         return self._end_turn(state, parts or [_small_talk(state, meaning, text)])
 
     def _date(self, state: State, meaning: Meaning) -> tuple[State, Meaning]:
-        """Make a moment of what was said of an appointment; a half of one leaves the other to be asked for."""
+        """Read day and time of an appointment; if one of them is missing, it is asked for next."""
         words, now = meaning.slots[Slot.APPOINTMENT], self.facts.now
         state = attrs.evolve(state, wished=f"{state.wished}, {words}" if state.wished else words)
         if now is None:
@@ -237,7 +237,7 @@ def _acknowledge(meaning: Meaning) -> list[str]:
 
 
 def _small_talk(state: State, meaning: Meaning, text: str) -> str:
-    """The opening of an answer to words that held nothing to answer."""
+    """How an answer opens when the caller's words asked for nothing and told nothing."""
     if text.rstrip().endswith("?"):
         return _UNKNOWN
     if Intent.BOOKING in meaning.intents:
@@ -248,7 +248,7 @@ def _small_talk(state: State, meaning: Meaning, text: str) -> str:
 
 
 def _result(output: str) -> tuple[bool, str]:
-    """Did the tool work, and what does it want said?"""
+    """Whether the tool worked, and the message it wants said."""
     try:
         value = json.loads(output)
     except ValueError:

@@ -1,1 +1,1 @@
-"""The embedded model's ear and voice."""
+"""The embedded model's speech detection, speech-to-text and text-to-speech."""

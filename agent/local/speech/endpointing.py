@@ -38,7 +38,7 @@ class SpeechPaused:
 
 @attrs.frozen
 class SpeechResumed:
-    """The pause was only a pause: what was begun on it is void."""
+    """The caller went on after a pause: discard what was begun at it."""
 
 
 @attrs.frozen

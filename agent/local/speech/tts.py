@@ -87,7 +87,7 @@ class HibariTts:
         return speech
 
     def sentences(self, text: str) -> list[str]:
-        """See the function."""
+        """The pieces in which ``text`` is spoken."""
         return sentences(text)
 
     def speak(self, text: str, voice: str = AGENT_VOICE) -> bytes:

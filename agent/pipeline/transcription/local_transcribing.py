@@ -27,7 +27,7 @@ MODEL: Final = "whisper tiny.en (local)"
 SILENCE_S: Final = 120.0
 """Longest time without a line: loading takes 2 s, a minute of speech 3 s on a free core."""
 KILL_S: Final = 2.0
-"""How long the system may take to bury a killed process."""
+"""How long to wait until a killed process is reaped."""
 _MOST_LINE_BYTES: Final = 1024 * 1024
 _SECRETS: Final = ("OPENAI_", "TWILIO_", "DATABASE_")
 
@@ -71,7 +71,7 @@ class LocalTranscriber(Transcriber):
 
 @asynccontextmanager
 async def _open_process(path: Path) -> AsyncIterator[trio.Process]:
-    """A process at work on ``path``; when left it is killed, if it has not ended, and buried."""
+    """A process at work on ``path``; when left it is killed, if it has not ended, and reaped."""
     # -P: the working directory is no place to import from.
     process = await trio.lowlevel.open_process(
         [sys.executable, "-P", "-m", MODULE, str(path)],

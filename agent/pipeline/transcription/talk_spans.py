@@ -16,7 +16,7 @@ QUIET_DBFS: Final = -50.0
 PAD_MS: Final = 250
 """Kept around each stretch, so that no soft beginning is cut off."""
 _SEARCH: Final = 0.2
-"""In which last part of a piece that is too long the place to cut is looked for."""
+"""A piece that is too long is cut within this last part of it."""
 
 
 @attrs.frozen

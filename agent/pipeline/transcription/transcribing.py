@@ -29,7 +29,7 @@ __all__ = ["LocalTranscriber", "OpenAiTranscriber", "Transcriber", "open_transcr
 REQUEST_S: Final = 180.0
 """How long one piece may take: five minutes of audio take some 30 s."""
 ATTEMPTS: Final = 4
-"""Quick ones, within one attempt of the ledger's."""
+"""Immediate retries within one attempt of the ledger."""
 THREADS: Final = 2
 _WITH_TIMES: Final = {"join_ms": 10_000, "most_ms": 300_000}
 """Five minutes of one channel are 4.8 MB; the API takes 25 MB."""

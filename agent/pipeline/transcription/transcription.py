@@ -123,7 +123,7 @@ def _names(channels: int, *, is_reversed: bool) -> tuple[Channel, ...]:
 
 
 def _is_reversed(heard: Sequence[Sequence[Utterance]], turns: Iterable[Turn]) -> bool:
-    """Whether the words of each channel are rather those of the other side.
+    """Whether the channels are swapped: the words of each fit the other side better.
 
     Only what the caller heard of the agent's words can be on the recording.
     """

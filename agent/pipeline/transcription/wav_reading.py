@@ -22,7 +22,7 @@ from agent.pipeline.transcription.talk_spans import WINDOW_MS, Piece
 _BLOCK_S: Final = 5
 _FULL_SCALE: Final = 32768.0
 _FLOOR: Final = 1e-5
-"""Minus 100 dB: what digital silence is taken for, having no logarithm."""
+"""The lowest level that is told apart, -100 dB: digital silence has no logarithm."""
 _RATES_HZ: Final = range(4000, 48_001)
 Samples = npt.NDArray[np.int16]
 
@@ -38,7 +38,7 @@ class WavFile:
 
     @property
     def channels(self) -> int:
-        """How many."""
+        """The number of channels."""
         return self.head.channels
 
     def blocks(self, start: int = 0, end: int | None = None) -> Iterator[Samples]:

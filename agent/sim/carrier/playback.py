@@ -1,4 +1,4 @@
-"""The carrier's side of the truth about what the caller heard: playback at 8000 bytes a second.
+"""What the caller heard, as the carrier knows it: playback at 8000 bytes a second.
 
 Pure: times are monotonic floats passed in, nothing sleeps. Ask ``next_due`` when to call ``advance`` again::
 
@@ -58,7 +58,7 @@ def _never(_: str) -> bool:
 
 @attrs.define(eq=False, kw_only=True)
 class PlaybackBuffer:
-    """Plays what it is given, in order, and keeps the exact truth about it.
+    """Plays what it is given, in order, and records exactly what was played when.
 
     ``delay_s`` is a jitter buffer: how long playback waits after the first audio of a run. A gap shorter than
     ``spurt_gap_s`` and longer than ``tolerance_s`` is an underrun, unless a ``clear`` or a mark for which

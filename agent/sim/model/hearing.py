@@ -21,7 +21,7 @@ ECHO_AFTER_S: Final = (0.4, 2.0)
 
 @attrs.define(eq=False)
 class Hearing:
-    """Tells of speech as it is heard; with ``room`` also of what is none."""
+    """Reports the caller's speech; with ``room`` also noise and echo, as if they were speech."""
 
     vad: EnergyVad
     _settings: SessionSettings

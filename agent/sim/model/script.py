@@ -20,11 +20,11 @@ _TEXT_HEAD_START: Final = 2.0
 TWO_MESSAGES: Final = 0.25
 """In ``real``: the share of answers of which the first words are a message of their own, a commentary."""
 CHUNK_FRAMES: Final = (1, 51)
-"""In ``real``: a delta has so many half frames, up to half a second."""
+"""In ``real``: the fewest and the most half frames of a delta."""
 JITTER_S: Final = 0.03
 PAUSES: Final = 0.1
 PAUSE_S: Final = 0.8
-"""In ``real``: before this share of the deltas comes a pause of up to so long."""
+"""In ``real``: the share of deltas before which there is a pause, and how long it is at the most."""
 
 
 @attrs.frozen

@@ -36,7 +36,7 @@ class SessionSettings:
 
     @property
     def detection(self) -> Mapping[str, Any] | None:
-        """``turn_detection``; None: nobody listens for turns."""
+        """``turn_detection``; None: turns are not detected."""
         detection: Mapping[str, Any] | None = self._input.get("turn_detection", _DEFAULT_DETECTION)
         return detection
 

@@ -9,12 +9,12 @@ import attrs
 from agent.model.server_shapes import Outbox
 
 Later = Callable[[float, Callable[[float], None]], None]
-"""Does something at a time, which it is given."""
+"""Schedules a function for a time; the function is given that time."""
 
 LATEST_S: Final = 2.5
 """In ``real``: by how much a transcript may come later than in ``kind``."""
 MISSING, FAILED, OF_THE_TURN_BEFORE = 0.05, 0.1, 0.2
-"""In ``real``: below these of one it never comes, fails, or comes when the next turn ends."""
+"""In ``real``: a random number below these means that a transcript never comes, fails, or comes a turn late."""
 _EVENT: Final = "conversation.item.input_audio_transcription."
 
 

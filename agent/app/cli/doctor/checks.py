@@ -24,7 +24,7 @@ from agent.local.process import check_installed
 
 CHECK_S: Final = 10.0
 SHORT_DAYS: Final = 60
-"""A model that ends so soon is worth a word."""
+"""Days before the end of a model from which on the doctor warns."""
 _MODELS: Final = ("model", "transcription_model", "summary_model", "recording_model")
 """The settings that name a model of the provider."""
 
