@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     1: "core",
     2: "audio playout store web wire",
-    3: "carrier model pipeline postcall",
+    3: "browser carrier model pipeline postcall",
     4: "local sim tx_scheduler",
     5: "call",
     6: "nursery_call",
@@ -35,6 +35,7 @@ PURE = {
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
     " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"
     " tools.spoken_numbers tools.use_counts",
+    "browser": "admission messages",
     "carrier": "media_stream signature stream_events twiml",
     "core": "audio_format bounds caller_leg errors log_text provider_models steps tenant tenant_fields units",
     "model": "errors events opening requests server_shapes",

@@ -1,7 +1,5 @@
 """A call's leg to its caller: all in which the telephone network and the browser differ for a call."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

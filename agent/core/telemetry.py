@@ -30,6 +30,8 @@ class Telemetry:
     turn_latency: Histogram = attrs.field(init=False)
     loop_gap: Histogram = attrs.field(init=False)
     records_held: Gauge = attrs.field(init=False)
+    browser_closes: Counter = attrs.field(init=False)
+    browser_reconnect: Histogram = attrs.field(init=False)
 
     postcall_open: Gauge = attrs.field(init=False)
     postcall_waiting: Gauge = attrs.field(init=False)
@@ -83,6 +85,16 @@ class Telemetry:
     def _records_held(self) -> Gauge:
         text = "Records of ended calls that no disk has taken yet: in memory, tried again"
         return Gauge("agent_records_held", text, registry=self.registry)
+
+    @browser_closes.default
+    def _browser_closes(self) -> Counter:
+        text = "Connections of browsers lost in mid-call, by close code (1006: broken, or silent)"
+        return Counter("agent_browser_closes", text, ["code"], registry=self.registry)
+
+    @browser_reconnect.default
+    def _browser_reconnect(self) -> Histogram:
+        text = "From the loss of a browser's connection to the next one that carries its call"
+        return Histogram("agent_browser_reconnect_seconds", text, buckets=LATENCY_S, registry=self.registry)
 
     @postcall_open.default
     def _postcall_open(self) -> Gauge:

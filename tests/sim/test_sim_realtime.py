@@ -262,7 +262,7 @@ async def test_wrong_requests_are_refused_by_name(autojump_clock: MockClock) -> 
             "[1]",
             '{"type":"session.sing","event_id":"ev_1"}',
             '{"type":"session.update","session":{}}',
-            '{"type":"session.update","session":{"type":"realtime","audio":{"input":{"format":{"type":"audio/pcm"}}}}}',
+            '{"type":"session.update","session":{"type":"realtime","audio":{"input":{"format":{"type":"audio/pcma"}}}}}',
             '{"type":"conversation.item.create","item":{"type":"picture"}}',
             '{"type":"input_audio_buffer.append","audio":"%%%"}',
             '{"type":"input_audio_buffer.append","event_id":"ev_2"}',

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import attrs
 import msgspec
 
-from agent.audio.ulaw import ulaw_to_pcm16
+from agent.audio.ulaw import pcm16_to_ulaw, ulaw_to_pcm16
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, Output
@@ -120,3 +120,15 @@ def as_pcm(payload: str) -> str:
     """Mu-law at 8 kHz as the provider's own default: 16-bit samples at 24 kHz, both in base64."""
     samples = ulaw_to_pcm16(a2b_base64(payload)).repeat(PCM_RATE_HZ // SAMPLE_RATE_HZ)
     return b2a_base64(samples.astype("<i2").tobytes(), newline=False).decode()
+
+
+def as_ulaw(payload: str) -> str:
+    """PCM16 at 24 kHz as mu-law at 8 kHz, both in base64. Raises binascii.Error, ValueError."""
+    return b2a_base64(pcm16_as_ulaw(a2b_base64(payload, strict_mode=True)), newline=False).decode()
+
+
+def pcm16_as_ulaw(audio: bytes) -> bytes:
+    """Every third sample: what ``as_pcm`` made is found again, byte for byte."""
+    import numpy as np  # noqa: PLC0415  (a simulation without it does not load it)
+
+    return pcm16_to_ulaw(np.frombuffer(audio, "<i2")[:: PCM_RATE_HZ // SAMPLE_RATE_HZ])

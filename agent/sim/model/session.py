@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
-from agent.sim.model.answering import Answering
+from agent.sim.model.answering import Answering, as_ulaw
 from agent.sim.model.conversation import SimulatedConversation
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.hearing import Hearing
@@ -291,6 +291,7 @@ class ModelSession:
         self.received_counts["input_audio_buffer.append"] += 1
         text = payload if isinstance(payload, str) else "%"
         try:
+            text = as_ulaw(text) if self.settings.hears_pcm else text
             self._hearing.append(text, now)
         except (Base64Error, ValueError):
             raise RefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None

@@ -29,8 +29,8 @@ class SessionSettings:
             raise RefusedError("invalid_value", "Invalid value.", f"session.{self.refuses}")
         audio = session.get("audio", {})
         formats = {audio.get(way, {}).get("format", {}).get("type") for way in ("input", "output")}
-        if formats - {None, "audio/pcmu"}:
-            message = "This simulated model hears and speaks audio/pcmu only."
+        if len(formats - {None}) > 1 or formats - {None, "audio/pcmu", "audio/pcm"}:
+            message = "This simulated model hears and speaks audio/pcmu or audio/pcm, the same both ways."
             raise RefusedError("invalid_value", message, "session.audio")
         self.given = merged(self.given, session)
 
@@ -57,8 +57,14 @@ class SessionSettings:
 
     @property
     def speaks_pcm(self) -> bool:
-        """Whether answers are PCM16 at 24 kHz, as nobody asked for another format."""
-        return self.pcm_by_default and "format" not in self.given.get("audio", {}).get("output", {})
+        """Whether answers are PCM16 at 24 kHz."""
+        spoken = self.given.get("audio", {}).get("output", {}).get("format", {}).get("type")
+        return self.pcm_by_default if spoken is None else spoken == "audio/pcm"
+
+    @property
+    def hears_pcm(self) -> bool:
+        """Whether the caller's audio is PCM16 at 24 kHz; only where it was asked for."""
+        return bool(self._input.get("format", {}).get("type") == "audio/pcm")
 
     def resource(self) -> dict[str, Any]:
         """The ``session`` object of an event."""

@@ -1,0 +1,156 @@
+"""From a browser's WebSocket to its call: who is admitted, and which connection carries which call."""
+
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import attrs
+import trio
+from typing_extensions import override
+
+from agent.browser.admission import BrowserAdmission
+from agent.browser.line import SILENT_S, WINDOW_S, BrowserLine, LineObserver, LineTakenError
+from agent.browser.messages import (
+    VERSION,
+    BrowserDecoder,
+    BrowserEncoder,
+    Close,
+    Hello,
+    Resume,
+    decode_opening,
+    encode,
+)
+from agent.call.leg import CallerLeg
+from agent.call.services import CallServices
+from agent.carrier.stream_token import CallTicket
+from agent.core.audio_format import PCM16_24K
+from agent.core.errors import AdmissionError, AgentError, MalformedMessageError, SocketClosedError
+from agent.core.event_log import EventLog
+from agent.core.units import CallSid, StreamSid
+from agent.nursery_call import run_call
+from agent.wire.websocket import MessageSocket
+
+HELLO_S: Final = 10.0
+"""How long a connection may take to say what it wants."""
+LAST_WORD_S: Final = 1.0
+"""How long the browser may take to read why the call ended."""
+STUCK_S: Final = SILENT_S + WINDOW_S + 2.0
+"""A write may wait for a broken connection to be noticed, and for the next one."""
+
+
+class _RefusedError(AgentError):
+    """A connection is closed with one of our codes."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@attrs.define(eq=False)
+class BrowserCalls:
+    """The browsers' calls of this process. ``serve`` gets one accepted WebSocket after the other."""
+
+    services: CallServices
+    admission: BrowserAdmission
+    not_ready: Callable[[], str]
+    """Why no call can be taken now; empty when one can."""
+    _lines: dict[str, BrowserLine] = attrs.field(factory=dict)
+    _emptied: trio.Event = attrs.field(factory=trio.Event)
+
+    async def serve(self, socket: MessageSocket, origin: str) -> None:
+        """Serve one connection: a new call, or the next connection of one. Raises nothing but Cancelled."""
+        code, reason = 1000, ""
+        try:
+            with trio.fail_after(HELLO_S):
+                opening = decode_opening(await socket.receive())
+            if isinstance(opening, Resume):
+                await self._resume(socket, opening)
+            else:
+                await self._call(socket, opening, origin)
+        except trio.TooSlowError:
+            code, reason = Close.NO_HELLO, "the page said nothing"
+        except MalformedMessageError as error:
+            code, reason = Close.BAD_MESSAGE, error.detail[:100]
+        except AdmissionError as error:
+            code, reason = Close.BAD_TOKEN, error.detail
+            self.services.events.emit("BROWSER_REFUSED", "warning", kind=error.kind)
+        except _RefusedError as refused:
+            code, reason = refused.code, refused.reason
+        except SocketClosedError as closed:
+            self.services.events.emit("BROWSER_LEFT", "debug", code=closed.code)
+        finally:
+            await socket.aclose(code, reason)  # noqa: ASYNC102 - it shields and bounds itself
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no call."""
+        while self._lines:
+            await self._emptied.wait()
+
+    async def _resume(self, socket: MessageSocket, opening: Resume) -> None:
+        line = self._lines.get(opening.call)
+        if line is None or not secrets.compare_digest(line.token.encode(), opening.token.encode()):
+            raise _RefusedError(Close.GONE, "this call is over")
+        try:
+            await line.serve(socket, opening.received)
+        except LineTakenError as taken:
+            raise _RefusedError(Close.ELSEWHERE, str(taken)) from None
+
+    async def _call(self, socket: MessageSocket, opening: Hello, origin: str) -> None:
+        if opening.version != VERSION:
+            raise _RefusedError(Close.OTHER_RELEASE, "the page is of another release; load it again")
+        reason = self.not_ready()
+        if reason:
+            raise _RefusedError(Close.BUSY, reason)
+        claims = self.admission.admit(opening.token, origin, time.time())
+        tenant = self.services.tenants.of_call("inbound", "", claims.called)
+        if tenant is None:
+            raise AdmissionError("unknown_number", "nobody answers here")
+        sid = CallSid(f"BR{secrets.token_hex(16)}")
+        line = BrowserLine(sid, _Health(self.services.events), _silent_s(self.services.settings.ping_s))
+        leg = CallerLeg(StreamSid(sid), BrowserDecoder().decode, BrowserEncoder(), None, PCM16_24K, STUCK_S)
+        if not self._lines:
+            self._emptied = trio.Event()
+        self._lines[sid] = line
+        try:
+            async with trio.open_nursery() as connections:
+                connections.start_soon(_carry_first, line, socket)
+                ticket = CallTicket(sid, "inbound", "", claims.called)
+                record = await run_call(line, leg, ticket, tenant, self.services)
+                with trio.move_on_after(LAST_WORD_S), suppress(SocketClosedError):
+                    await line.send(encode("ended", outcome=record.outcome.value, reason=record.reason))
+                line.end(1000, record.outcome.value)
+        finally:
+            line.end(1001, "the server stops")
+            del self._lines[sid]
+            if not self._lines:
+                self._emptied.set()
+
+
+async def _carry_first(line: BrowserLine, socket: MessageSocket) -> None:
+    """Serve the connection that a call came with; the call may be over before."""
+    with suppress(SocketClosedError):
+        await line.serve(socket)
+
+
+def _silent_s(ping_s: float) -> float:
+    return SILENT_S if ping_s else float("inf")
+
+
+@attrs.frozen(eq=False)
+class _Health(LineObserver):
+    """Connection health as metrics (WB-8)."""
+
+    events: EventLog
+
+    @override
+    def connection_lost(self, code: int) -> None:
+        self.events.telemetry.browser_closes.labels(code=str(code)).inc()
+        self.events.emit("BROWSER_LOST", code=code)
+
+    @override
+    def connection_back(self, after_s: float) -> None:
+        self.events.telemetry.browser_reconnect.observe(after_s)
+        self.events.emit("BROWSER_BACK", after_ms=round(after_s * 1000))

@@ -1,0 +1,113 @@
+"""Who may phone from a browser: short-lived tokens, allowed origins, and how often. Pure; times come in.
+
+By default only this machine may: whoever phones spends the owner's key. A page of another site may embed the
+phone once its origin is in AGENT_BROWSER_ORIGINS; then everybody who sees that page may phone.
+"""
+
+import hmac
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import deque
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+import msgspec
+
+from agent.core.errors import AdmissionError
+
+TOKEN_LIFE_S: Final = 60.0
+"""A page asks for one when somebody presses Call."""
+TOKENS_A_MINUTE: Final = 20
+"""Tokens given to one address; more are refused."""
+ADDRESSES: Final = 10_000
+"""Addresses whose tokens are counted; the oldest are forgotten."""
+_MINUTE_S: Final = 60.0
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+
+
+class Claims(msgspec.Struct, array_like=True, frozen=True):
+    """What a token says; ``called`` is the number whose tenant answers, empty for the default one."""
+
+    nonce: str
+    expires_s: float
+    origin: str
+    called: str
+
+
+_decoder: Final = msgspec.msgpack.Decoder(Claims)
+
+
+@attrs.define(eq=False)
+class BrowserAdmission:
+    """Gives tokens and takes each once. Times are Unix seconds."""
+
+    origins: frozenset[str] = frozenset()
+    """Sites besides our own whose pages may phone, as browsers write them; with any, callers may be anywhere."""
+    _secret: bytes = attrs.field(factory=lambda: secrets.token_bytes(32), repr=False)
+    _used: dict[str, float] = attrs.field(factory=dict, repr=False)
+    _given: dict[str, deque[float]] = attrs.field(factory=dict, repr=False)
+
+    def check(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The origin of a request that may phone; names of ``headers`` are in lower case.
+
+        Raises AdmissionError of kind browser_remote (not from this machine, or through a proxy, and no origins
+        are allowed) or browser_origin (a page of a site that is not allowed).
+        """
+        host = headers.get("host", "").lower()
+        origin = headers.get("origin", "").lower()
+        if not self.origins and not _is_local(peer, host, headers):
+            text = "only this machine may phone: set AGENT_BROWSER_ORIGINS to the sites whose visitors may"
+            raise AdmissionError("browser_remote", text)
+        own = urlsplit(origin).netloc == host
+        if origin and not own and origin not in self.origins:
+            raise AdmissionError("browser_origin", "pages of this site may not phone: see AGENT_BROWSER_ORIGINS")
+        return origin
+
+    def issue(self, peer: str, origin: str, called: str, now_s: float) -> str:
+        """A token for one call. Raises AdmissionError of kind browser_rate."""
+        given = self._given.pop(peer, None) or deque(maxlen=TOKENS_A_MINUTE)
+        self._given[peer] = given
+        if len(given) == TOKENS_A_MINUTE and now_s - given[0] < _MINUTE_S:
+            raise AdmissionError("browser_rate", "too many calls from this address; wait a minute")
+        given.append(now_s)
+        if len(self._given) > ADDRESSES:
+            del self._given[next(iter(self._given))]
+        claims = Claims(secrets.token_urlsafe(9), now_s + TOKEN_LIFE_S, origin, called)
+        body = urlsafe_b64encode(msgspec.msgpack.encode(claims))
+        return f"{body.decode()}.{self._sign(body)}"
+
+    def admit(self, token: str, origin: str, now_s: float) -> Claims:
+        """What a token says; from now on it is used.
+
+        Raises AdmissionError of kind token_forged, token_expired, token_origin or token_reused.
+        """
+        body, _, signature = token.partition(".")
+        if not hmac.compare_digest(signature.encode(errors="replace"), self._sign(body.encode()).encode()):
+            raise AdmissionError("token_forged", "this server did not give the token")
+        claims = _decoder.decode(urlsafe_b64decode(body))
+        if claims.expires_s <= now_s:
+            raise AdmissionError("token_expired", "the token is too old; press Call again")
+        if claims.origin != origin:
+            raise AdmissionError("token_origin", "the token was given to another site")
+        self._used = {nonce: until_s for nonce, until_s in self._used.items() if until_s > now_s}
+        if claims.nonce in self._used:
+            raise AdmissionError("token_reused", "the token was used before")
+        self._used[claims.nonce] = claims.expires_s
+        return claims
+
+    def _sign(self, body: bytes) -> str:
+        return urlsafe_b64encode(hmac.digest(self._secret, body, "sha256")).decode()
+
+
+def _is_local(peer: str, host: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request was made on this machine, for this machine: a proxy's, and a rebound name's, was not."""
+    try:
+        loopback = ip_address(peer).is_loopback
+    except ValueError:
+        loopback = False
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return loopback and name in _LOOPBACK and not any(field in headers for field in _FORWARDED)

@@ -1,0 +1,117 @@
+"""Whole calls of a browser in virtual time: the scenarios of BI-8 on the second leg, and what only it has."""
+
+import pytest
+import trio
+from browser_calls import open_browser_call
+from heard_audio import assert_no_stale_frame, heard_numbers
+from trio.testing import MockClock
+from virtual_call import received, tx
+
+from agent.core.records import Outcome
+from agent.sim.model.script import Answer
+from agent.sim.sounds import tone
+
+GREETING = Answer("Hello, this is the assistant, how can I help you today?", 3000)
+LONG = Answer("We are open from nine to five on weekdays, and from ten to two on Saturdays.", 4000)
+SHORT = Answer("You are welcome.", 800)
+DELAYS = pytest.mark.parametrize("delay_ms", [0, 60, 150])
+"""Of the browser's device: its jitter buffer and its speaker."""
+
+
+@DELAYS
+async def test_bi_8_a_interrupting_the_greeting(delay_ms: int, autojump_clock: MockClock) -> None:
+    """A: it stops at once, and the model learns what was heard, to 40 ms of what the page played (PL-8)."""
+    async with open_browser_call([GREETING, LONG], delay_ms=delay_ms) as (world, _, stream, model):
+        await stream.until_heard_ms(1500)
+        stream.say(tone(700))
+        await stream.until_quiet(0.3)
+        await stream.until_heard_ms(stream.heard_ms() + 4000)
+        await trio.sleep(0.5)
+        await stream.hang_up()
+    record = world.services.record
+    greeting, caller, answer = record.turns
+    assert record.call_sid.startswith("BR")
+    assert record.outcome is Outcome.CALLER_HUNG_UP
+    assert record.metrics.barge_in_events == 1
+    [truncate] = received(model, "conversation.item.truncate")
+    assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[0] / 8, abs=40)
+    assert greeting.heard_ms == truncate["audio_end_ms"]
+    assert 0 < len(greeting.heard_text) < len(greeting.text)
+    assert caller.role == "caller"
+    assert answer.heard_text == LONG.text
+    assert model.errors_sent == []
+    assert stream.playback.underruns == []
+    assert_no_stale_frame(stream)
+    assert stream.close_code == 1000
+
+
+@DELAYS
+async def test_bi_8_b_interrupting_an_answer(delay_ms: int, autojump_clock: MockClock) -> None:
+    """B: an answer is interrupted although the model has long finished generating it (BI-2)."""
+    fast = Answer(LONG.text, 4000, speed=None)
+    async with open_browser_call([SHORT, fast, SHORT], delay_ms=delay_ms) as (world, _, stream, model):
+        await stream.until_heard_ms(800)
+        await trio.sleep(0.5)
+        stream.say(tone(600))
+        await stream.until_heard_ms(800 + 1500)
+        stream.say(tone(600))
+        await stream.until_quiet(0.3)
+        await trio.sleep(2.5)
+        await stream.hang_up()
+    record = world.services.record
+    assert record.metrics.barge_in_events == 1
+    assert received(model, "response.cancel") == []
+    [truncate] = received(model, "conversation.item.truncate")
+    assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[1] / 8, abs=40)
+    assert [turn.interrupted for turn in record.turns if turn.role == "agent"] == [False, True, False]
+    assert model.errors_sent == []
+
+
+@DELAYS
+async def test_bi_8_b2_several_barge_ins_in_one_call(delay_ms: int, autojump_clock: MockClock) -> None:
+    """B2: each is cancelled at most once, and truncated as the page played it (BI-3)."""
+    long = [Answer(f"Answer number {number}, a long one.", 4000, speed=1.5) for number in range(5)]
+    async with open_browser_call([GREETING, *long], delay_ms=delay_ms) as (world, _, stream, model):
+        for _ in range(5):
+            await stream.until_heard_ms(stream.heard_ms() + 1200)
+            stream.say(tone(500))
+            await stream.until_said()
+            await stream.until_quiet(0.2)
+        await trio.sleep(8)
+        await stream.hang_up()
+    assert world.services.record.metrics.barge_in_events == 5
+    cancels = [event["response_id"] for event in received(model, "response.cancel")]
+    assert len(cancels) == len(set(cancels))
+    assert model.errors_sent == []
+    told = [event["audio_end_ms"] for event in received(model, "conversation.item.truncate")]
+    assert told == pytest.approx([length / 8 for length in heard_numbers(stream)[:5]], abs=40)
+    assert_no_stale_frame(stream)
+
+
+async def test_a_device_that_hides_its_delay_is_believed_to_have_played_more(autojump_clock: MockClock) -> None:
+    """Why the browser reports it: without, what counts as heard is off by the delay."""
+    call = open_browser_call([GREETING, LONG], delay_ms=150, reported_delay_ms=0)
+    async with call as (_, _, stream, model):
+        await stream.until_heard_ms(1500)
+        stream.say(tone(700))
+        await stream.until_quiet(0.3)
+        await stream.hang_up()
+    [truncate] = received(model, "conversation.item.truncate")
+    assert truncate["audio_end_ms"] - heard_numbers(stream)[0] / 8 > 40
+
+
+async def test_the_model_is_asked_for_the_browsers_format(autojump_clock: MockClock) -> None:
+    """Nothing is transcoded in the server: PCM16 at 24 kHz on both legs, keys and hanging up as on the phone."""
+    async with open_browser_call([SHORT, SHORT]) as (world, phone, stream, model):
+        await stream.until_heard_ms(800)
+        stream.press("5")
+        stream.press("#")
+        await stream.until_heard_ms(1600)
+        await stream.hang_up()
+    [update, *_] = received(model, "session.update")
+    for way in ("input", "output"):
+        assert update["session"]["audio"][way]["format"] == {"type": "audio/pcm", "rate": 24000}
+    assert phone.welcomes[0]["format"] == {"type": "audio/pcm", "rate": 24000}
+    assert world.services.record.dtmf == "5#"
+    assert world.services.rest.requests == [], "there is no carrier to be asked for anything"
+    assert tx(stream, "malformed") == []
