@@ -21,6 +21,7 @@ from agent.core.caller_leg import (
     MarkReturned,
     Media,
     Message,
+    RepeatedStart,
     Stop,
     UnknownMessage,
 )
@@ -105,6 +106,8 @@ class Ingress:
                 self.state.end(Outcome.CALLER_HUNG_UP, "the carrier stopped the stream")
             case DeviceDelay(delay_ms):
                 self.state.playout.device_s = delay_ms / 1000
+            case RepeatedStart(again):
+                events.emit_first("REPEATED_START", message=again)
             case UnknownMessage(event):
                 events.emit_first("UNKNOWN_CARRIER_EVENT", event_name=event[:80])
 

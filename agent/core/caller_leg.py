@@ -50,13 +50,20 @@ class Stop:
 
 
 @attrs.frozen
+class RepeatedStart:
+    """The leg begins once more, with ``message``; to be counted and ignored."""
+
+    message: str
+
+
+@attrs.frozen
 class UnknownMessage:
     """An event the codec does not know; to be counted and ignored."""
 
     event: str
 
 
-LegMessage = Media | Dtmf | MarkReturned | DeviceDelay | Stop | UnknownMessage
+LegMessage = Media | Dtmf | MarkReturned | DeviceDelay | Stop | RepeatedStart | UnknownMessage
 Decode = Callable[[Message], LegMessage | None]
 """Raises MalformedMessageError; None: a message that means nothing to the call."""
 
