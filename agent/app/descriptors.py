@@ -11,14 +11,17 @@ import attrs
 import trio
 from typing_extensions import override
 
+from agent.carrier.front_door import LOBBY
 from agent.core.event_log import EventLog
 
 OWN: Final = 64
 """Kept for what the server opens itself: the disk, Postgres, new model sessions, the carrier's REST."""
 PER_CALL: Final = 3
 """The carrier, the model, and one for what a call asks of others."""
-BESIDES: Final = 320
-"""Connections that are no calls (yet), and what is always open."""
+ALWAYS: Final = 64
+"""What is open without a call: listeners, Postgres, REST."""
+FEWEST_PLACES: Final = 8
+"""In the lobby, however few descriptors there are."""
 PAUSE_S: Final = 0.1
 CALM_S: Final = 30.0
 """After so long with some left, it is another time that there are none."""
@@ -37,8 +40,13 @@ def raise_limit() -> int:
 
 
 def needed_for(max_calls: int) -> int:
-    """How many a server needs for so many calls at once."""
-    return OWN + BESIDES + PER_CALL * max_calls
+    """How many a server needs for so many calls at once, and a full lobby."""
+    return OWN + ALWAYS + LOBBY + PER_CALL * max_calls
+
+
+def places_for(limit: int, max_calls: int) -> int:
+    """How many places of the lobby ``limit`` allows beside the calls; then the oldest makes room."""
+    return max(FEWEST_PLACES, min(LOBBY, LOBBY - needed_for(max_calls) + limit))
 
 
 @attrs.define(eq=False)

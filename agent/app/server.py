@@ -16,7 +16,7 @@ import attrs
 import trio
 
 from agent.app.call_answer import answer
-from agent.app.descriptors import open_listeners
+from agent.app.descriptors import open_listeners, places_for
 from agent.app.garbage import GarbageCollector
 from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
@@ -237,6 +237,7 @@ class _Server:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
         settings = self.settings
         listeners = await open_listeners(settings.port, settings.host, self.events, settings.max_calls)
+        self.door.lobby.most = places_for(listeners[0].limit, settings.max_calls)
         async with trio.open_nursery() as connections:
             serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
             await connections.start(serve_listeners, self.door.serve_connection, listeners)

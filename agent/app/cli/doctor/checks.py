@@ -4,6 +4,7 @@ Every check is bounded and reads only; all run at once. Secrets are used, never 
 """
 
 import errno
+import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
@@ -25,6 +26,8 @@ from agent.local.process import check_installed
 CHECK_S: Final = 10.0
 SHORT_DAYS: Final = 60
 """Days before the end of a model from which on the doctor warns."""
+FREE_BYTES: Final = 1_000_000_000
+"""The doctor warns when less is free on the disk of the records."""
 _MODELS: Final = ("model", "transcription_model", "summary_model", "recording_model")
 """The settings that name a model of the provider."""
 
@@ -174,16 +177,20 @@ async def check_data_dir(settings: Settings) -> Finding:
     """Can call records be written? A directory that does not exist yet is not made, only its place tried."""
     wanted = settings.data_dir.absolute()
 
-    def write() -> None:
+    def write() -> int:
         place = next(path for path in (wanted, *wanted.parents) if path.exists())
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"written by the doctor")
+        return shutil.disk_usage(place).free
 
     try:
-        await trio.to_thread.run_sync(write, abandon_on_cancel=True)
+        free = await trio.to_thread.run_sync(write, abandon_on_cancel=True)
     except OSError as error:
         detail = f"{wanted} cannot be written: {error.strerror or error}"
         return Finding("problem", detail, "make it writable, or set AGENT_DATA_DIR")
+    if free < FREE_BYTES:
+        advice = "make room: a minute of a recording takes 2 MB"
+        return Finding("todo", f"{wanted} is writable, but only {free // 1_000_000} MB are free", advice)
     return Finding("ok", f"{wanted} is writable")
 
 
