@@ -16,6 +16,7 @@ from agent.browser.messages import (
     VERSION,
     BrowserDecoder,
     BrowserEncoder,
+    BrowserScreen,
     Close,
     Hello,
     Resume,
@@ -23,6 +24,7 @@ from agent.browser.messages import (
     encode,
 )
 from agent.call.leg import CallerLeg
+from agent.call.screen import LAST_TURNS
 from agent.call.services import CallServices
 from agent.carrier.stream_token import CallTicket
 from agent.core.audio_format import PCM16_24K
@@ -110,7 +112,8 @@ class BrowserCalls:
             raise AdmissionError("unknown_number", "nobody answers here")
         sid = CallSid(f"BR{secrets.token_hex(16)}")
         line = BrowserLine(sid, _Health(self.services.events), _silent_s(self.services.settings.ping_s))
-        leg = CallerLeg(StreamSid(sid), BrowserDecoder().decode, BrowserEncoder(), None, PCM16_24K, STUCK_S)
+        screen, decode = BrowserScreen(line.tell), BrowserDecoder().decode
+        leg = CallerLeg(StreamSid(sid), decode, BrowserEncoder(), None, PCM16_24K, STUCK_S, screen)
         if not self._lines:
             self._emptied = trio.Event()
         self._lines[sid] = line
@@ -119,8 +122,11 @@ class BrowserCalls:
                 connections.start_soon(_carry_first, line, socket)
                 ticket = CallTicket(sid, "inbound", "", claims.called)
                 record = await run_call(line, leg, ticket, tenant, self.services)
+                for turn in record.turns[-LAST_TURNS:]:
+                    screen.turn(turn)
+                line.tell(encode("ended", outcome=record.outcome.value, reason=record.reason))
                 with trio.move_on_after(LAST_WORD_S), suppress(SocketClosedError):
-                    await line.send(encode("ended", outcome=record.outcome.value, reason=record.reason))
+                    await line.until_told()
                 line.end(1000, record.outcome.value)
         finally:
             line.end(1001, "the server stops")

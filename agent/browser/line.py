@@ -33,6 +33,8 @@ SAME_TAB_S: Final = 1.5
 """A connection that says something within this has the call, whoever else asks for it."""
 UNACKNOWLEDGED: Final = 1500
 """Messages sent and not acknowledged: about 20 s of speech. A browser that lets more gather does not read."""
+MOST_TOLD: Final = 500
+"""What waits for the screen; of more the oldest is not shown."""
 UNREAD: Final = 1000
 """Messages of the browser that the call has not taken."""
 AHEAD_S: Final = 20.0
@@ -78,6 +80,8 @@ class BrowserLine(MessageSocket):
     """Messages of the call that are not acknowledged, the oldest first."""
     _acknowledged: int = 0
     _writing: trio.Lock = attrs.field(factory=trio.Lock)
+    _told: deque[Message] = attrs.field(factory=lambda: deque(maxlen=MOST_TOLD))
+    """What is shown on the screen, on its way."""
     _over: tuple[int, str] | None = None
     """The code and the reason."""
 
@@ -121,6 +125,17 @@ class BrowserLine(MessageSocket):
                     self._lose(connection, closed.code)
             return True
 
+    def tell(self, message: Message) -> None:
+        """Send a message when there is a connection, behind those before it; never waits."""
+        self._told.append(message)
+        self._changed.unpark_all()
+
+    async def until_told(self) -> None:
+        """Wait until all of it is on its way. Raises SocketClosedError when the line is over."""
+        while self._told or self._writing.locked():
+            self._check()
+            await self._changed.park()
+
     @override
     async def ping(self) -> None:
         """The heartbeat is the browser's: whoever hears nothing lets the connection go."""
@@ -151,6 +166,7 @@ class BrowserLine(MessageSocket):
                     pings, pinged = trio.open_memory_channel[float](1)
                     nursery.start_soon(self._watch, nursery.cancel_scope)
                     nursery.start_soon(self._answer_pings, connection, pinged)
+                    nursery.start_soon(self._run_telling, connection)
                     await self._read(connection, pings)
         except* SocketClosedError as closed:
             first = closed.exceptions[0]
@@ -215,6 +231,16 @@ class BrowserLine(MessageSocket):
         async for sent_ms in pinged:
             async with self._writing:
                 await connection.send(encode("pong", sent_ms=sent_ms, received=self._received))
+
+    async def _run_telling(self, connection: MessageSocket) -> None:
+        while True:
+            while not self._told:
+                await self._changed.park()
+            async with self._writing:
+                message = self._told.popleft()
+                self._sent.append(message)
+                await connection.send(message)
+            self._changed.unpark_all()
 
     def _take(self, raw: Message) -> None:
         self._received += 1

@@ -5,6 +5,7 @@ the call and acknowledge them, so that what a broken connection swallowed is sen
 """
 
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import attrs
@@ -20,10 +21,12 @@ from agent.core.caller_leg import (
     MarkReturned,
     Media,
     Message,
+    Screen,
     Stop,
     UnknownMessage,
 )
 from agent.core.errors import MalformedMessageError
+from agent.core.records import Turn
 from agent.core.units import FRAME_MS
 
 VERSION: Final = 1
@@ -169,6 +172,33 @@ class BrowserEncoder(LegEncoder):
     @override
     def mark(self, name: str) -> str:
         return encode("mark", name=name)
+
+
+@attrs.frozen(eq=False)
+class BrowserScreen(Screen):
+    """Captions and latencies as messages, given to ``tell``."""
+
+    tell: Callable[[str], None]
+
+    @override
+    def turn(self, turn: Turn) -> None:
+        self.tell(
+            encode(
+                "caption",
+                id=turn.item_id,
+                role=turn.role,
+                text=turn.text,
+                heard=turn.heard_text,
+                started_ms=turn.started_ms,
+                length_ms=turn.audio_ms,
+                heard_ms=turn.heard_ms,
+                interrupted=turn.interrupted,
+            )
+        )
+
+    @override
+    def latency(self, turn_ms: int, voice_ms: int) -> None:
+        self.tell(encode("latency", turn_ms=turn_ms, voice_ms=voice_ms, total_ms=turn_ms + voice_ms))
 
 
 def encode(kind: str, **fields: Any) -> str:

@@ -7,7 +7,7 @@ import attrs
 from agent.carrier import media_stream
 from agent.carrier.rest import CarrierRest
 from agent.core.audio_format import ULAW_8K, AudioFormat
-from agent.core.caller_leg import Decode, LegEncoder, LegMessage, Message, RepeatedStart
+from agent.core.caller_leg import Decode, LegEncoder, LegMessage, Message, RepeatedStart, Screen
 from agent.core.units import StreamSid
 
 STUCK_S: Final = 10.0
@@ -25,6 +25,7 @@ class CallerLeg:
     """The carrier's REST; None: nothing but the socket reaches the caller."""
     format: AudioFormat = ULAW_8K
     stuck_s: float = STUCK_S
+    screen: Screen | None = None
 
 
 def phone_leg(start: media_stream.Start, rest: CarrierRest | None) -> CallerLeg:

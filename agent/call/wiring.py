@@ -32,6 +32,7 @@ from agent.call.generations import Generations
 from agent.call.ingress import Ingress
 from agent.call.memory.transcript import Transcript
 from agent.call.model_leg import ModelLeg
+from agent.call.screen import run_screen
 from agent.call.state import CallState, run_guest
 from agent.call.tool_calls import CallTools, tools_of
 from agent.call.turns.barge_in import BargeInPolicy
@@ -146,6 +147,9 @@ class CallParts(TxObserver):
         latency_ms = self.conversation.first_frame(generation, now)
         if latency_ms is not None:
             telemetry.turn_latency.observe(latency_ms / 1000)
+            if state.leg.screen is not None:
+                voice_ms = min(round((now - generation.created_s) * 1000), latency_ms)
+                state.leg.screen.latency(latency_ms - voice_ms, voice_ms)
         if not state.first_frame_sent.is_set():
             state.first_frame_sent.set()
             state.first_audio_ms = round((now - state.answered_s) * 1000)
@@ -175,6 +179,8 @@ class CallParts(TxObserver):
     def start_guests(self) -> None:
         """What runs beside every call, and never ends it: its recording, and what is kept of it meanwhile."""
         self._start_guest("recording", self.ending.record_call)
+        if self.state.leg.screen is not None:
+            self._start_guest("screen", partial(run_screen, self.conversation, self.state.leg.screen))
         if self.state.services.keeper is not None:
             self._start_guest("keeping", partial(self._keep, self.state.services.keeper))
 

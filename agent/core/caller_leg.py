@@ -9,6 +9,8 @@ from typing import Protocol
 
 import attrs
 
+from agent.core.records import Turn
+
 Message = str | bytes
 """One WebSocket message."""
 
@@ -80,3 +82,13 @@ class LegEncoder(Protocol):
 
     def mark(self, name: str) -> Message:
         """Send ``name`` back when playback reaches it."""
+
+
+class Screen(Protocol):
+    """What a leg shows its caller. Synchronous: nobody waits for a screen."""
+
+    def turn(self, turn: Turn) -> None:
+        """A turn of either side as it stands: a new one, or one that has changed."""
+
+    def latency(self, turn_ms: int, voice_ms: int) -> None:
+        """What an answer took: from the end of the caller's speech to the answer, and to its first frame."""

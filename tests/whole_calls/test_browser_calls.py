@@ -115,3 +115,25 @@ async def test_the_model_is_asked_for_the_browsers_format(autojump_clock: MockCl
     assert world.services.record.dtmf == "5#"
     assert world.services.rest.requests == [], "there is no carrier to be asked for anything"
     assert tx(stream, "malformed") == []
+
+
+async def test_captions_tell_what_is_heard_and_latencies_sum(autojump_clock: MockClock) -> None:
+    """WB-7: words come as they are heard; what was cut off is told apart; parts make the whole."""
+    call = open_browser_call([GREETING, LONG], transcripts=["When are you open?"])
+    async with call as (world, phone, stream, _):
+        await stream.until_heard_ms(1500)
+        halfway = [shown for shown in phone.told if shown["type"] == "caption"]
+        stream.say(tone(700))
+        await stream.until_heard_ms(stream.heard_ms() + 4000)
+        await trio.sleep(1.0)
+        await stream.hang_up()
+    heard = [len(shown["heard"]) for shown in halfway]
+    assert heard == sorted(heard)
+    assert 0 < heard[-1] < len(GREETING.text)
+    last = {shown["id"]: shown for shown in phone.told if shown["type"] == "caption"}
+    assert [(turn.text, turn.heard_text, turn.interrupted) for turn in world.services.record.turns] == [
+        (shown["text"], shown["heard"], shown["interrupted"]) for shown in last.values()
+    ]
+    [latency] = [shown for shown in phone.told if shown["type"] == "latency"]
+    assert latency["total_ms"] == latency["turn_ms"] + latency["voice_ms"]
+    assert world.services.record.metrics.turn_latencies_ms == (latency["total_ms"],)

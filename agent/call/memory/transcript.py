@@ -88,12 +88,16 @@ class Transcript:
         """A generation ended, heard to ``heard_ms``; kept if it had any audio or text."""
         if not generation.parts:
             return
-        heard = [heard_text(part, part.heard_of(heard_ms), complete=complete) for part in generation.parts]
         self._begun += 1
-        began_s = generation.first_frame_s or generation.created_s
-        turn = _AgentTurn((began_s, 1, self._begun), generation, heard_ms, heard)
+        turn = _agent_turn(generation, heard_ms, self._begun, complete=complete)
         self._agent.append(turn)
         self._put(turn, over=True)
+
+    def being_heard(self, generation: Generation, heard_ms: int) -> Turn | None:
+        """The turn of a generation that goes on, as it is now; None: there is nothing of it yet."""
+        if not generation.parts:
+            return None
+        return self._of_agent(_agent_turn(generation, heard_ms, 0, complete=generation.response_done))
 
     def listen(self, listener: Callable[[Turn], None]) -> None:
         """Tell ``listener`` of the turns that are over, and from now on of each that will be."""
@@ -159,3 +163,9 @@ class Transcript:
 
     def _ms(self, at_s: float) -> int:
         return round((at_s - self.answered_s) * 1000)
+
+
+def _agent_turn(generation: Generation, heard_ms: int, begun: int, *, complete: bool) -> _AgentTurn:
+    heard = [heard_text(part, part.heard_of(heard_ms), complete=complete) for part in generation.parts]
+    began_s = generation.first_frame_s or generation.created_s
+    return _AgentTurn((began_s, 1, begun), generation, heard_ms, heard)
