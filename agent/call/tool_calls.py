@@ -139,6 +139,7 @@ class CallTools:
         try:
             arguments = tool.read(use.call.arguments)
         except ToolArgumentsError as error:
+            self._counts.refused(tool)
             events.emit("TOOL_ARGUMENTS_WRONG", "warning", tool=tool.name, error=str(error)[:200])
             await self._answer(use, {"error": str(error)[:500]})
             return
@@ -148,6 +149,7 @@ class CallTools:
         elif tool.name == TRANSFER_CALL.name:
             await self._transfer(use, str(arguments["number"]))
         elif self._working >= AT_ONCE:
+            self._counts.refused(tool)
             events.emit("TOOLS_TOO_MANY", "warning", tool=tool.name)
             await self._answer(use, {"error": f"at most {AT_ONCE} tools can be used at the same time"})
         else:

@@ -78,6 +78,19 @@ async def test_do_4_so_many_appointments_a_call(autojump_clock: MockClock) -> No
     assert services.record.outcome is Outcome.AGENT_HUNG_UP
 
 
+async def test_do_4_an_appointment_that_was_not_made_is_none(autojump_clock: MockClock) -> None:
+    """Neither a date that is past nor arguments that do not fit take the place of one."""
+    desk = MemoryDesk()
+    past, wrong = (
+        ToolCall("create_appointment", {"starts_at": "2020-01-01T10:00"}),
+        ToolCall("create_appointment"),
+    )
+    await call_in_which_the_model_uses(
+        past, wrong, wrong, past, *(appointment(hour) for hour in range(3)), desk=desk
+    )
+    assert len(desk.made) == 3
+
+
 async def test_do_4_so_many_transfers_are_tried(autojump_clock: MockClock) -> None:
     transfer = ToolCall("transfer_call", {"number": PERSON})
     services, model = await call_in_which_the_model_uses(*[transfer] * 4, max_transfers=2)

@@ -36,6 +36,6 @@ class UseCounts:
         self._of[tool.name] += 1
 
     def refused(self, tool: Tool) -> None:
-        """A tool refused what it was asked to do: if it writes, nothing was written."""
+        """What a tool was asked to do was refused: if it writes, nothing was written, and nothing is counted."""
         if tool.writes:
             self._of[tool.name] -= 1
