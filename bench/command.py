@@ -21,6 +21,8 @@ from rich.markdown import Markdown
 from bench.after_calls.full_disk import FullDiskPlan, run_full_disk
 from bench.after_calls.kills import KillPlan
 from bench.after_calls.rows import full_disk_row
+from bench.attacks.rows import run_attacks
+from bench.attacks.stranger import Attack
 from bench.load import RunResult, Variant, plan_of, run_in_turns
 from bench.machine import Machine
 from bench.parts.running import Part, run_parts
@@ -190,6 +192,29 @@ def disk(
         with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
             Path(folder).chmod(0o755)  # the embedded Postgres of root runs as another user
             rows.append(full_disk_row(trio.run(run_full_disk, plan, Path(folder), _console.print)))
+    _show(must_table(rows))
+    _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
+    if not all(row.ok for row in rows):
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def attacks(
+    *,
+    only: Annotated[
+        list[Attack] | None, typer.Option(help="Run this alone; may be given more than once.")
+    ] = None,
+    write: Write = False,
+) -> None:
+    """Have strangers at the door of a real server, ten seconds each, beside a live call and signed webhooks.
+
+    **http-2** (tunnels by upgrade and as a second request), **silent** (2,000 connections from 50 addresses),
+    **handshakes**, **heads** (ambiguous, huge, none), **pipeline** (one connection without end), **at-once** (a
+    thousand requests in one instant, each second). Exit status 1: a figure missed its must.
+    """
+    machine, when = Machine.here(), _now()
+    with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
+        rows = run_attacks(only or list(Attack), Path(folder), _console.print)
     _show(must_table(rows))
     _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
     if not all(row.ok for row in rows):

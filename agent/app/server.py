@@ -240,7 +240,8 @@ class _Server:
         self.door.lobby.most = places_for(listeners[0].limit, settings.max_calls)
         async with trio.open_nursery() as connections:
             serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
-            await connections.start(serve_listeners, self.door.serve_connection, listeners)
+            guarded = [self.door.guard(listener) for listener in listeners]
+            await connections.start(serve_listeners, self.door.serve_connection, guarded)
             await self._serve_admin(connections)
             url = _url_of(listeners[0].inner)
             self._say_where(url)

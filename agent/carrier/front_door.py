@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
+from itertools import cycle
 from typing import Any, Final
 
 import attrs
@@ -20,6 +21,7 @@ from agent.core.event_log import EventLog
 from agent.web.asgi import AsgiApp, Origin
 from agent.web.connection import Bounds, HttpConnection, Turns
 from agent.web.head import RefusedError, RequestHead
+from agent.web.listener import GuardedListener
 from agent.web.lobby import Lobby, Place
 from agent.web.peer import TrustedProxies, lobby_key, without_forwarded
 from agent.wire.connection import drop
@@ -31,6 +33,8 @@ LOBBY: Final = 1024
 """Connections in all that are no media streams."""
 PROXY_IDLE_S: Final = 75.0
 """How long a proxy's connection may be idle: longer than nginx keeps one (60 s), so that it closes first."""
+STRETCHES: Final = tuple(1 + n / 400 for n in (*range(0, 100, 2), *range(1, 100, 2)))
+"""From 1 to 1.25."""
 STREAM_PATH: Final = "/media-stream"
 NO_WEBSOCKET: Final = f"the only WebSocket here is {STREAM_PATH}"
 CROWDED: Final = "too many requests from this address at once; try again in a moment"
@@ -58,9 +62,21 @@ class FrontDoor:
     lobby: Lobby = attrs.field(factory=lambda: Lobby(PER_ADDRESS, LOBBY))
     turns: Turns = attrs.field(factory=Turns)
     noise: Noise = attrs.field(init=False)
+    _stretches: Iterator[float] = attrs.field(init=False, factory=lambda: cycle(STRETCHES), repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.noise = Noise(self.events)
+
+    def guard(self, listener: trio.abc.Listener[trio.SocketStream]) -> GuardedListener:
+        """``listener``, without the connections that need not be looked at."""
+        return GuardedListener(listener, self._refuses)
+
+    def _refuses(self, stream: trio.SocketStream) -> bool:
+        peer, _ = _addresses(stream)
+        if self.proxies.trust(peer) or not self.lobby.refuses(lobby_key(peer), trio.current_time()):
+            return False
+        self.noise.tell("CONNECTION_REFUSED", "warning", address=peer, reason="the lobby is full")
+        return True
 
     async def serve_connection(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end and close it. Raises nothing but Cancelled."""
@@ -85,7 +101,7 @@ class FrontDoor:
         peer, own = _addresses(stream)
         is_proxy = self.proxies.trust(peer)
         bounds = attrs.evolve(self.bounds, idle_s=PROXY_IDLE_S) if is_proxy else self.bounds
-        connection = HttpConnection(stream, bounds, self.turns)
+        connection = HttpConnection(stream, bounds, self.turns, stretch=next(self._stretches))
         now_s = trio.current_time()
         if is_proxy:
             self.lobby.vouch(lobby_key(peer), now_s)
@@ -159,6 +175,7 @@ class _Visit:
             self.door.lobby.left(self.place)
             self.door.lobby.vouch(key, trio.current_time())
 
+        await Turns.take(self.door.turns.runs)
         upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
         async with open_server_handshake(upgrade) as handshake:
             await serve_stream(handshake, head, self._origin(head, vouch))

@@ -14,6 +14,8 @@ import attrs
 
 FRESH_S: Final = 1.0
 """How long a connection may be idle though its own address needs the place: a burst of webhooks is no crowd."""
+EVICTION_EACH_S: Final = 0.01
+"""Whoever is sent away comes again at once, and that costs more than a connection that may stay."""
 VOUCHED_S: Final = 600.0
 """How long an address from which a signed request came is believed to be the carrier's, or a proxy's."""
 
@@ -45,10 +47,16 @@ class Lobby:
     """Places in all."""
     _places: dict[str, set[Place]] = attrs.field(factory=dict)
     _vouched: dict[str, float] = attrs.field(factory=dict)
+    _count: int = 0
+    _next_eviction_s: float = 0.0
 
     def __len__(self) -> int:
         """Connections in the lobby."""
-        return sum(map(len, self._places.values()))
+        return self._count
+
+    def refuses(self, key: str, now_s: float) -> bool:
+        """Whether a connection of ``key`` need not even be looked at: there is no room, and it has its share."""
+        return self._count >= self.most and len(self._places.get(key, ())) >= self._limit(key, now_s)
 
     def enter(self, key: str, leave: Callable[[], None], now_s: float) -> tuple[Place | None, Place | None]:
         """A place for a connection from ``key``, and the place that has to be left for it, if one has.
@@ -57,22 +65,26 @@ class Lobby:
         """
         place, given_up = Place(key, leave, now_s), None
         crowd = self._places.get(key, set())
-        if len(self) >= self.most:
+        if self._count >= self.most:
             most_crowded = max(self._places.values(), key=len)
             given_up = _oldest_idle(most_crowded, now_s)
             if given_up is None:
                 return None, None
-        elif len(crowd) >= self._limit(key, now_s):
+        elif len(crowd) >= self._limit(key, now_s) and now_s >= self._next_eviction_s:
             given_up = _oldest_idle(crowd, now_s - FRESH_S)
+            self._next_eviction_s = now_s + EVICTION_EACH_S
         if given_up is not None:
             self.left(given_up)
         self._places.setdefault(key, set()).add(place)
+        self._count += 1
         return place, given_up
 
     def left(self, place: Place) -> None:
         """The connection is gone, or proven; may be repeated."""
         crowd = self._places.get(place.key, set())
-        crowd.discard(place)
+        if place in crowd:
+            crowd.remove(place)
+            self._count -= 1
         if not crowd:
             self._places.pop(place.key, None)
 

@@ -18,8 +18,32 @@ def test_the_oldest_idle_one_of_an_address_makes_room() -> None:
     first.serves()
     assert enter(lobby, "b", LONG_S)[1] is None
     assert enter(lobby, "a", LONG_S + 2)[1] is second
-    assert enter(lobby, "a", LONG_S + 2)[1] is third
+    assert enter(lobby, "a", LONG_S + 2.01)[1] is third
     assert len(lobby) == 4
+
+
+def test_sending_away_does_not_go_on_for_ever() -> None:
+    """Whoever is sent away comes again at once: a hundred a second is enough."""
+    lobby = Lobby(per_address=3, most=100)
+    for number in range(20):
+        enter(lobby, "a", float(number) / 100)
+    given_up = [enter(lobby, "a", LONG_S + number / 1000)[1] for number in range(30)]
+    assert sum(place is not None for place in given_up) == 3
+
+
+def test_an_address_that_has_its_share_is_not_looked_at_when_there_is_no_room() -> None:
+    lobby = Lobby(per_address=3, most=4)
+    for key in "aaab":
+        assert not lobby.refuses(key, 0)
+        enter(lobby, key, 0)
+    assert [lobby.refuses(key, 0) for key in "abc"] == [True, False, False]
+    lobby.vouch("a", 0)
+    assert lobby.refuses("a", 0)
+    lobby = Lobby(per_address=1, most=4)
+    lobby.vouch("a", 0)
+    for key in "abcd":
+        enter(lobby, key, 0)
+    assert not lobby.refuses("a", 0)
 
 
 def test_a_burst_is_no_crowd() -> None:
