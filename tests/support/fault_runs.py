@@ -170,13 +170,11 @@ class Run:
             if speaks or stream.playback.audible(now):
                 self._owed_since = None
             if spoke and not speaks:
-                self._owed_since = now
+                self._owed_since, self.cut_off_s = now, inf
             if self._owed_since is not None:
                 self.silent_s = max(self.silent_s, now - self._owed_since)
             spoke = speaks
             await trio.sleep(0.02)
-        if not spoke:
-            self.cut_off_s = inf
 
     def _check(self, services: FakeServices, stream: SimulatedStream, model: ScriptedRealtime) -> None:
         record = self.record = record_of(services)
