@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.local.conversation import Item, LocalConversation
 from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
@@ -68,6 +69,8 @@ class Answering:
     _nursery: trio.Nursery
     receptionist: Receptionist = attrs.field(factory=lambda: Receptionist(read_context("")))
     voice: str = ""
+    audio: AudioFormat = ULAW_8K
+    """What answers are spoken in."""
     cut: bool = False
     """Whether an answer was cut short since the last one: then noise is answered too, or nobody would speak."""
     turns: list[CallerWords] = attrs.field(factory=list)
@@ -95,7 +98,7 @@ class Answering:
             text = f"Conversation already has an active response: {self._running.answer.id}."
             raise RefusedError("conversation_already_has_active_response", text)
         self._running = running = _Running(
-            LocalResponse(self._outbox.new_id("resp"), self.voice, metadata), instructions
+            LocalResponse(self._outbox.new_id("resp"), self.voice, self.audio, metadata), instructions
         )
         self._outbox.send_all(running.answer.begin())
         self._nursery.start_soon(self._run, running)
@@ -119,7 +122,7 @@ class Answering:
                 await turn.heard.done.wait()
             thought = self._think(running.instructions, words, turns)
             for sentence in self._engines.sentences(thought.reply.text):
-                ulaw = await self._engines.speak(sentence, self.voice)
+                spoken = await self._engines.speak(sentence, self.voice, answer.audio)
                 if self._running is not running:
                     return  # cancelled while this task was already due to run: everything has been said
                 if not answer.items:
@@ -127,7 +130,7 @@ class Answering:
                     self._send_item(
                         answer, answer.open_message(self._outbox.new_id("item"), self._conversation.last_id)
                     )
-                self._outbox.send_all(answer.speak(sentence, ulaw))
+                self._outbox.send_all(answer.speak(sentence, spoken))
             if self._running is running:
                 self._finish(running, thought)
 

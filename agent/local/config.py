@@ -12,9 +12,11 @@ import attrs
 import msgspec
 from msgspec import Meta
 
+from agent.core.audio_format import PCM16_24K, ULAW_8K, AudioFormat
 from agent.model.server_shapes import RefusedError, merged
 
-FORMAT: Final = "audio/pcmu"
+FORMATS: Final = {audio.name: audio for audio in (ULAW_8K, PCM16_24K)}
+"""What is heard and spoken, by the provider's names; PCM16 at its one rate."""
 VOICE: Final = "heart"
 _REPLACED: Final = ("format", "turn_detection")
 """Objects of a session that an update does not merge with what there is."""
@@ -43,12 +45,12 @@ def _default_session() -> dict[str, Any]:
         "tool_choice": "auto",
         "audio": {
             "input": {
-                "format": {"type": FORMAT},
+                "format": ULAW_8K.declare(),
                 "transcription": None,
                 "noise_reduction": None,
                 "turn_detection": {"type": "server_vad", **attrs.asdict(TurnDetection())},
             },
-            "output": {"format": {"type": FORMAT}, "voice": VOICE},
+            "output": {"format": ULAW_8K.declare(), "voice": VOICE},
         },
     }
 
@@ -62,6 +64,8 @@ class SessionConfig:
     turn_detection: TurnDetection | None = TurnDetection()
     transcribing: bool = False
     voice: str = VOICE
+    heard: AudioFormat = ULAW_8K
+    spoken: AudioFormat = ULAW_8K
     echo: Mapping[str, Any] = attrs.field(factory=_default_session, repr=False)
 
     def updated(self, session: Mapping[str, Any]) -> SessionConfig:
@@ -71,11 +75,6 @@ class SessionConfig:
         echo = merged(self.echo, session, whole=_REPLACED)
         audio = _mapping(echo, "audio", "session")
         audio_in, audio_out = (_mapping(audio, side, "session.audio") for side in ("input", "output"))
-        for side, part in (("input", audio_in), ("output", audio_out)):
-            if _mapping(part, "format", f"session.audio.{side}").get("type") != FORMAT:
-                raise RefusedError(
-                    "invalid_value", f"Only {FORMAT} is supported.", f"session.audio.{side}.format"
-                )
         tools = echo.get("tools") or []
         if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
             raise RefusedError("invalid_type", "Tools are a list of objects.", "session.tools")
@@ -86,6 +85,8 @@ class SessionConfig:
             turn_detection=_turn_detection(audio_in.get("turn_detection")),
             transcribing=audio_in.get("transcription") is not None,
             voice=voice if isinstance(voice, str) else VOICE,
+            heard=_format(audio_in, "session.audio.input"),
+            spoken=_format(audio_out, "session.audio.output"),
             echo=echo,
         )
 
@@ -95,6 +96,15 @@ def _mapping(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any
     if not isinstance(value, Mapping):
         raise RefusedError("invalid_type", f"'{path}.{key}' is an object.", f"{path}.{key}")
     return value
+
+
+def _format(part: Mapping[str, Any], path: str) -> AudioFormat:
+    given = _mapping(part, "format", path)
+    audio = FORMATS.get(str(given.get("type")))
+    if audio is None or given.get("rate", audio.rate_hz) != audio.rate_hz:
+        text = "Supported are audio/pcmu, and audio/pcm at a rate of 24000."
+        raise RefusedError("invalid_value", text, f"{path}.format")
+    return audio
 
 
 def _turn_detection(value: object) -> TurnDetection | None:

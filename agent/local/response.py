@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import attrs
 
-from agent.core.units import BYTES_PER_MS
+from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.local.conversation import Item
 from agent.local.receptionist.tools import PlannedCall
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Output
 
-DELTA_BYTES: Final = 400 * BYTES_PER_MS
+DELTA_MS: Final = 400
 """Most audio in one delta: small enough to begin playing at once, large enough to cost little."""
 
 
@@ -22,6 +22,8 @@ class LocalResponse:
 
     id: str
     voice: str
+    audio: AudioFormat = ULAW_8K
+    """What it is spoken in."""
     metadata: Mapping[str, Any] | None = None
     """What the client sent with its request, repeated to it."""
     items: list[Item] = attrs.field(factory=list)
@@ -37,14 +39,15 @@ class LocalResponse:
         self._open = Item(item_id, "message", role="assistant", audio_ms=0.0, status="in_progress")
         return [*self._added(self._open, previous), self._output(self._open).opened()]
 
-    def speak(self, text: str, ulaw: bytes) -> list[Event]:
+    def speak(self, text: str, spoken: bytes) -> list[Event]:
         """A sentence, as text and as audio. A message is open."""
         item = self._message()
         output, delta = self._output(item), f" {text}" if item.text else text
         item.text += delta
-        item.audio_ms = (item.audio_ms or 0.0) + len(ulaw) / BYTES_PER_MS
-        starts = range(0, len(ulaw), DELTA_BYTES)
-        return [output.text(delta), *(output.audio(_base64(ulaw[at : at + DELTA_BYTES])) for at in starts)]
+        item.audio_ms = (item.audio_ms or 0.0) + len(spoken) / self.audio.bytes_per_ms
+        size = DELTA_MS * self.audio.bytes_per_ms
+        pieces = (spoken[at : at + size] for at in range(0, len(spoken), size))
+        return [output.text(delta), *(output.audio(_base64(piece)) for piece in pieces)]
 
     def close_message(self, status: str = "completed") -> list[Event]:
         """The open message ends."""
@@ -85,7 +88,7 @@ class LocalResponse:
         return [self._output(item).tell("done", item.as_event()), told]
 
     def _response(self, details: Event | None) -> Event:
-        audio = {"output": {"format": {"type": "audio/pcmu"}, "voice": self.voice}}
+        audio = {"output": {"format": self.audio.declare(), "voice": self.voice}}
         output = [item.as_event() for item in self.items]
         return realtime_wire.response(self.id, self._status, details, output, self.metadata, audio=audio)
 

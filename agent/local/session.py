@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import attrs
 import trio
 
+from agent.core.audio_format import ULAW_8K
 from agent.core.errors import SocketClosedError
 from agent.core.units import BYTES_PER_MS
 from agent.local.answering import Answering, CallerWords, PendingText
@@ -31,6 +32,7 @@ from agent.local.speech.endpointing import (
 )
 from agent.local.speech.engines import Engines
 from agent.local.speech.listening import Listener
+from agent.local.speech.resampling import Narrowing
 from agent.model.server_shapes import Outbox, RefusedError
 from agent.wire.websocket import MessageSocket
 
@@ -87,6 +89,7 @@ class LocalSession:
     _answering: Answering
     _listener: Listener
     _config: SessionConfig = attrs.field(factory=SessionConfig)
+    _narrowing: Narrowing = attrs.field(factory=Narrowing)
     _guess: PendingText | None = None
     _turn_id: str = ""
     """The item that the caller's open turn will be."""
@@ -128,7 +131,7 @@ class LocalSession:
                 read_context(config.instructions), read_tools(config.tools)
             )
         self._config = config
-        self._answering.voice = config.voice
+        self._answering.voice, self._answering.audio = config.voice, config.spoken
         detection, endpointer = config.turn_detection, self._listener.endpointer
         self._listener.trimming = detection is not None
         if detection is not None:
@@ -139,7 +142,8 @@ class LocalSession:
 
     # The caller's audio
 
-    async def _append(self, ulaw: bytes) -> None:
+    async def _append(self, audio: bytes) -> None:
+        ulaw = audio if self._config.heard == ULAW_8K else self._narrowing.feed(audio)
         await trio.lowlevel.checkpoint()
         for count, event in enumerate(self._listener.append(ulaw)):
             if event is not None and self._config.turn_detection is not None:

@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 
+from agent.core.audio_format import AudioFormat
 from agent.core.errors import HandshakeRejectedError, SocketClosedError
 from agent.local import server
 from agent.local.speech.listening import WINDOW_BYTES
@@ -47,7 +48,7 @@ class Engines:
         """See Engines."""
         return [text]
 
-    async def speak(self, sentence: str, voice: str) -> bytes:
+    async def speak(self, sentence: str, voice: str, audio: AudioFormat) -> bytes:
         """See Engines."""
         await trio.lowlevel.checkpoint()
         return f"{voice}{sentence}".encode()

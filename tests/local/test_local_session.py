@@ -19,9 +19,10 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import BaseModel
 from trio.testing import MockClock
 
+from agent.audio.ulaw import ulaw_to_pcm16
 from agent.call.model_leg import GREETING_REQUEST
 from agent.call.tools.declare import END_CALL
-from agent.core.audio_format import ULAW_8K
+from agent.core.audio_format import PCM16_24K, ULAW_8K, AudioFormat
 from agent.core.units import BYTES_PER_MS, FRAME_MS, ItemId, ResponseId
 from agent.local.session import LocalSession, make_outbox, run_session
 from agent.model import events as ours
@@ -76,11 +77,11 @@ class FakeEngines:
         """See Engines."""
         return [f"{part}." for part in text.removesuffix(".").split(". ")] if text else []
 
-    async def speak(self, sentence: str, voice: str) -> bytes:
+    async def speak(self, sentence: str, voice: str, audio: AudioFormat) -> bytes:
         """See Engines."""
         self.voices.append(voice)
         await self._work("speak", TTS_S)
-        return bytes([len(sentence) % 100]) * (MS_A_SENTENCE * BYTES_PER_MS)
+        return bytes([len(sentence) % 100]) * (MS_A_SENTENCE * audio.bytes_per_ms)
 
     async def _work(self, kind: str, seconds: float) -> None:
         try:
@@ -307,6 +308,29 @@ async def test_the_greeting_is_said_word_for_word(autojump_clock: MockClock) -> 
     assert set(engines.voices) == {"marin"}
 
 
+async def test_wb_3_a_session_in_pcm16(autojump_clock: MockClock) -> None:
+    """The browser's format both ways: what is heard is narrowed here, what is said is made at 24 kHz."""
+    async with talking() as (client, engines):
+        pcm = PCM16_24K.declare()
+        await client.send(
+            "session.update", session={"audio": {"input": {"format": pcm}, "output": {"format": pcm}}}
+        )
+        shown = (await client.until("session.updated"))["session"]["audio"]
+        assert shown["input"]["format"] == shown["output"]["format"] == pcm
+        loud = ulaw_to_pcm16(bytes([HOURS]) * (FRAME_MS * BYTES_PER_MS)).repeat(3).astype("<i2").tobytes()
+        for frame in [loud] * 30 + [PCM16_24K.silence_frame] * 40:
+            await client.socket.send(requests.encode_append(b64encode(frame).decode()))
+            await trio.sleep(FRAME_MS / 1000)
+        committed = await client.until("input_audio_buffer.speech_stopped")
+        assert committed["audio_end_ms"] == pytest.approx(1150, abs=100)
+        await client.until("response.done")
+        deltas = client.of("response.output_audio.delta")
+        spoken_bytes = sum(len(b64decode(event["delta"])) for event in deltas)
+        sentences = len(engines.voices)
+        assert spoken_bytes == sentences * MS_A_SENTENCE * PCM16_24K.bytes_per_ms
+        assert client.of("response.created")[0]["response"]["audio"]["output"]["format"] == pcm
+
+
 async def test_cancel_stops_at_once(autojump_clock: MockClock) -> None:
     """After a cancel nothing of the answer is sent but its end; what was sent stays and can be truncated."""
     async with talking() as (client, engines):
@@ -531,7 +555,7 @@ async def test_turns_committed_by_hand(autojump_clock: MockClock) -> None:
         ('{"type": "session.update", "session": {"tools": [1]}}', "invalid_type"),
         ('{"type": "session.update", "session": {"audio": null}}', "invalid_type"),
         (
-            '{"type": "session.update", "session": {"audio": {"output": {"format": {"type": "audio/pcm"}}}}}',
+            '{"type": "session.update", "session": {"audio": {"output": {"format": {"type": "audio/pcma"}}}}}',
             "invalid_value",
         ),
         ('{"type": "session.update", "session": {"audio": {"input": {"turn_detection": 1}}}}', "invalid_type"),
@@ -608,7 +632,7 @@ async def test_a_cancel_in_the_same_moment_as_the_next_sentence_wins(autojump_cl
 
     @attrs.define(eq=False)
     class Gated(FakeEngines):
-        async def speak(self, sentence: str, voice: str) -> bytes:
+        async def speak(self, sentence: str, voice: str, audio: AudioFormat) -> bytes:
             """The first sentence waits for the gate."""
             await gate.wait()
             return b"\x10" * 800

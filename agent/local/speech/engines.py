@@ -13,6 +13,7 @@ import attrs
 import trio
 from typing_extensions import override
 
+from agent.core.audio_format import AudioFormat
 from agent.local.speech.listening import Vad
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Engines(Protocol):
     def sentences(self, text: str) -> list[str]:
         """The pieces in which a text is spoken."""
 
-    async def speak(self, sentence: str, voice: str) -> bytes:
-        """Mu-law of one sentence. A cancel abandons the work."""
+    async def speak(self, sentence: str, voice: str, audio: AudioFormat) -> bytes:
+        """One sentence, in mu-law or PCM16. A cancel abandons the work."""
 
 
 @attrs.define(eq=False)
@@ -72,7 +73,7 @@ class LoadedEngines(Engines):
         return self._tts.sentences(text)
 
     @override
-    async def speak(self, sentence: str, voice: str) -> bytes:
+    async def speak(self, sentence: str, voice: str, audio: AudioFormat) -> bytes:
         return await trio.to_thread.run_sync(
-            self._tts.speak, sentence, voice, abandon_on_cancel=True, limiter=self._tts_limiter
+            self._tts.speak, sentence, voice, audio, abandon_on_cancel=True, limiter=self._tts_limiter
         )

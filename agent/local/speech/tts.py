@@ -16,7 +16,7 @@ import hibari
 import numpy as np
 
 from agent.audio.ulaw import pcm16_to_ulaw
-from agent.core.units import SAMPLE_RATE_HZ
+from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.local.speech.resampling import Wave, resample
 from agent.local.speech.weights import HIBARI
 
@@ -90,8 +90,8 @@ class HibariTts:
         """The pieces in which ``text`` is spoken."""
         return sentences(text)
 
-    def speak(self, text: str, voice: str = AGENT_VOICE) -> bytes:
-        """8 kHz mu-law of ``text``; an unknown voice is AGENT_VOICE; empty if nothing in it can be said."""
+    def speak(self, text: str, voice: str = AGENT_VOICE, audio: AudioFormat = ULAW_8K) -> bytes:
+        """``text`` in mu-law or PCM16; an unknown voice is AGENT_VOICE; empty if nothing in it can be said."""
         pitch = VOICES.get(voice, VOICES[AGENT_VOICE])
         tail_ms = _TAIL_MS if text.rstrip().endswith((".", "!", "?")) else _CLAUSE_TAIL_MS
         waves = self._network.stream(speakable(text), speed=float(1 / pitch), seed=0)
@@ -99,8 +99,9 @@ class HibariTts:
         if not pieces:
             return b""
         wave = np.concatenate(pieces)
-        ratio = Fraction(SAMPLE_RATE_HZ, hibari.SAMPLE_RATE) / pitch
+        ratio = Fraction(audio.rate_hz, hibari.SAMPLE_RATE) / pitch
         narrow = resample(wave, ratio.numerator, ratio.denominator)
         loudness = float(np.sqrt(np.mean(narrow**2)))
         levelled = np.clip(narrow * (_LOUDNESS / loudness), -_CEILING, _CEILING)
-        return pcm16_to_ulaw((levelled * 32767).astype(np.int16))
+        samples = (levelled * 32767).astype("<i2")
+        return pcm16_to_ulaw(samples) if audio == ULAW_8K else samples.tobytes()
