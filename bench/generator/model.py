@@ -23,7 +23,7 @@ from bench.generator.observations import ModelCall, ModelReport
 from bench.generator.plan import Order
 from bench.generator.session import Session
 
-CERTIFICATES: Final = Path(__file__).parent.parent / "certificates"
+CERTIFICATES: Final = Path(__file__).parent / "certificates"
 
 
 async def serve_model(order: Order) -> ModelReport:

@@ -14,7 +14,7 @@ from bench.generator.plan import LoadPlan
 from bench.rig.players import ANSWER_S, open_server, server_settings, until_ready
 from bench.rig.processes import Child, open_child
 
-CERTIFICATE: Final = Path(__file__).parents[1] / "certificates" / "ca.pem"
+CERTIFICATE: Final = Path(__file__).parents[1] / "generator" / "certificates" / "ca.pem"
 API_DELAY_MS: Final = 200
 """Of the model API that a worker asks."""
 
