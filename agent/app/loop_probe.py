@@ -8,7 +8,8 @@ the loop runs again the task reports BLOCKING_DETECTED.
 import sys
 import threading
 import traceback
-from time import perf_counter
+from collections.abc import Callable
+from time import perf_counter, thread_time
 from typing import Final
 
 import attrs
@@ -30,6 +31,8 @@ class LoopProbe:
     """Watches the event loop of one process. Run one ``run`` per loop."""
 
     events: EventLog
+    beat: Callable[[float], None] = lambda _share: None
+    """Told once a second which share of a core the loop's thread had."""
     blocked_s: float = BLOCKED_S
     _beat_s: float = attrs.field(init=False, factory=perf_counter)
     _culprit: str = ""
@@ -48,7 +51,7 @@ class LoopProbe:
             watcher.join()
 
     async def _beat(self) -> None:
-        worst_s, reported_s = 0.0, perf_counter()
+        worst_s, reported_s, used_s = 0.0, perf_counter(), thread_time()
         self._beat_s = reported_s
         while True:
             await trio.sleep(BEAT_S)
@@ -63,6 +66,8 @@ class LoopProbe:
                 )
             if now - reported_s >= REPORT_EVERY_S:
                 self.events.telemetry.loop_gap.observe(worst_s)
+                used_before_s, used_s = used_s, thread_time()
+                self.beat((used_s - used_before_s) / (now - reported_s))
                 worst_s, reported_s = 0.0, now
 
     def _look(self, loop_thread: int) -> None:

@@ -7,6 +7,7 @@ and inside them the connections with their calls.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,6 +35,7 @@ from agent.carrier.signature import SignatureCheck, path_prefix
 from agent.carrier.stream_admission import StreamAdmission
 from agent.carrier.stream_token import StreamTokens, stream_secret
 from agent.carrier.webhooks import VoiceWebhooks
+from agent.core.admission import Admission
 from agent.core.event_log import EventLog, open_logging
 from agent.core.records import RecordingCallback
 from agent.core.settings import Settings
@@ -149,6 +151,7 @@ class _Server:
             tools=self.tools,
             keeper=self.keeper,
             tenants=self.tenants,
+            admission=Admission(settings.max_calls, self.not_ready, lambda: tokens.promised(time.time())),
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
         key = settings.twilio_webhook_key.get_secret_value() if settings.twilio_webhook_key else None
@@ -160,17 +163,15 @@ class _Server:
             check,
             tokens,
             events,
-            settings.max_calls,
+            self.services.admission,
             lambda socket, admit: answer(socket, self.services, admit),
-            self.not_ready,
             replays,
         )
         webhooks = VoiceWebhooks(
             check,
             tokens,
             events,
-            self.not_ready,
-            lambda: self.admission.is_promised,
+            self.services.admission,
             replays,
             self._recording_told,
             self.tenants,
@@ -187,6 +188,15 @@ class _Server:
         )
         self.admin = FrontDoor(make_admin_app(webhooks, app, admin_token), events)
 
+    def _beat(self, share: float) -> None:
+        """Say when new calls begin and cease to be refused for want of time on the processor."""
+        admission = self.services.admission
+        before = admission.is_overloaded
+        admission.beat(share)
+        if admission.is_overloaded is not before:
+            event = "LOAD_NORMAL" if before else "OVERLOADED"
+            self.events.emit(event, "warning", share=round(share, 2), lines=admission.lines)
+
     def not_ready(self) -> str:
         """Why no call can be taken now; empty when one can."""
         return "the server is stopping" if self.stop.stop.is_set() else self.model.not_ready
@@ -202,7 +212,7 @@ class _Server:
                         services.start_soon(self.metronome.run)
                         services.start_soon(self.tenants.run, self.database, self.events)
                         services.start_soon(self.keeper.run)
-                        services.start_soon(LoopProbe(self.events).run)
+                        services.start_soon(LoopProbe(self.events, self._beat).run)
                         services.start_soon(self.stop.watch, signals, nursery.cancel_scope)
                         await self._serve_connections(services, started)
                         services.cancel_scope.cancel(reason="the server stops")

@@ -74,7 +74,14 @@ class RenewSession:
     reason: str
 
 
-Command = ToModel | Speak | Complete | Interrupt | Withdraw | CallTool | GiveUp | RenewSession
+@attrs.frozen
+class RateLimited:
+    """The provider answers nobody for ``wait_s``: new calls would hear silence."""
+
+    wait_s: float
+
+
+Command = RateLimited | ToModel | Speak | Complete | Interrupt | Withdraw | CallTool | GiveUp | RenewSession
 
 
 @attrs.define(eq=False)

@@ -17,7 +17,7 @@ from agent.call.answers.response_requests import ResponseRequests
 from agent.call.answers.responses import Debt, ResponseTracker
 from agent.call.answers.truncation import TruncationLedger
 from agent.call.bounds import TalkBounds
-from agent.call.commands import Commands, Interrupt, decision
+from agent.call.commands import Commands, Interrupt, RateLimited, decision
 from agent.call.memory.replay import Replay
 from agent.call.memory.transcript import Transcript
 from agent.call.turns.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
@@ -37,6 +37,8 @@ APOLOGY_WAITS_MS: Final = 1500
 """What an answer may still have to say before an apology: one that has more is cut off."""
 NOISE_S: Final = 20.0
 """Speech that the model hears for so long, and our own ear does not, is steady noise."""
+MOST_LIMITED_S: Final = 60.0
+"""A limit of the provider's is believed for so long: it counts tokens and requests by the minute."""
 QUIET_AT_MOST_S: Final = 5.0
 """How long ago a turn that is reported now may have ended."""
 
@@ -275,6 +277,11 @@ class Conversation:
         elif verdict.answer is None:
             self.turns.committed(now)
 
+    def _limits(self, event: model.RateLimits, _now: float) -> None:
+        spent = [limit.reset_s or 0.0 for limit in event.limits if limit.remaining == 0]
+        if spent:
+            self.commands.add(RateLimited(min(max(spent), MOST_LIMITED_S)))
+
     def _created(self, event: model.ResponseCreated, now: float) -> None:
         self.answers.created(event, now, caller_speaking=self.policy.caller_speaking)
 
@@ -413,6 +420,7 @@ _HANDLERS: Final[Mapping[type, Callable[[Conversation, Any, float], None]]] = {
     model.FunctionCallDone: lambda talk, event, _now: talk.answers.tool_called(event),
     model.ResponseDone: lambda talk, event, now: talk.answers.done(event, now),
     model.ErrorEvent: lambda talk, event, now: talk.answers.error(event, now),
+    model.RateLimits: Conversation._limits,  # noqa: SLF001
     model.ResponseCreated: Conversation._created,  # noqa: SLF001 - the class's own table
     model.InputTranscriptionFailed: Conversation._not_transcribed,  # noqa: SLF001
     model.SpeechStarted: Conversation._speech_started,  # noqa: SLF001

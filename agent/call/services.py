@@ -13,6 +13,7 @@ import trio
 from agent.audio.metronome import Metronome
 from agent.call.tools.declare import Tool
 from agent.carrier.rest import CarrierRest
+from agent.core.admission import Admission
 from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.core.event_log import EventLog
 from agent.core.provider_models import language_hint
@@ -47,11 +48,22 @@ class CallServices:
     keeper: CallWriter | None = None
     """Keeps calls while they go on; None: there is no database."""
     tenants: TenantDirectory = attrs.field()
+    admission: Admission = attrs.field()
+    """Who is taken; calls tell it what they learn of the model's limits."""
     active: dict[CallSid, trio.CancelScope] = attrs.field(factory=dict)
+
+    @admission.default
+    def _by_settings(self) -> Admission:
+        return Admission(self.settings.max_calls)
 
     @tenants.default
     def _no_tenants(self) -> TenantDirectory:
         return TenantDirectory(default_tenant(self.settings), self.settings.unknown_number)
+
+    def tick_ran(self, late_s: float) -> None:
+        """A pacer's tick ran ``late_s`` after its deadline."""
+        self.admission.tick(late_s)
+        self.events.telemetry.frame_lateness.observe(late_s)
 
     def greeting_of(self, tenant: Tenant) -> str:
         """The first words of the agent; empty: the caller begins."""

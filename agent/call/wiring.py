@@ -21,6 +21,7 @@ from agent.call.commands import (
     Complete,
     GiveUp,
     Interrupt,
+    RateLimited,
     RenewSession,
     Speak,
     ToModel,
@@ -88,7 +89,7 @@ class CallParts(TxObserver):
             playout=state.playout,
             slot=services.metronome.attach(),
             observer=self,
-            meter=PacerMetrics(self._report, events.telemetry.frame_lateness.observe),
+            meter=PacerMetrics(self._report, services.tick_ran),
             lead_ms=settings.lead_ms,
             comfort_silence=settings.comfort_silence,
             format=state.leg.format,
@@ -110,7 +111,7 @@ class CallParts(TxObserver):
 
     # What the conversation decides
 
-    def _carry_out(self, commands: Sequence[Command]) -> None:
+    def _carry_out(self, commands: Sequence[Command]) -> None:  # noqa: C901 - a case for each command
         """Do what one step of the conversation decided, and wake whoever waits for it to move on."""
         for command in commands:
             match command:
@@ -129,6 +130,8 @@ class CallParts(TxObserver):
                     self._start_tool(call)
                 case GiveUp(reason):
                     self.nursery.start_soon(self.ending.apologise, reason)
+                case RateLimited(wait_s):
+                    self.state.services.admission.limited(trio.current_time() + wait_s)
                 case RenewSession(reason):
                     self.leg.renew(reason)
         self.state.changed.unpark_all()

@@ -53,7 +53,7 @@ def _readiness(webhooks: VoiceWebhooks) -> APIRouter:
     @routes.get("/readyz")
     async def readyz() -> JSONResponse:
         """Whether calls can be taken: 200, or 503."""
-        ready = not webhooks.not_ready()
+        ready = not webhooks.admission.not_ready()
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     return routes
@@ -79,7 +79,7 @@ def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None) -> A
             "voice_webhook": f"{base}/voice/incoming",
             "status_callback": f"{base}/voice/status",
             "media_stream": stream_url(base, STREAM_PATH),
-            "not_ready": webhooks.not_ready(),
+            "not_ready": webhooks.admission.not_ready(),
             "see_also": ["/metrics", "/openapi.json"],
         }
 

@@ -15,6 +15,7 @@ from agent.carrier.replays import Replays, token_key
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.twiml import TOKEN_PARAMETER
+from agent.core.admission import BUSY, Admission
 from agent.core.errors import AdmissionError
 from agent.core.event_log import EventLog
 from agent.core.units import is_call_sid
@@ -28,22 +29,20 @@ FORBIDDEN: Final = 403
 UNAVAILABLE: Final = 503
 START_S: Final = 3.0
 """How long an accepted stream may take to say which call it is; Twilio does at once."""
-BUSY: Final = "all lines are busy"
 
 
 @attrs.define(eq=False)
 class StreamAdmission:
     """Accepts or rejects the handshakes of media streams and has each accepted one answered.
 
-    ``answer`` serves one call and raises nothing but Cancelled; ``not_ready`` says why no call can be taken.
+    ``answer`` serves one call and raises nothing but Cancelled.
     """
 
     check: SignatureCheck
     tokens: StreamTokens
     events: EventLog
-    max_streams: int
+    admission: Admission
     answer: AnswerCall
-    not_ready: Callable[[], str]
     replays: Replays
     noise: Noise = attrs.field(init=False)
     _open: int = 0
@@ -51,16 +50,6 @@ class StreamAdmission:
 
     def __attrs_post_init__(self) -> None:
         self.noise = Noise(self.events)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether all lines are taken by streams."""
-        return self._open >= self.max_streams
-
-    @property
-    def is_promised(self) -> bool:
-        """Whether all lines are taken, counting those of calls whose streams are on their way."""
-        return self._open + self.tokens.promised(time.time()) >= self.max_streams
 
     async def serve(self, handshake: Handshake, head: RequestHead, origin: Origin) -> None:
         """Serve one handshake: an HTTP error, or the whole call. ``head`` is all of what the peer asked.
@@ -74,7 +63,8 @@ class StreamAdmission:
             self.noise.tell("STREAM_REFUSED", "warning", kind=error.kind, address=origin.client)
             await handshake.reject(FORBIDDEN, f"{error.detail}\n")
             return
-        reason = self.not_ready() or (BUSY if self.is_full else "")
+        admission = self.admission
+        reason = admission.not_ready() or (BUSY if admission.lines >= admission.max_calls else "")
         if reason:
             self.noise.tell("STREAM_REFUSED", "warning", kind="unavailable", reason=reason)
             await handshake.reject(UNAVAILABLE, f"{reason}\n")
@@ -93,14 +83,15 @@ class StreamAdmission:
                 self._give_back(line)
 
     def _give_back(self, line: "_Line") -> None:
-        self._open -= line.is_taken
+        if line.is_taken:
+            self.admission.give_back()
+            self._open -= 1
         if self._open == 0:
             self._emptied.set()
 
     def take_line(self) -> None:
         """Count one more open stream. Raises AdmissionError when there are enough."""
-        if self.is_full:
-            raise AdmissionError("unavailable", BUSY)
+        self.admission.take_line()
         if self._open == 0:
             self._emptied = trio.Event()
         self._open += 1

@@ -19,6 +19,7 @@ from agent.carrier.replays import Replays, request_key
 from agent.carrier.signature import SignatureCheck, stream_url
 from agent.carrier.stream_events import stream_trouble
 from agent.carrier.stream_token import CallTicket, StreamTokens
+from agent.core.admission import Admission
 from agent.core.errors import AdmissionError, AgentError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback, RecordingStatus
@@ -53,7 +54,6 @@ async def forget(_: RecordingCallback) -> None:
 class VoiceWebhooks:
     """What the web side needs of the server.
 
-    ``not_ready`` says why no call can be taken now, or nothing; ``is_full`` whether all lines are taken.
     ``recording_told`` keeps what the carrier tells of a recording; what it may raise is AgentError, OSError and
     psycopg.Error.
     """
@@ -61,8 +61,7 @@ class VoiceWebhooks:
     check: SignatureCheck
     tokens: StreamTokens
     events: EventLog
-    not_ready: Callable[[], str]
-    is_full: Callable[[], bool]
+    admission: Admission
     replays: Replays
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
     tenants: TenantDirectory = attrs.field(factory=lambda: TenantDirectory(Tenant(DEFAULT_TENANT_ID, "")))
@@ -107,7 +106,7 @@ class VoiceWebhooks:
         if tenant is None:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason="a number of no tenant")
             return twiml.refuse_politely(twiml.UNKNOWN_NUMBER, self.tenants.default.language)
-        reason = self.not_ready() or ("all lines are busy" if self.is_full() else "")
+        reason = self.admission.refusal(trio.current_time())
         if reason:
             self.events.emit("CALL_REFUSED", "warning", call=call_sid, reason=reason)
             return twiml.refuse_politely(twiml.BUSY, tenant.language)

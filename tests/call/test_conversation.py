@@ -542,3 +542,16 @@ def test_mo_7_a_key_takes_a_leaving_back_and_so_does_speech_with_all_that_came_b
     talk.conversation.key_pressed("1", talk.now)
     assert third.taken_back
     assert talk.conversation.departure is None
+
+
+def test_mo_4_a_limit_of_the_provider_s_is_told_to_whoever_takes_calls() -> None:
+    """By the failed answer, and by what the provider tells of its limits after each answer."""
+    talk = Talk()
+    talk.created("r1")
+    talk.done("r1", "failed", "rate_limit_exceeded")
+    [wait_s] = talk.did.limited_s
+    assert wait_s >= 1.0
+    talk.event(model.RateLimits((model.RateLimit("requests", 0, 12.0), model.RateLimit("tokens", 900, 1.0))))
+    talk.event(model.RateLimits((model.RateLimit("tokens", 0, 3600.0),)))
+    talk.event(model.RateLimits((model.RateLimit("tokens", None, None),)))
+    assert talk.did.limited_s == [wait_s, 12.0, 60.0]

@@ -3,6 +3,7 @@
 import secrets
 import socket as stdlib
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_admission import Admit, StreamAdmission
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.webhooks import VoiceWebhooks
+from agent.core.admission import Admission
 from agent.core.errors import AdmissionError, HandshakeRejectedError, SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
@@ -98,13 +100,10 @@ async def open_services(
     services, tokens, check = FakeServices(), StreamTokens(b"secret"), SignatureCheck(auth, "", allow_unsigned)
     events = services.events
     replays = Replays(events)
-    services.admission = admission = StreamAdmission(
-        check, tokens, events, max_streams, services.answer, lambda: services.stopping, replays
-    )
-    app = make_app(
-        VoiceWebhooks(check, tokens, events, lambda: services.stopping, lambda: admission.is_promised, replays)
-    )
-    services.door = door = FrontDoor(app, events, admission.serve, bounds=Bounds(**bounds))  # type: ignore[arg-type]
+    admission = Admission(max_streams, lambda: services.stopping, lambda: tokens.promised(time.time()))
+    services.admission = desk = StreamAdmission(check, tokens, events, admission, services.answer, replays)
+    app = make_app(VoiceWebhooks(check, tokens, events, admission, replays))
+    services.door = door = FrontDoor(app, events, desk.serve, bounds=Bounds(**bounds))  # type: ignore[arg-type]
 
     async def serve(stream: trio.SocketStream) -> None:
         services.streams.append(stream)

@@ -21,6 +21,7 @@ from agent.carrier.replays import FirstAnswer, Replays
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.twiml import VOICES
+from agent.core.admission import Admission
 from agent.core.errors import DatabaseError
 from agent.core.event_log import EventLog
 from agent.core.records import RecordingCallback
@@ -71,14 +72,19 @@ async def open_front(
     auth: str | None = AUTH,
     allow_unsigned: bool = False,
     not_ready: Callable[[], str] = lambda: "",
-    is_full: Callable[[], bool] = lambda: False,
+    max_calls: int = 1,
     keep: FirstAnswer | None = None,
     **more: Any,
 ) -> AsyncIterator[Front]:
     check = SignatureCheck(auth, BASE, allow_unsigned)
     events = EventLog(Telemetry())
     voice = webhooks.VoiceWebhooks(
-        check, StreamTokens(b"secret"), events, not_ready, is_full, Replays(events, keep=keep), **more
+        check,
+        StreamTokens(b"secret"),
+        events,
+        Admission(max_calls, not_ready),
+        Replays(events, keep=keep),
+        **more,
     )
     transport = httpx.ASGITransport(behind_the_door(make_app(voice)))
     async with httpx.AsyncClient(transport=transport, base_url="http://inner:8080") as client:
@@ -136,7 +142,7 @@ async def test_unsigned_webhooks_are_taken_when_allowed() -> None:
     [
         {"not_ready": lambda: "the model is starting"},
         {"not_ready": lambda: "the server is stopping"},
-        {"is_full": lambda: True},
+        {"max_calls": 0},
     ],
 )
 async def test_when_no_call_can_be_taken_the_caller_is_told(reasons: Any) -> None:
@@ -177,7 +183,7 @@ async def test_pc_5_a_call_to_nobodys_number_is_the_default_tenants() -> None:
 
 
 async def test_pc_5_a_busy_tenants_caller_is_told_so_in_its_language() -> None:
-    async with open_front(tenants=make_book("refuse"), is_full=lambda: True) as front:
+    async with open_front(tenants=make_book("refuse"), max_calls=0) as front:
         answer = await front.post("/voice/incoming")
         said = ET.fromstring(answer.text)[0].attrib  # noqa: S314 - our own
         assert said == {"language": "de-DE", "voice": VOICES["de-DE"]}
@@ -308,10 +314,9 @@ async def test_a_repeated_request_gets_the_first_answer_and_has_no_other_effect(
 
 
 async def test_a_call_that_was_refused_stays_refused() -> None:
-    full = True
-    async with open_front(is_full=lambda: full) as front:
+    async with open_front(max_calls=0) as front:
         refused = await front.post("/voice/incoming")
-        full = False
+        front.webhooks.admission.max_calls = 1
         assert (await front.post("/voice/incoming")).text == refused.text
 
 
@@ -512,8 +517,7 @@ async def test_webhooks_are_found_whether_a_proxy_keeps_the_prefix_or_not(kept: 
         SignatureCheck(AUTH, base, allow_unsigned=False),
         StreamTokens(b"secret"),
         EventLog(Telemetry()),
-        lambda: "",
-        lambda: False,
+        Admission(1),
         Replays(EventLog(Telemetry())),
     )
     transport = httpx.ASGITransport(behind_the_door(make_app(voice)))

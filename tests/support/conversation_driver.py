@@ -17,6 +17,7 @@ from agent.call.commands import (
     Complete,
     GiveUp,
     Interrupt,
+    RateLimited,
     RenewSession,
     Speak,
     ToModel,
@@ -48,6 +49,7 @@ class Done:
     tools: list[model.FunctionCallDone] = attrs.field(factory=list)
     gave_up: list[str] = attrs.field(factory=list)
     renewed: list[str] = attrs.field(factory=list)
+    limited_s: list[float] = attrs.field(factory=list)
     steps: int = 0
 
     def carry_out(self, commands: Sequence[Command]) -> None:
@@ -73,6 +75,8 @@ class Done:
                 self.tools.append(call)
             case GiveUp(reason):
                 self.gave_up.append(reason)
+            case RateLimited(wait_s):
+                self.limited_s.append(wait_s)
             case RenewSession(reason):
                 self.renewed.append(reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_admission import Admit, StreamAdmission
 from agent.carrier.stream_token import CallTicket, StreamTokens
 from agent.carrier.webhooks import VoiceWebhooks
+from agent.core.admission import Admission
 from agent.core.errors import SocketClosedError
 from agent.core.event_log import EventLog
 from agent.core.telemetry import Telemetry
@@ -60,8 +62,9 @@ async def open_agent(
     check = SignatureCheck(AUTH, public_url, allow_unsigned=False)
     tokens = StreamTokens(b"secret" * 6)
     replays = Replays(events)
-    desk = StreamAdmission(check, tokens, events, 10, agent.answer, lambda: agent.not_ready, replays)
-    app = make_app(VoiceWebhooks(check, tokens, events, lambda: agent.not_ready, lambda: desk.is_full, replays))
+    admission = Admission(10, lambda: agent.not_ready, lambda: tokens.promised(time.time()))
+    desk = StreamAdmission(check, tokens, events, admission, agent.answer, replays)
+    app = make_app(VoiceWebhooks(check, tokens, events, admission, replays))
     proxies = TrustedProxies(parse_networks(trusted_proxies))
     agent.door = door = FrontDoor(app, events, desk.serve, proxies)
     async with trio.open_nursery() as nursery:

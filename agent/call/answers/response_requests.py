@@ -11,7 +11,7 @@ import attrs
 
 from agent.audio.generation import Purpose
 from agent.call.answers.responses import Debt, ResponseTracker
-from agent.call.commands import Commands, GiveUp, ToModel
+from agent.call.commands import Commands, GiveUp, RateLimited, ToModel
 from agent.core.event_log import EventLog
 from agent.model import requests
 from agent.model.errors import Severity, severity
@@ -109,6 +109,7 @@ class ResponseRequests:
         if limited and self._limits < len(RATE_WAITS_S):
             self.wait_s = RATE_WAITS_S[self._limits]
             self._limits += 1
+            self.commands.add(RateLimited(self.wait_s))
             self.events.emit("RATE_LIMITED", "warning", wait_s=self.wait_s, cure="raise the account's limits")
             if purpose not in _OPTIONAL:
                 self.turns.owe(Debt.PROVIDER, now + self.wait_s)

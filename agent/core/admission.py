@@ -1,0 +1,105 @@
+"""Who is taken, and why nobody else: one for a process, asked by every door and told by whoever knows of a limit.
+
+A call that would find no line, no model or no time on the processor hears that we are busy: that is better than
+an answer that stutters or stays silent, and harms no call in progress (NB-6). Pure: times come in.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+import attrs
+
+from agent.core.errors import AdmissionError
+
+BUSY: Final = "all lines are busy"
+LIMITED: Final = "the model's provider limits the rate"
+OVERLOADED: Final = "the processor has no time for another call"
+SHARE_MOST: Final = 0.85
+"""Of a core, for the event loop: what is over it makes frames late."""
+LATE_S: Final = 0.010
+"""A tick that is later than this is late."""
+LATE_MOST: Final = 0.01
+"""Share of late ticks: over it the 99th percentile of lateness is over LATE_S."""
+BEATS: Final = 5
+"""Over so many beats, of a second each, lateness is judged; and so long a call takes to show in the share."""
+TICKS_LEAST: Final = 50
+"""Fewer ticks say nothing: a second of one call."""
+CALL_SHARE: Final = 0.01
+"""What a call is taken to cost while none has lasted long enough to tell."""
+
+
+def _always() -> str:
+    return ""
+
+
+def _none() -> int:
+    return 0
+
+
+@attrs.define(eq=False)
+class Admission:
+    """The lines of one process, and its limits."""
+
+    max_calls: int
+    not_ready: Callable[[], str] = _always
+    """Why no call at all can be taken now; empty when one can."""
+    promised: Callable[[], int] = _none
+    """Calls that were told to come, and whose streams are on their way."""
+    lines: int = 0
+    """Lines taken."""
+    _limited_until: float = -inf
+    _share: float = 0.0
+    _fresh: deque[int] = attrs.field(factory=lambda: deque([0] * BEATS, BEATS))
+    """Calls taken in each of the last beats; the last one is under way."""
+    _ticks: deque[list[int]] = attrs.field(factory=lambda: deque([[0, 0] for _ in range(BEATS)], BEATS))
+    """Ticks, and those of them that were late, in each."""
+
+    def refusal(self, now: float) -> str:
+        """Why a new call is not to be taken, empty if it is; ``not_ready`` first."""
+        if reason := self.not_ready():
+            return reason
+        if self.lines + self.promised() >= self.max_calls:
+            return BUSY
+        if now < self._limited_until:
+            return LIMITED
+        return OVERLOADED if self.is_overloaded else ""
+
+    def take_line(self) -> None:
+        """A call that was told to come is here. Raises AdmissionError when there is no line after all."""
+        if self.lines >= self.max_calls:
+            raise AdmissionError("unavailable", BUSY)
+        self.lines += 1
+        self._fresh[-1] += 1
+
+    def give_back(self) -> None:
+        """A call is over."""
+        self.lines -= 1
+
+    def limited(self, until: float) -> None:
+        """The model's provider answers nothing before ``until``: who comes now would be answered by silence."""
+        self._limited_until = max(self._limited_until, until)
+
+    def tick(self, late_s: float) -> None:
+        """A tick of a pacer ran ``late_s`` after its deadline."""
+        counts = self._ticks[-1]
+        counts[0] += 1
+        counts[1] += late_s > LATE_S
+
+    def beat(self, share: float) -> None:
+        """A second is over in which the event loop had ``share`` of a core."""
+        self._share = share
+        self._fresh.append(0)
+        self._ticks.append([0, 0])
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether ticks are late, or would be with the calls that were just taken."""
+        ticks, late = (sum(counts) for counts in zip(*self._ticks, strict=True))
+        if ticks >= TICKS_LEAST and late > ticks * LATE_MOST:
+            return True
+        fresh = sum(self._fresh)
+        settled = self.lines - fresh
+        each = self._share / settled if settled > 0 else CALL_SHARE
+        return self._share + fresh * each > SHARE_MOST
