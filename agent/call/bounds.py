@@ -5,14 +5,14 @@ Whoever watches the call looks at ``reached``, and has the model say goodbye.
 
 import attrs
 
-from agent.core.bounds import Bounds
+from agent.core.bounds import ModelBounds
 
 
 @attrs.define(eq=False)
 class TalkBounds:
     """Counts the responses of one call, and the characters of its transcript."""
 
-    bounds: Bounds = attrs.field(factory=Bounds)
+    bounds: ModelBounds = attrs.field(factory=ModelBounds)
     _responses: int = 0
     _text: int = 0
 

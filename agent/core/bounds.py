@@ -9,7 +9,7 @@ import attrs
 
 
 @attrs.frozen
-class Bounds:
+class ModelBounds:
     """The bounds; their defaults are those of the settings."""
 
     tool_uses: int = 50

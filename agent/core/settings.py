@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.core import provider_models
-from agent.core.bounds import Bounds
+from agent.core.bounds import ModelBounds
 from agent.core.errors import SettingsError
 
 DEFAULT_REALTIME_URL: Final = "wss://api.openai.com/v1/realtime"
@@ -23,7 +23,7 @@ DEFAULT_INSTRUCTIONS: Final = (
     "name and city, and what they need. When the caller says goodbye, say goodbye and call end_call."
 )
 
-_BOUNDS: Final = Bounds()
+_BOUNDS: Final = ModelBounds()
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -288,9 +288,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> ModelBounds:
         """What the model may do."""
-        return Bounds(
+        return ModelBounds(
             tool_uses=self.max_tool_uses,
             appointments=self.max_appointments,
             appointments_a_day=self.max_appointments_a_day,

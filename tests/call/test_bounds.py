@@ -3,12 +3,12 @@
 from conversation_driver import Talk
 
 from agent.call.call_clock import PAST_LIMIT_S, CallClock, Due
-from agent.core.bounds import Bounds
+from agent.core.bounds import ModelBounds
 
 
 def test_do_4_responses_are_counted() -> None:
     talk = Talk()
-    talk.conversation.bounds.bounds = Bounds(responses=2)
+    talk.conversation.bounds.bounds = ModelBounds(responses=2)
     talk.answer("r1", 100)
     assert talk.conversation.bounds.reached == ""
     talk.created("r1")
@@ -18,7 +18,7 @@ def test_do_4_responses_are_counted() -> None:
 
 def test_do_4_text_of_both_sides_is_kept_up_to_the_bound() -> None:
     talk = Talk()
-    talk.conversation.bounds.bounds = Bounds(text=10)
+    talk.conversation.bounds.bounds = ModelBounds(text=10)
     talk.starts()
     talk.commits(text="Hello.")
     assert talk.conversation.bounds.reached == ""

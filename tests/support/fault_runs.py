@@ -146,9 +146,9 @@ class Run:
                 error = {"type": "invalid_request_error", "code": "session_expired", "message": "60 minutes."}
                 model.inject({"type": "error", "error": error})
             case "answers fail" if model.sessions:
-                model.session.faults = model.session._answering.faults = FAILS
+                model.session.faults = model.session._sender.faults = FAILS
                 await trio.sleep(0.8)
-                model.session.faults = model.session._answering.faults = Faults()
+                model.session.faults = model.session._sender.faults = Faults()
             case "carrier stalls":
                 self.stalled = True
                 stream.stop_reading()

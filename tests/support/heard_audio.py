@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.core.records import CallRecord
 from agent.sim.carrier.stream import SimulatedStream
-from agent.sim.model.response import Message
+from agent.sim.model.response import SimulatedMessage
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.profile import Profile
 from agent.sim.sounds import numbers_in
@@ -20,7 +20,7 @@ def believed_ms(model: ScriptedRealtime) -> list[int]:
     """How much of each of its answers the model takes to be heard: all that nobody told it otherwise about."""
     items = model.session.conversation.items
 
-    def heard(message: Message) -> int:
+    def heard(message: SimulatedMessage) -> int:
         item = items.get(message.output.item_id)
         if item is None:
             return 0  # deleted, or never announced

@@ -37,14 +37,14 @@ async def run_script(instrument: CancelAt) -> Result:
         ],
         transcription_delay_ms=20,
     )
-    admission = NotingDesk(delay_s=0.03)
-    DESKS[:] = [admission]
+    desk = NotingDesk(delay_s=0.03)
+    DESKS[:] = [desk]
     journal = MemoryJournal()
     keeper = make_keeper(journal)
     settings = {"greeting_protect_ms": 0, "vad_silence_ms": 100}
     async with open_services(
         memory_realtime(lambda: model),
-        tools=DeskTools(admission).tools(),
+        tools=DeskTools(desk).tools(),
         tenant=TENANT,
         keeper=keeper,
         **settings,

@@ -12,9 +12,9 @@ from trio.testing import MockClock
 from virtual_call import counts, received
 
 from agent.core.records import Outcome
-from agent.sim.model.answering import Answering
 from agent.sim.model.response import SimulatedResponse
 from agent.sim.model.script import Answer, Faults, ToolCall
+from agent.sim.model.sending import ResponseSender
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -53,14 +53,14 @@ async def test_bi_3_a_barge_in_just_before_the_answer_is_done(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """speech_started and done in one breath: no error ends anything, and the turn is answered."""
-    send_done = Answering._send_done
+    send_done = ResponseSender._send_done
 
-    def speech_then_done(self: Answering, response: SimulatedResponse, status: Any) -> None:
+    def speech_then_done(self: ResponseSender, response: SimulatedResponse, status: Any) -> None:
         if response.number == 0:
             self.outbox.send("input_audio_buffer.speech_started", item_id="item_x", audio_start_ms=0)
         send_done(self, response, status)
 
-    monkeypatch.setattr(Answering, "_send_done", speech_then_done)
+    monkeypatch.setattr(ResponseSender, "_send_done", speech_then_done)
     model = ScriptedRealtime([Answer(LONG.text, 4000, speed=2), SHORT])
     async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(1500)

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from agent.call.tools.declare import Tool, ToolCall, make_tool
 from agent.call.tools.desk import ToolDesk
-from agent.core.bounds import Bounds
+from agent.core.bounds import ModelBounds
 from agent.core.errors import BoundError, ToolError
 from agent.core.tenant_fields import normalise_number
 from agent.store.sql.values import LeadRow, LeadUpdate, NewAppointment
@@ -39,7 +39,7 @@ class DeskTools:
     """
 
     desk: ToolDesk
-    bounds: Bounds = attrs.field(factory=Bounds)
+    bounds: ModelBounds = attrs.field(factory=ModelBounds)
 
     def tools(self) -> tuple[Tool, ...]:
         """All of them."""

@@ -47,7 +47,7 @@ _OTHERWISE: Final = "the recording or AGENT_RECORDING_MODEL is not accepted"
 _T = TypeVar("_T")
 
 
-class _Segment(msgspec.Struct):
+class _TimedText(msgspec.Struct):
     start: float
     end: float
     text: str
@@ -56,7 +56,7 @@ class _Segment(msgspec.Struct):
 
 
 class _WithTimes(msgspec.Struct):
-    segments: list[_Segment]
+    segments: list[_TimedText]
 
 
 class _Text(msgspec.Struct):

@@ -26,7 +26,7 @@ from agent.core.caller_leg import Message
 from agent.core.errors import SocketClosedError
 from agent.core.task_nursery import open_task_nursery
 from agent.sim.carrier.stream import CarrierSocket
-from agent.sim.model.answering import as_pcm, pcm16_as_ulaw
+from agent.sim.model.sending import as_pcm, pcm16_as_ulaw
 from agent.wire.message_socket import SendCheck
 
 Connect = Callable[[], AbstractAsyncContextManager[CarrierSocket]]

@@ -7,7 +7,7 @@ import attrs
 
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, RefusedError
-from agent.sim.model.response import Message
+from agent.sim.model.response import SimulatedMessage
 
 _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output")
 
@@ -17,7 +17,7 @@ class SimulatedItem:
     """An item as the provider would show it; ``spoken`` is set for what the model says."""
 
     resource: Event
-    spoken: Message | None = None
+    spoken: SimulatedMessage | None = None
     truncated_ms: int | None = None
 
     @property

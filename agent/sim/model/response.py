@@ -9,13 +9,13 @@ import attrs
 from agent.core.units import audio_ms
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Output
-from agent.sim.model.script import Answer, Step
+from agent.sim.model.script import Answer, Delta
 
 Status = Literal["in_progress", "completed", "cancelled", "failed"]
 
 
 @attrs.define(eq=False)
-class Message:
+class SimulatedMessage:
     """A message of an answer, and the record of what was sent of it."""
 
     output: Output
@@ -46,11 +46,11 @@ class SimulatedResponse:
     """A response of the model, and the record of what was sent of it."""
 
     id: str
-    messages: tuple[Message, ...]
+    messages: tuple[SimulatedMessage, ...]
     number: int
     """Counted from 0 over all answers of the script; the audio carries it (``agent.sim.sounds.numbers_in``)."""
     answer: Answer
-    steps: tuple[Step, ...] = attrs.field(repr=False)
+    steps: tuple[Delta, ...] = attrs.field(repr=False)
     created_s: float
     """When ``response.created`` is sent."""
     request: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
@@ -58,7 +58,7 @@ class SimulatedResponse:
     total_bytes: int = attrs.field(init=False)
     status: Status = "in_progress"
     sent_bytes: int = 0
-    speaking: Message | None = None
+    speaking: SimulatedMessage | None = None
     """The message that is open."""
     done_sent: bool = False
     cut_s: float = inf
@@ -101,7 +101,7 @@ class SimulatedResponse:
         """How many deltas are not sent yet."""
         return len(self.steps) - self._index
 
-    def take_step(self) -> Step | None:
+    def take_step(self) -> Delta | None:
         """The step due at ``next_s``, counted as sent; None if its end is due."""
         if not self.steps_left or self.cut_s <= self._first_s + self.steps[self._index].after_s:
             return None

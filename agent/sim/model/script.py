@@ -55,7 +55,7 @@ class Answer:
 
 
 @attrs.frozen
-class Step:
+class Delta:
     """A delta: ``after_s`` counts from the first one; ``data`` is text, or base64 of ``length_bytes``."""
 
     after_s: float
@@ -67,12 +67,12 @@ class Step:
 
 
 @lru_cache(maxsize=256)
-def plan(answer: Answer, number: int) -> tuple[Step, ...]:
+def plan(answer: Answer, number: int) -> tuple[Delta, ...]:
     """The deltas of ``answer`` in order, when it is the ``number``-th of its session (counted from 0)."""
     return _cut(answer, _audio_of(answer, number))
 
 
-def plan_roughly(answer: Answer, number: int, chance: Random) -> tuple[Step, ...]:
+def plan_roughly(answer: Answer, number: int, chance: Random) -> tuple[Delta, ...]:
     """The deltas as the real service sends them: of any size, with jitter and pauses, in one message or two.
 
     A pause is never longer than half of what was sent ahead of the caller's ear: it cannot be heard.
@@ -81,7 +81,7 @@ def plan_roughly(answer: Answer, number: int, chance: Random) -> tuple[Step, ...
     first = len(words) // 3 if chance.random() < TWO_MESSAGES else 0
     border = len(audio) * first // len(words) // FRAME_BYTES * FRAME_BYTES
     sizes = tuple(chance.randrange(*CHUNK_FRAMES) * FRAME_BYTES // 2 for _ in range(9))
-    steps: list[Step] = []
+    steps: list[Delta] = []
     for part, (said, heard) in enumerate([(words[:first], audio[:border]), (words[first:], audio[border:])]):
         begun_s = steps[-1].after_s + chance.uniform(0, JITTER_S) if steps else 0.0
         rough = attrs.evolve(answer, text=" ".join(said), chunk_bytes=sizes)
@@ -103,19 +103,21 @@ def _audio_of(answer: Answer, number: int) -> bytes:
     return answer.audio if isinstance(answer.audio, bytes) else numbered(number, answer.audio)
 
 
-def _cut(answer: Answer, audio: bytes) -> tuple[Step, ...]:
-    steps: list[Step] = []
+def _cut(answer: Answer, audio: bytes) -> tuple[Delta, ...]:
+    steps: list[Delta] = []
     at, sizes = 0, cycle(answer.chunk_bytes)
     while at < len(audio):
         chunk = audio[at : at + next(sizes)]
         after_s = at / SAMPLE_RATE_HZ / answer.speed if answer.speed else 0.0
-        steps.append(Step(after_s, "audio", b64encode(chunk).decode(), len(chunk)))
+        steps.append(Delta(after_s, "audio", b64encode(chunk).decode(), len(chunk)))
         at += len(chunk)
     if not steps:
         return ()
     words = answer.text.split(" ")
     word_s = steps[-1].after_s / _TEXT_HEAD_START / len(words)
-    texts = [Step(index * word_s, "text", word if index == 0 else f" {word}") for index, word in enumerate(words)]
+    texts = [
+        Delta(index * word_s, "text", word if index == 0 else f" {word}") for index, word in enumerate(words)
+    ]
     return tuple(sorted(texts + steps, key=lambda step: step.after_s))
 
 

@@ -20,13 +20,13 @@ import attrs
 import msgspec
 
 from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
-from agent.sim.model.answering import Answering, as_ulaw
 from agent.sim.model.conversation import SimulatedConversation
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.hearing import Hearing
 from agent.sim.model.real_wire import RealWire
-from agent.sim.model.response import Message, SimulatedResponse
+from agent.sim.model.response import SimulatedMessage, SimulatedResponse
 from agent.sim.model.script import Answer, Faults, Script, Stage, plan, plan_roughly
+from agent.sim.model.sending import ResponseSender, as_ulaw
 from agent.sim.model.settings import SessionSettings
 from agent.sim.model.transcribing import Transcribing
 from agent.sim.profile import Profile
@@ -73,7 +73,7 @@ class ModelSession:
     deaf: bool = False
     """Whether the shell is to stop reading."""
 
-    _answering: Answering = attrs.field(init=False)
+    _sender: ResponseSender = attrs.field(init=False)
     _transcribing: Transcribing = attrs.field(init=False)
     _chance: Random | None = attrs.field(init=False)
     """What answers and the room draw from; None: nothing happens by chance."""
@@ -97,9 +97,9 @@ class ModelSession:
     def _make_conversation(self) -> SimulatedConversation:
         return SimulatedConversation(self.outbox, self.faults.refuse_truncate_at_zero or self.profile.is_real)
 
-    @_answering.default
-    def _make_answering(self) -> Answering:
-        return Answering(self.ready, self.outbox, self.conversation, self.faults, self.settings)
+    @_sender.default
+    def _make_sender(self) -> ResponseSender:
+        return ResponseSender(self.ready, self.outbox, self.conversation, self.faults, self.settings)
 
     @_transcribing.default
     def _make_transcribing(self) -> Transcribing:
@@ -259,7 +259,7 @@ class ModelSession:
         items = [Output(response_id, self.outbox.new_id("item"), index) for index in range(len(phases))]
         response = SimulatedResponse(
             id=response_id,
-            messages=tuple(map(Message, items, phases)),
+            messages=tuple(map(SimulatedMessage, items, phases)),
             number=number,
             answer=answer,
             steps=steps,
@@ -271,17 +271,17 @@ class ModelSession:
         self._later(response.created_s, lambda at_s: self._announce(response, at_s))
 
     def _announce(self, response: SimulatedResponse, now: float) -> None:
-        self._answering.announce(response)
+        self._sender.announce(response)
         if self.faults.fail_answers is not None:
             self.active = None
-            self._answering.end(response, "failed")
+            self._sender.end(response, "failed")
         else:
             self._hearing.expect_echo(now)
 
     def _advance(self, response: SimulatedResponse, at_s: float) -> None:
-        if not self._answering.advance(response):
+        if not self._sender.advance(response):
             self.active = None
-            self._answering.end(response, "cancelled" if response.is_cut else "completed")
+            self._sender.end(response, "cancelled" if response.is_cut else "completed")
         elif response.sent_bytes * 2 >= response.total_bytes:
             self._reach(Stage.ANSWERING, at_s)
 

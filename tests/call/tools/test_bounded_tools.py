@@ -13,7 +13,7 @@ from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import Tool, ToolCall, tool
 from agent.call.tools.spoken_numbers import digits_said, is_said
 from agent.call.tools.use_counts import UseCounts
-from agent.core.bounds import Bounds
+from agent.core.bounds import ModelBounds
 from agent.core.errors import BoundError, ToolError
 
 DATE = "2026-11-24"
@@ -22,10 +22,10 @@ KNOWN = {"known": True, "first_name": "Dana"}
 
 
 async def use(
-    desk: MemoryDesk, name: str, call: ToolCall, bounds: Bounds | None = None, /, **arguments: Any
+    desk: MemoryDesk, name: str, call: ToolCall, bounds: ModelBounds | None = None, /, **arguments: Any
 ) -> Any:
     """Use a tool as the model does."""
-    [its] = [its for its in DeskTools(desk, bounds or Bounds()).tools() if its.name == name]
+    [its] = [its for its in DeskTools(desk, bounds or ModelBounds()).tools() if its.name == name]
     assert its.function is not None
     return await its.function(call, **its.read(msgspec.json.encode(arguments).decode()))
 
@@ -144,7 +144,7 @@ async def test_do_4_a_number_that_nobody_said_is_not_written_for() -> None:
 
 async def test_do_4_any_number_where_the_setting_says_so() -> None:
     desk = MemoryDesk()
-    bounds = Bounds(other_numbers="any")
+    bounds = ModelBounds(other_numbers="any")
     await use(desk, "create_appointment", calling(), bounds, starts_at=AT, phone="+12125550199")
     assert len(desk.made) == 1
 
@@ -153,7 +153,7 @@ async def test_do_4_any_number_where_the_setting_says_so() -> None:
 
 
 async def test_do_4_a_caller_makes_some_appointments_a_day() -> None:
-    desk, bounds = MemoryDesk(), Bounds(appointments_a_day=2)
+    desk, bounds = MemoryDesk(), ModelBounds(appointments_a_day=2)
     for hour in (10, 11):
         await use(desk, "create_appointment", calling(f"{hour}"), bounds, starts_at=f"{DATE}T{hour}:00")
     with pytest.raises(BoundError, match="offer that a person calls back") as caught:

@@ -140,7 +140,7 @@ async def test_a_rate_limit_is_waited_for(autojump_clock: object) -> None:
     async with open_one_call(model) as (services, stream, _):
         await trio.sleep(8.0)
         for session in model.sessions:
-            session.faults = session._answering.faults = Faults()
+            session.faults = session._sender.faults = Faults()
         model.faults = Faults()
         await trio.sleep(12.0)
         await stream.hang_up()

@@ -11,7 +11,7 @@ from agent.core.units import SAMPLE_RATE_HZ
 from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, Output
 from agent.sim.model.conversation import SimulatedConversation, SimulatedItem
-from agent.sim.model.response import Message, SimulatedResponse
+from agent.sim.model.response import SimulatedMessage, SimulatedResponse
 from agent.sim.model.script import Faults, ToolCall
 from agent.sim.model.settings import SessionSettings
 
@@ -20,7 +20,7 @@ PCM_RATE_HZ: Final = 24_000
 
 
 @attrs.define(eq=False)
-class Answering:
+class ResponseSender:
     """Sends the events of responses through ``outbox``, with the faults asked for."""
 
     ready: list[str]
@@ -68,7 +68,7 @@ class Answering:
         if self.faults.duplicate_done:
             self._send_done(response, status)
 
-    def _open_message(self, response: SimulatedResponse, message: Message) -> None:
+    def _open_message(self, response: SimulatedResponse, message: SimulatedMessage) -> None:
         message.opened, response.speaking = True, message
         item = message.item("in_progress")
         self.outbox.send_all([message.output.tell("added", item)])
