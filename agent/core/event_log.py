@@ -186,7 +186,7 @@ def open_logging(
     before = root.level
     root.addHandler(handler)
     root.setLevel(getattr(logging, level.upper()))
-    for noisy in ("trio-websocket", "httpx", "twilio.http_client", "matplotlib"):
+    for noisy in ("trio-websocket", "httpx", "httpx2", "twilio.http_client", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     listener.start()
     try:

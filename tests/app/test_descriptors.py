@@ -37,11 +37,12 @@ runpy.run_module("agent", run_name="__main__")
 
 @contextmanager
 def crowd(base: str, count: int) -> Iterator[None]:
-    """So many connections that say nothing."""
+    """So many connections that say nothing, from five addresses: the carrier has one of its own."""
     url = httpx.URL(base)
     with ExitStack() as stack:
-        for _ in range(count):
+        for number in range(count):
             one = stack.enter_context(socket.socket())
+            one.bind((f"127.0.0.{2 + number % 5}", 0))
             one.setblocking(False)
             one.connect_ex((url.host, url.port or 80))
         yield

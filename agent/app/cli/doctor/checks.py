@@ -22,6 +22,7 @@ from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
 from agent.core.settings import Settings
 from agent.local.process import check_installed
+from agent.pipeline.openai_client import open_openai_client
 
 CHECK_S: Final = 10.0
 SHORT_DAYS: Final = 60
@@ -65,12 +66,10 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def check_models(settings: Settings) -> list[Finding]:
     """Is the key good, and is every model in use there to stay? By the lightest request there is: their list."""
-    key, url = settings.openai_api_key, settings.openai_base_url
-    if key is None:
+    url = settings.openai_base_url
+    if settings.openai_api_key is None:
         return [Finding("ok", "no OPENAI_API_KEY: the embedded model answers")]
-    async with openai.AsyncOpenAI(
-        api_key=key.get_secret_value(), base_url=url, timeout=CHECK_S, max_retries=0
-    ) as client:
+    async with open_openai_client(settings, request_s=CHECK_S) as client:
         try:
             models = await client.models.list()
         except openai.AuthenticationError:
