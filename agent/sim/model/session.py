@@ -82,47 +82,30 @@ class ModelSession:
     _order: count[int] = attrs.field(factory=count)
     _reached: set[Stage] = attrs.field(factory=set)
 
-    @settings.default
-    def _make_settings(self) -> SessionSettings:
-        return SessionSettings(refuses=self.faults.refuse_setting, pcm_by_default=self.profile.is_real)
-
-    @outbox.default
-    def _make_outbox(self) -> Outbox:
-        chance = self._draws("wire")
-        if chance is None:
-            return Outbox(self.ready.append)
-        return Outbox(RealWire(self.ready.append, chance).put, session=f"{chance.getrandbits(32):08x}")
-
-    @conversation.default
-    def _make_conversation(self) -> SimulatedConversation:
-        return SimulatedConversation(self.outbox, self.faults.refuse_truncate_at_zero or self.profile.is_real)
-
-    @_sender.default
-    def _make_sender(self) -> ResponseSender:
-        return ResponseSender(self.ready, self.outbox, self.conversation, self.faults, self.settings)
-
-    @_transcribing.default
-    def _make_transcribing(self) -> Transcribing:
-        return Transcribing(
+    def __attrs_post_init__(self) -> None:
+        faults, is_real = self.faults, self.profile.is_real
+        self.settings = SessionSettings(refuses=faults.refuse_setting, pcm_by_default=is_real)
+        wire, self._chance = self._draws("wire"), self._draws("room")
+        self.outbox = (
+            Outbox(self.ready.append)
+            if wire is None
+            else Outbox(RealWire(self.ready.append, wire).put, session=f"{wire.getrandbits(32):08x}")
+        )
+        self.conversation = SimulatedConversation(self.outbox, faults.refuse_truncate_at_zero or is_real)
+        self._sender = ResponseSender(self.ready, self.outbox, self.conversation, faults, self.settings)
+        self._transcribing = Transcribing(
             self.outbox, self._later, self.transcription_delay_ms / 1000, self._draws("transcripts")
         )
-
-    @_hearing.default
-    def _make_hearing(self) -> Hearing:
-        return Hearing(
+        self._hearing = Hearing(
             self.vad,
             self.settings,
             self.outbox,
             self._later,
-            self.faults.speech_started_delay_ms / 1000,
+            faults.speech_started_delay_ms / 1000,
             self._interrupt,
             self._end_turn,
             None if self.profile.quiet_room else self._chance,
         )
-
-    @_chance.default
-    def _make_chance(self) -> Random | None:
-        return self._draws("room")
 
     def _draws(self, part: str) -> Random | None:
         return self.profile.chance(f"model {self.number} {part}") if self.profile.is_real else None
