@@ -33,7 +33,7 @@ MORE = Answer("Is there anything else?", 600)
 PERSON = "+15557770001"
 
 
-def response_requests(name: str, words_ms: int = 0, **arguments: Any) -> Answer:
+def answer_using(name: str, words_ms: int = 0, **arguments: Any) -> Answer:
     """An answer that calls a tool, after words of that many milliseconds."""
     return Answer("Let me see.", words_ms, tool_call=ToolCall(name, arguments))
 
@@ -95,7 +95,7 @@ async def test_a_tool_is_used_and_its_result_spoken_of(autojump_clock: MockClock
         return {"hours": "nine to six"}
 
     tenant = Tenant("shop", "The Shop", time_zone="Asia/Tokyo")
-    hours = response_requests("look_up", 400, what="hours")
+    hours = answer_using("look_up", 400, what="hours")
     async with open_talk(hours, FOUND, tools=(make_tool(look_up),), tenant=tenant) as (services, stream, model):
         await trio.sleep(5)
         await stream.hang_up()
@@ -149,7 +149,7 @@ async def test_wrong_arguments_go_back_to_the_model(autojump_clock: MockClock, a
 
 async def test_a_tool_that_hangs_is_answered_with_an_error(autojump_clock: MockClock) -> None:
     """After LIMIT_S; meanwhile the caller is asked to wait, once."""
-    async with open_talk(response_requests("look"), WAIT, FOUND, tools=(taking(3600),)) as (
+    async with open_talk(answer_using("look"), WAIT, FOUND, tools=(taking(3600),)) as (
         services,
         stream,
         model,
@@ -165,7 +165,7 @@ async def test_a_tool_that_hangs_is_answered_with_an_error(autojump_clock: MockC
 
 
 async def test_the_request_to_wait_calls_no_tools_itself(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("look"), WAIT, FOUND, tools=(taking(3),)) as (_, stream, model):
+    async with open_talk(answer_using("look"), WAIT, FOUND, tools=(taking(3),)) as (_, stream, model):
         await trio.sleep(8)
         await stream.hang_up()
     choices = {
@@ -177,7 +177,7 @@ async def test_the_request_to_wait_calls_no_tools_itself(autojump_clock: MockClo
 
 async def test_nobody_is_asked_to_wait_who_is_being_spoken_to(autojump_clock: MockClock) -> None:
     """The model's own words fill the time: silence counts from their end, and is short when the tool is done."""
-    long_words = response_requests("look", 3000)
+    long_words = answer_using("look", 3000)
     async with open_talk(long_words, FOUND, tools=(taking(3.5),)) as (services, stream, model):
         await trio.sleep(10)
         await stream.hang_up()
@@ -187,7 +187,7 @@ async def test_nobody_is_asked_to_wait_who_is_being_spoken_to(autojump_clock: Mo
 
 async def test_nobody_is_asked_to_wait_who_speaks(autojump_clock: MockClock) -> None:
     """The caller speaks while the tool works: no filler before their turn was answered and they were silent."""
-    async with open_talk(response_requests("look"), MORE, FOUND, tools=(taking(4),)) as (services, stream, model):
+    async with open_talk(answer_using("look"), MORE, FOUND, tools=(taking(4),)) as (services, stream, model):
         await trio.sleep(1.5)
         stream.say(tone(1500))
         await trio.sleep(8)
@@ -202,7 +202,7 @@ async def test_nobody_is_asked_to_wait_who_speaks(autojump_clock: MockClock) -> 
 async def test_the_request_to_wait_can_be_interrupted(autojump_clock: MockClock) -> None:
     """BI-2 holds for it as for any answer; the tool's result comes all the same."""
     wait = Answer("One moment, please, I am looking for it.", 2500)
-    async with open_talk(response_requests("look"), wait, MORE, FOUND, tools=(taking(6, {"found": 1}),)) as (
+    async with open_talk(answer_using("look"), wait, MORE, FOUND, tools=(taking(6, {"found": 1}),)) as (
         services,
         stream,
         model,
@@ -237,7 +237,7 @@ async def test_a_tool_that_fails_is_answered_with_an_error(
         await trio.sleep(0.1)
         raise error
 
-    async with open_talk(response_requests("look"), FOUND, tools=(make_tool(look),)) as (services, stream, model):
+    async with open_talk(answer_using("look"), FOUND, tools=(make_tool(look),)) as (services, stream, model):
         await trio.sleep(4)
         await stream.hang_up()
     [output] = outputs(model)
@@ -250,7 +250,7 @@ async def test_a_tool_that_fails_is_answered_with_an_error(
 
 
 async def test_a_result_too_long_to_be_read_is_an_error(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("look"), FOUND, tools=(taking(0, ["x" * MAX_OUTPUT]),)) as (
+    async with open_talk(answer_using("look"), FOUND, tools=(taking(0, ["x" * MAX_OUTPUT]),)) as (
         _,
         stream,
         model,
@@ -284,7 +284,7 @@ async def test_an_event_that_comes_twice_is_one_use(autojump_clock: MockClock) -
 async def test_tools_called_in_one_answer_are_answered_together(autojump_clock: MockClock) -> None:
     """One is quick, one slow: the model gets both results and is asked to go on once, after the second."""
     tools = (taking(0.1, {"quick": 1}, name="quick"), taking(0.9, {"slow": 1}, name="slow"))
-    async with open_talk(response_requests("slow", 300), FOUND, tools=tools) as (services, stream, model):
+    async with open_talk(answer_using("slow", 300), FOUND, tools=tools) as (services, stream, model):
         await stream.until_heard_ms(520)
         also_calls(model, "quick", "call_q")
         await trio.sleep(6)
@@ -320,7 +320,7 @@ async def test_a_model_that_raves_is_told_to_use_fewer_tools(autojump_clock: Moc
 
 async def test_a_result_whose_session_is_gone_is_told_in_words(autojump_clock: MockClock) -> None:
     """The new session knows nothing of the use: no output for it, but what came of it, and an answer."""
-    async with open_talk(response_requests("look"), FOUND, MORE, tools=(taking(1.0, {"found": 7}),)) as (
+    async with open_talk(answer_using("look"), FOUND, MORE, tools=(taking(1.0, {"found": 7}),)) as (
         services,
         stream,
         model,
@@ -339,7 +339,7 @@ async def test_a_result_whose_session_is_gone_is_told_in_words(autojump_clock: M
 
 
 async def test_silence_while_a_tool_works_is_not_idleness(autojump_clock: MockClock) -> None:
-    talk = open_talk(response_requests("look"), WAIT, FOUND, tools=(taking(7),), idle_prompt_s=3.0)
+    talk = open_talk(answer_using("look"), WAIT, FOUND, tools=(taking(7),), idle_prompt_s=3.0)
     async with talk as (services, stream, model):
         await trio.sleep(10)
         await stream.hang_up()
@@ -366,7 +366,7 @@ async def test_what_writes_is_finished_when_the_caller_hangs_up(
         return "done"
 
     tools = (make_tool(work, name="look", writes=writes),)
-    async with open_talk(response_requests("look"), tools=tools) as (services, stream, _):
+    async with open_talk(answer_using("look"), tools=tools) as (services, stream, _):
         await trio.sleep(1.2)
         began_s = trio.current_time()
         await stream.hang_up()
@@ -378,7 +378,7 @@ async def test_what_writes_is_finished_when_the_caller_hangs_up(
 
 
 async def test_a_write_that_hangs_holds_a_call_for_no_longer_than_its_grace(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("look"), tools=(taking(3600, writes=True),)) as (services, stream, _):
+    async with open_talk(answer_using("look"), tools=(taking(3600, writes=True),)) as (services, stream, _):
         await trio.sleep(1.2)
         began_s = trio.current_time()
         await stream.hang_up()
@@ -411,7 +411,7 @@ async def test_a_transfer_is_spoken_of_first_and_leaves_the_call_to_the_carrier(
 
 
 async def test_a_transfer_goes_to_allowed_numbers_only(autojump_clock: MockClock) -> None:
-    transfer = response_requests("transfer_call", 300, number="+15550009999")
+    transfer = answer_using("transfer_call", 300, number="+15550009999")
     async with open_talk(transfer, FOUND, tenant=TENANT) as (services, stream, model):
         await trio.sleep(5)
         await stream.hang_up()
@@ -421,7 +421,7 @@ async def test_a_transfer_goes_to_allowed_numbers_only(autojump_clock: MockClock
 
 
 async def test_a_tenant_without_numbers_has_no_transfers(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("transfer_call", number=PERSON), tenant=Tenant("a", "A")) as (
+    async with open_talk(answer_using("transfer_call", number=PERSON), tenant=Tenant("a", "A")) as (
         _,
         stream,
         model,
@@ -433,7 +433,7 @@ async def test_a_tenant_without_numbers_has_no_transfers(autojump_clock: MockClo
 
 
 async def test_a_transfer_that_fails_goes_back_to_the_model(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("transfer_call", 400), FOUND, tenant=TENANT) as (
+    async with open_talk(answer_using("transfer_call", 400), FOUND, tenant=TENANT) as (
         services,
         stream,
         model,
@@ -448,7 +448,7 @@ async def test_a_transfer_that_fails_goes_back_to_the_model(autojump_clock: Mock
 
 
 async def test_who_hangs_up_into_a_failing_transfer_hung_up(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("transfer_call", 400), tenant=TENANT) as (services, stream, _):
+    async with open_talk(answer_using("transfer_call", 400), tenant=TENANT) as (services, stream, _):
         services.rest.failures.append("HTTP 404")
         services.rest.delay_s = 3.0
         await trio.sleep(3.0)
@@ -458,7 +458,7 @@ async def test_who_hangs_up_into_a_failing_transfer_hung_up(autojump_clock: Mock
 
 
 async def test_a_caller_who_speaks_on_is_not_transferred(autojump_clock: MockClock) -> None:
-    transfer = response_requests("transfer_call", 3000)
+    transfer = answer_using("transfer_call", 3000)
     async with open_talk(transfer, FOUND, tenant=TENANT) as (services, stream, model):
         await stream.until_heard_ms(500 + 1000)
         stream.say(tone(400))
@@ -470,7 +470,7 @@ async def test_a_caller_who_speaks_on_is_not_transferred(autojump_clock: MockClo
 
 
 async def test_a_transfer_beats_a_hang_up_in_the_same_answer(autojump_clock: MockClock) -> None:
-    async with open_talk(response_requests("end_call", 800), tenant=TENANT) as (services, stream, model):
+    async with open_talk(answer_using("end_call", 800), tenant=TENANT) as (services, stream, model):
         await stream.until_heard_ms(600)
         also_calls(model, "transfer_call", "call_t")
         await stream.until_closed()
