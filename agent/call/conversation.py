@@ -159,13 +159,16 @@ class Conversation:
             self.departure = None
 
     @decision
-    def apologise(self, audio: bytes, reason: str, now: float) -> Departure:
-        """The model is gone for good: say so in its stead. What it had begun is cut, unless it is nearly over."""
+    def apologise(self, audio: bytes, words: str, reason: str, now: float) -> Departure:
+        """The model is gone for good: say so in its stead, in ``audio`` that says ``words``.
+
+        What it had begun is cut, unless it is nearly over.
+        """
         self.departure = Departure(Outcome.MODEL_LOST, reason, final=True)
         if sum(generation.owed_frames for generation in self.answers.live) * FRAME_MS > APOLOGY_WAITS_MS:
             self._interrupt(now, audible=False)
         self.answers.session_lost()
-        self.answers.say(audio, now)
+        self.answers.say(audio, words, now)
         return self.departure
 
     # What the caller does

@@ -17,7 +17,7 @@ import trio
 from agent.audio.generation import Purpose
 from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
-from agent.call.prompts import UNAVAILABLE, prompt, say_unavailable
+from agent.call.prompts import APOLOGY, UNAVAILABLE, prompt, say_unavailable
 from agent.call.state import CallState, run_guest
 from agent.call.turns.leaving import Departure
 from agent.core.errors import CarrierError
@@ -112,7 +112,7 @@ class CallEnding:
             return
         with trio.move_on_after(FAREWELL_BOUND_S):
             apology = prompt(UNAVAILABLE, state.leg.format)
-            await self._drain(self.conversation.apologise(apology, reason, trio.current_time()))
+            await self._drain(self.conversation.apologise(apology, APOLOGY, reason, trio.current_time()))
         state.end(outcome, reason)
 
     async def _until_let_go(self, departure: Departure, bound_s: float) -> bool:

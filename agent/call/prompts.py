@@ -16,6 +16,10 @@ from agent.core.units import CallSid
 
 UNAVAILABLE: Final = "unavailable"
 """The apology for a model that cannot be reached; English."""
+APOLOGY: Final = (
+    "I am very sorry, our assistant cannot be reached at the moment. Please call again later. Goodbye."
+)
+"""Its words, for the transcript."""
 
 
 @cache

@@ -276,7 +276,7 @@ def test_what_is_live_at_the_end_of_the_call_ends_as_heard() -> None:
 
 def test_a_bundled_prompt_needs_no_model() -> None:
     talk = Talk()
-    generation = talk.conversation.answers.say(b"\x11" * 8000, talk.now)
+    generation = talk.conversation.answers.say(b"\x11" * 8000, "Goodbye.", talk.now)
     assert generation.received_ms == 1000
     assert talk.did.completed == [generation]
     talk.play(400)

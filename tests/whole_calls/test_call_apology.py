@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, counts, open_call, open_services
 
-from agent.call.prompts import UNAVAILABLE, prompt
+from agent.call.prompts import APOLOGY, UNAVAILABLE, prompt
 from agent.carrier import twiml
 from agent.core.audio_format import ULAW_8K
 from agent.core.errors import SocketClosedError
@@ -74,6 +74,7 @@ async def test_elsewhere_the_bundled_prompt_is_played(
     async with open_hopeless_call(language, *failures) as (services, stream):
         pass
     assert stream.playback.tape.audio().startswith(prompt(UNAVAILABLE, ULAW_8K))
+    assert [turn.heard_text for turn in services.record.turns] == [APOLOGY]
     assert not services.rest.instructed
     assert services.record.outcome is Outcome.MODEL_UNAVAILABLE
     assert services.rest.hung_up == [CALL]

@@ -139,11 +139,12 @@ class Answers:
 
     # What becomes of them
 
-    def say(self, audio: bytes, now: float) -> Generation:
-        """Speak bundled audio ourselves, without the model."""
+    def say(self, audio: bytes, words: str, now: float) -> Generation:
+        """Speak bundled audio ourselves, without the model; without ``words`` it is a tone, and no turn."""
         generation = self._begin(ResponseId(""), Purpose.PROMPT, now)
         generation.response_done = True
         generation.accept(ItemId("prompt"), 0, audio)
+        generation.part_of(ItemId("prompt")).text = words
         self.complete(generation)
         return generation
 
@@ -211,4 +212,4 @@ class Answers:
         wait_s = self.requests.wait_s
         speaks = any(generation.received_bytes for generation in self.live)
         if wait_s and not speaks and not self.requests.given_up:
-            self.say(waiting_tone(round(wait_s * 1000), self.format), now)
+            self.say(waiting_tone(round(wait_s * 1000), self.format), "", now)

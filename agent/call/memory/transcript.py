@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from agent.audio.generation import Generation, heard_text
+from agent.audio.generation import Generation, Purpose, heard_text
 from agent.call.memory.ordered import Key, Ordered
 from agent.core.records import Turn
 from agent.core.units import ItemId
@@ -85,8 +85,8 @@ class Transcript:
         self._put(turn, over=True)
 
     def agent_spoke(self, generation: Generation, heard_ms: int, *, complete: bool) -> None:
-        """A generation ended, heard to ``heard_ms``; kept if it had any audio or text."""
-        if not generation.parts:
+        """A generation ended, heard to ``heard_ms``; kept if it had any audio or text, and is no tone of ours."""
+        if not generation.parts or (generation.purpose is Purpose.PROMPT and not generation.text):
             return
         self._begun += 1
         turn = _agent_turn(generation, heard_ms, self._begun, complete=complete)

@@ -11,6 +11,7 @@ from fault_calls import GREETING, SHORT, open_faulty_call, open_one_call, record
 from unkind_models import count_events, edit_events, suppose, until_spoken_to
 from virtual_call import counts, open_services, received
 
+from agent.core.admission import LIMITED
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.model.server_shapes import RefusedError
@@ -147,7 +148,8 @@ async def test_a_rate_limit_is_waited_for(autojump_clock: object) -> None:
     record = record_of(services)
     suppose(any(response.status == "failed" for response in model.sessions[0].responses), "the rate is limited")
     assert record.outcome is Outcome.CALLER_HUNG_UP
-    assert GREETING.text in [turn.text for turn in record.turns]
+    assert [turn.text for turn in record.turns] == [GREETING.text], "the tone is no turn"
+    assert services.calls.admission.refusal(0.0) == LIMITED, "meanwhile nobody else is answered by a tone"
 
 
 async def test_requests_of_our_own_keep_the_tenants_instructions(autojump_clock: object) -> None:
