@@ -163,7 +163,7 @@ class _Visit:
                     await self._serve_stream(door.serve_stream, head)
                     return
                 origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
-                may_go_on = await connection.serve(head, door.app, origin)
+                may_go_on = await connection.serve(head, door.app, origin, self._failed)
             if not may_go_on:
                 await connection.finish()
                 return
@@ -179,6 +179,9 @@ class _Visit:
         upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
         async with open_server_handshake(upgrade) as handshake:
             await serve_stream(handshake, head, self._origin(head, vouch))
+
+    def _failed(self, error: Exception) -> None:
+        self.door.noise.exception("CONNECTION_ERROR", error)
 
     def _origin(self, head: RequestHead, vouch: Callable[[], None]) -> Origin:
         proxies = self.door.proxies

@@ -1,16 +1,11 @@
 """Simulated web services over TCP on loopback."""
 
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import trio
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
-from typing_extensions import override
 
 from agent.carrier.front_door import FrontDoor
 from agent.core.event_log import EventLog
@@ -22,19 +17,6 @@ from agent.web.lobby import Lobby
 _PLACES: Final = 4096
 _BODY_BYTES: Final = 64 * 1024 * 1024
 """Recordings are uploaded to a simulated OpenAI."""
-
-
-class StreamedResponse(StreamingResponse):
-    """One whose pieces come from a generator, which is closed also when the client leaves in the middle."""
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None], *more: Any) -> None:
-        super().__init__(pieces, *more)
-        self._pieces = pieces
-
-    @override
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._pieces):
-            await super().__call__(scope, receive, send)
 
 
 async def serve_app(

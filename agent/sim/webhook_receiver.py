@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from agent.pipeline.webhook.signature import IDEMPOTENCY_HEADER, SIGNATURE_HEADER, verify
-from agent.sim.serving import StreamedResponse
+from agent.web.streaming import StreamedResponse
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -92,10 +93,12 @@ class HttpConnection:
             self.reader.feed(data)
         return head
 
-    async def serve(self, head: RequestHead, app: AsgiApp, origin: Origin) -> bool:
-        """Have ``app`` answer; whether another request may follow.
+    async def serve(
+        self, head: RequestHead, app: AsgiApp, origin: Origin, failed: Callable[[Exception], None]
+    ) -> bool:
+        """Have ``app`` answer; whether another request may follow. ``failed`` is told what ``app`` raises.
 
-        Raises RefusedError while nothing is answered, what ``app`` raises, and trio.BrokenResourceError.
+        Raises RefusedError while nothing is answered, and trio.BrokenResourceError.
         """
         self._requests += 1
         is_last = self._requests >= self.bounds.requests
@@ -104,16 +107,18 @@ class HttpConnection:
         self.reader.feed(exchange.unread)
         await Turns.take(self.turns.runs)
         run = AppRun(app, exchange, origin, self._send)
-        failed: list[Exception] = []
+        lost: list[Exception] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, run)
             try:
                 await run.run()
-            except Exception as error:  # noqa: BLE001 - raised again below, out of the nursery's group
-                failed.append(error)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                lost.append(error)
+            except Exception as error:  # noqa: BLE001 - the application's boundary
+                failed(error)
             nursery.cancel_scope.cancel(reason="the request is answered")
-        if failed:
-            raise failed[0]
+        if lost:
+            raise lost[0]
         return exchange.is_reusable
 
     async def _read_body(self, exchange: Exchange) -> None:

@@ -184,6 +184,21 @@ async def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
     await listener.aclose()
 
 
+async def test_a_second_server_of_a_machine_takes_calls_without_the_operators_port(tmp_path: Path) -> None:
+    """It says so; the first has the port, with what is not for everybody."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    async with open_world(tmp_path / "second", GREETING, admin_port=port) as world:
+        metrics = (await world.client.get("/metrics", headers={"Authorization": f"Bearer {ADMIN}"})).text
+        assert 'agent_events_total{event="ADMIN_NOT_SERVED"} 1.0' in metrics
+        assert (await world.client.get("/metrics")).status_code == 401
+    await listener.aclose()
+    async with open_world(tmp_path / "first", GREETING, admin_port=port, admin_token=None) as world:
+        assert (await world.client.get("/metrics")).status_code == 404
+        async with httpx.AsyncClient(trust_env=False) as operator:
+            assert "ADMIN_SERVED" in (await operator.get(f"http://127.0.0.1:{port}/metrics")).text
+
+
 async def test_without_key_and_extra_the_server_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from agent.carrier import stream_admission
 from agent.carrier.front_door import FrontDoor
 from agent.carrier.http_app import make_app
 from agent.carrier.media_stream import Start, decode_message
-from agent.carrier.replays import Replays
+from agent.carrier.replays import Replays, token_key
 from agent.carrier.signature import SignatureCheck
 from agent.carrier.stream_admission import Admit, StreamAdmission
 from agent.carrier.stream_token import CallTicket, StreamTokens
@@ -295,6 +295,26 @@ async def test_a_stream_that_says_nothing_holds_no_line(monkeypatch: pytest.Monk
             with pytest.raises(SocketClosedError):
                 await silent.receive()
         assert services.events.counts["STREAM_REFUSED"] == 1
+
+
+async def test_a_token_is_good_once_in_all_processes() -> None:
+    """What another process has admitted is refused here. DO-2."""
+    used: dict[bytes, str] = {}
+
+    async def keep(key: bytes, answer: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return used.setdefault(key, answer)
+
+    async with open_services() as services:
+        services.admission.replays.keep = keep
+        tokens = services.admission.tokens
+        token = tokens.issue(CallTicket(CALL, "inbound", "+1", "+2"), time.time())
+        used[token_key(token)] = "admitted by another process"
+        async with open_client(services.stream_url) as socket:
+            await socket.send(start_message(token))
+            with pytest.raises(SocketClosedError, match="token_reused"):
+                await socket.receive()
+        assert services.admission._open == 0
 
 
 async def test_the_second_stream_of_a_token_holds_no_line() -> None:

@@ -34,6 +34,7 @@ def test_every_wrong_setting_is_named_at_once_as_a_user_sets_it(monkeypatch: pyt
     wrong = {
         "AGENT_PORT": "http",
         "AGENT_PUBLIC_URL": "agent.example.com",
+        "AGENT_TRUSTED_PROXIES": "127.0.0.1, proxy.example",
         "OPENAI_REALTIME_URL": "https://api.openai.com",
         "AGENT_TURN_DETECTION": "magic",
         "AGENT_VAD_THRESHOLD": "1.5",
@@ -51,6 +52,13 @@ def test_every_wrong_setting_is_named_at_once_as_a_user_sets_it(monkeypatch: pyt
     named = {line.strip().partition(":")[0] for line in str(caught.value).splitlines()[1:]}
     assert named == set(wrong)
     assert "https://agent.example.com" in str(caught.value), "it says what would be right"
+
+
+def test_the_operators_port_is_on_loopback_or_has_a_token() -> None:
+    with pytest.raises(SettingsError, match="AGENT_ADMIN_TOKEN"):
+        load_settings(admin_host="0.0.0.0")  # noqa: S104 - that is what is refused
+    assert load_settings(admin_host="0.0.0.0", admin_token="a secret").admin_token  # noqa: S104, S106
+    assert load_settings(admin_host="0.0.0.0", admin_port=0).admin_token is None  # noqa: S104
 
 
 def test_a_wrong_override_is_named_like_the_variable() -> None:

@@ -8,7 +8,7 @@ import trio
 from fastapi import Response
 
 from agent.sim.carrier.rest.recordings import SimulatedRecording
-from agent.sim.serving import StreamedResponse
+from agent.web.streaming import StreamedResponse
 
 _RANGE: Final = re.compile(r"bytes=(\d+)-")
 
