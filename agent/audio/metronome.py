@@ -30,6 +30,8 @@ class PacerSlot:
     """
 
     _metronome: Metronome
+    serve: Callable[[float], bool] | None = None
+    """Given the deadline of a tick, may do what there is to do in the waiting task's stead; False: wake it."""
     _task: trio.lowlevel.Task | None = None
     _wants_tick: bool = False
 
@@ -70,10 +72,22 @@ class PacerSlot:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def ring(self, deadline: float) -> bool:
-        """The metronome's tick: wakes the pacer if it waits for one, and says whether it did."""
+        """The metronome's tick, if the pacer waits for one: serves or wakes it. Whether it did wait.
+
+        What ``serve`` raises is raised by ``tick``.
+        """
         if not self.expects_tick:
             return False
-        self._wake(deadline)
+        try:
+            served = self.serve is not None and self.serve(deadline)
+        # The boundary of one pacer: an error here would end the ticks of all.
+        except Exception as error:  # noqa: BLE001
+            task, self._task = self._task, None
+            if task is not None:
+                trio.lowlevel.reschedule(task, outcome.Error(error))
+            return True
+        if not served:
+            self._wake(deadline)
         return True
 
     def _wake(self, deadline: float | None) -> None:

@@ -18,6 +18,9 @@ from agent.wire.websocket import MessageSocket
 KEEP_AUDIO_MESSAGES: Final = 750
 """Caller audio kept while there is no session: 15 s of 20 ms frames."""
 
+GIVE_WAY_EVERY: Final = 32
+"""Messages written one after the other: less than a millisecond."""
+
 
 @attrs.define(eq=False)
 class ModelOutbox:
@@ -29,10 +32,14 @@ class ModelOutbox:
     _settings: deque[str] = attrs.field(factory=deque)
     _audio_waiting: int = 0
     _stopping: bool = False
+    _socket: MessageSocket | None = None
+    """That of ``run``."""
     _parked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def put_audio(self, message: str) -> None:
         """Caller audio, encoded. The oldest gives way while there is no session for too long."""
+        if self._sent_now(message):
+            return
         if not self.connected and self._audio_waiting >= KEEP_AUDIO_MESSAGES:
             self._drop_oldest_audio()
         self._audio_waiting += 1
@@ -40,7 +47,8 @@ class ModelOutbox:
 
     def put(self, message: str) -> None:
         """Any other event: never dropped while its session lives."""
-        self._put((False, message))
+        if not self._sent_now(message):
+            self._put((False, message))
 
     def open_session(self, settings: str) -> None:
         """A session is open: ``settings`` goes out, and nothing else until ``begin``."""
@@ -66,16 +74,31 @@ class ModelOutbox:
         self._parked.unpark()
 
     async def run(self, socket: MessageSocket) -> None:
-        """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_stopped``."""
+        """Write until ``stop``. Raises SocketClosedError. Run it under ``run_until_stopped``.
+
+        While it waits and nothing else does, whoever puts a message writes it in this task's stead; a long queue
+        gives way to others each GIVE_WAY_EVERY messages.
+        """
+        self._socket, written = socket, 0
         while not self._stopping:
-            if self._settings:
+            written += 1
+            if written > GIVE_WAY_EVERY:
+                await trio.lowlevel.checkpoint()
+                written = 0
+            elif self._settings:
                 await socket.send(self._settings.popleft())
             elif self.connected and self._queue:
                 is_audio, message = self._queue.popleft()
                 self._audio_waiting -= is_audio
                 await socket.send(message)
             else:
+                written = 0
                 await self._parked.park()
+
+    def _sent_now(self, message: str) -> bool:
+        """Whether ``run`` waits for something to do, and the socket took ``message`` at once."""
+        ready = self.connected and not self._queue and self._parked and not self._stopping
+        return bool(ready) and self._socket is not None and self._socket.send_now(message)
 
     def _put(self, entry: tuple[bool, str]) -> None:
         self._queue.append(entry)

@@ -19,6 +19,8 @@ HANDSHAKE_S: Final = 5.0
 """How long the opening handshake may take, name look-up, TCP and TLS included."""
 
 SendCheck = Callable[[], bool]
+Sink = Callable[[str | bytes], bool]
+"""Takes a message, or says False: the task that receives shall have it."""
 
 
 class MessageSocket(Protocol):
@@ -37,6 +39,26 @@ class MessageSocket(Protocol):
         allows is on the wire before any other task can run. Raises SocketClosedError. A cancel before the
         write sends nothing; one during it may break the connection, so only the end of a call may do that.
         """
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether ``send_now`` would write. False of an engine that always has to wait."""
+        return False
+
+    def send_now(self, message: str | bytes) -> bool:
+        """Write one message without waiting; False: it would have to, and nothing was done. Never raises.
+
+        What goes wrong is raised by the next ``send`` or ``receive``.
+        """
+        del message
+        return False
+
+    def serve_by(self, sink: Sink) -> None:
+        """Messages that come while a task waits in ``receive`` may be taken by ``sink``, in the task's stead.
+
+        It must not wait. What it raises is raised by ``receive``. An engine need not call it.
+        """
+        del sink
 
     async def ping(self) -> None:
         """Send a ping and wait for its pong. Raises SocketClosedError."""

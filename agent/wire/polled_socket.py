@@ -25,6 +25,7 @@ from agent.wire.message_socket import (
     QUEUED_MESSAGES,
     EngineSocket,
     SendCheck,
+    Sink,
 )
 from agent.wire.poller import READ, WRITE, Polled, Poller
 
@@ -43,6 +44,8 @@ class PolledWebSocket(EngineSocket, Polled):
     _writer: FrameWriter
     _queue: deque[str | bytes] = attrs.field(factory=deque)
     _receiver: trio.lowlevel.Task | None = None
+    """Who waits for a message; nobody does while there is one in the queue."""
+    _sink: Sink | None = None
     _flushed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     """Where those wait whose message is not all written, and the closing for the peer's close."""
     _pongs: dict[bytes, trio.Event] = attrs.field(factory=dict)
@@ -100,6 +103,22 @@ class PolledWebSocket(EngineSocket, Polled):
         if self._end is not None:
             self._check_open()
         return True
+
+    @property
+    @override
+    def takes_now(self) -> bool:
+        return self._end is None and not self._close_sent and not self._link.unsent
+
+    @override
+    def send_now(self, message: str | bytes) -> bool:
+        if not self.takes_now:
+            return False
+        self._write(self._writer.message(message))
+        return True
+
+    @override
+    def serve_by(self, sink: Sink) -> None:
+        self._sink = sink
 
     @override
     async def ping(self) -> None:
@@ -181,17 +200,19 @@ class PolledWebSocket(EngineSocket, Polled):
         self._finish(_BROKEN)
 
     def _take(self, data: bytes) -> None:
-        queue = self._queue
+        queue, sink = self._queue, self._sink
         for event in self._reader.feed(data):
             if type(event) is str or type(event) is bytes:
+                if self._receiver is not None:
+                    if sink is not None and sink(event):
+                        continue
+                    self._wake_receiver()
                 queue.append(event)
             else:
                 self._handle(event)
-        if queue:
-            self._wake_receiver()
-            if len(queue) >= QUEUED_MESSAGES and self._reading:
-                self._reading = False
-                self._watch()
+        if len(queue) >= QUEUED_MESSAGES and self._reading:
+            self._reading = False
+            self._watch()
 
     def _handle(self, event: Received) -> None:
         if isinstance(event, Ping):

@@ -204,6 +204,30 @@ async def test_seats_are_given_back_while_the_metronome_rings(autojump_clock: Mo
     assert at[3] - at[2] == pytest.approx(0.02)
 
 
+async def test_a_tick_may_be_served_in_the_tasks_stead(autojump_clock: MockClock) -> None:
+    """The task is woken for what was not served; an error there is the task's, and the others' ticks go on."""
+    metronome, served, at = Metronome(), list[float](), list[float]()
+    slot, broken = metronome.attach(), metronome.attach()
+
+    def serve(deadline: float) -> bool:
+        served.append(deadline)
+        return len(served) % 5 != 0
+
+    def fail(_deadline: float) -> bool:
+        raise ZeroDivisionError
+
+    slot.serve, broken.serve = serve, fail
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(metronome.run)
+        nursery.start_soon(ticks, slot, 10, at)
+        with pytest.raises(ZeroDivisionError):
+            await broken.tick()
+        await trio.sleep(1.5)
+        nursery.cancel_scope.cancel()
+    assert len(served) == 50, "nobody waits any more"
+    assert at == pytest.approx(served[4::5])
+
+
 async def test_a_poke_ends_any_wait(autojump_clock: MockClock) -> None:
     """One for a tick as well as an idle one; a poke while nobody waits is not kept for a later wait."""
     metronome = Metronome()

@@ -15,6 +15,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
+from typing_extensions import override
 
 from agent.audio.generation import Generation, Purpose
 from agent.audio.metronome import Metronome
@@ -25,36 +26,67 @@ from agent.core.graceful import run_until_stopped
 from agent.core.units import FRAME_BYTES, FRAME_MS, GenerationId, ResponseId, StreamSid
 from agent.playout import PlayoutClock
 from agent.tx_scheduler import TxScheduler, frames_due
+from agent.wire.message_socket import MessageSocket, SendCheck
+
+DIRECT = False
+"""Whether sockets may take messages at once; every test is run both ways."""
+
+
+@pytest.fixture(params=[False, True], ids=["by the task", "in its stead"], autouse=True)
+def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Who writes the frames of plain ticks: the pacer's task, or the metronome in its stead."""
+    monkeypatch.setattr(f"{__name__}.DIRECT", request.param)
+    return bool(request.param)
 
 
 @attrs.define(eq=False)
-class Wire:
+class Wire(MessageSocket):
     """A carrier's socket: notes what is written and when; can be slow, dead, or strike just before a write."""
 
     written: list[tuple[float, str, str]] = attrs.field(factory=list)
     takes_s: Callable[[int], float] = lambda _count: 0.0
     before_write: Callable[[int], None] = lambda _count: None
     dies_at: int | None = None
+    direct: bool = attrs.field(factory=lambda: DIRECT)
+    """Whether it may take a message at once."""
+    in_stead: int = 0
+    """How many were written so."""
+
+    @property
+    @override
+    def takes_now(self) -> bool:
+        count = len(self.written)
+        return self.direct and not self.takes_s(count) and self.dies_at != count
+
+    @override
+    def send_now(self, message: str | bytes) -> bool:
+        assert self.takes_now
+        self.in_stead += 1
+        self._note(message)
+        return True
 
     async def receive(self) -> str:
         """Nothing ever comes."""
         await trio.sleep_forever()
         raise AssertionError
 
-    async def send(self, message: str | bytes, wanted: Callable[[], bool] | None = None) -> bool:
+    async def send(self, message: str | bytes, may_send: SendCheck | None = None) -> bool:
         """Give way to others, as the engine does, then look, then write."""
         await trio.lowlevel.checkpoint()
         count = len(self.written)
         self.before_write(count)
         if self.dies_at == count:
             raise SocketClosedError(1006)
-        if wanted is not None and not wanted():
+        if may_send is not None and not may_send():
             return False
+        self._note(message)
+        await trio.sleep(self.takes_s(count))
+        return True
+
+    def _note(self, message: str | bytes) -> None:
         decoded = msgspec.json.decode(message)
         detail = decoded.get("mark", {}).get("name", "") or decoded.get("media", {}).get("payload", "")[:4]
         self.written.append((round(trio.current_time(), 6), decoded["event"], detail))
-        await trio.sleep(self.takes_s(count))
-        return True
 
     async def ping(self) -> None:
         """No pings here."""
@@ -150,12 +182,13 @@ def gaps_ms(times: list[float]) -> list[int]:
     return [round((later - earlier) * 1000) for earlier, later in pairwise(times)]
 
 
-async def test_tx_1_lead_zero_is_exactly_one_frame_per_tick(autojump_clock: MockClock) -> None:
+async def test_tx_1_lead_zero_is_exactly_one_frame_per_tick(autojump_clock: MockClock, direct: bool) -> None:  # noqa: FBT001
     """100 frames, 99 gaps of 20 ms, on absolute deadlines."""
     async with open_booth(lead_ms=0) as booth:
         booth.say(1, 100)
         await trio.sleep(3)
     assert gaps_ms(booth.wire.at("media")) == [20] * 99
+    assert (booth.wire.in_stead > 80) is direct
 
 
 async def test_tx_1_the_lead_goes_out_at_once_then_one_frame_per_tick(autojump_clock: MockClock) -> None:
@@ -347,7 +380,7 @@ async def test_pl_5_a_cancel_between_the_check_and_the_write_still_stops_the_fra
             generations[0].cancel(trio.current_time())
             booth.pacer.clear()
 
-    wire = Wire(before_write=strike_once)
+    wire = Wire(direct=False, before_write=strike_once)
     async with open_booth(wire=wire) as booth:
         generations.append(booth.say(1, 30))
         await trio.sleep(1)
@@ -411,10 +444,10 @@ class HalfWritten(Wire):
     begun: int = 0
     finished: int = 0
 
-    async def send(self, message: str | bytes, wanted: Callable[[], bool] | None = None) -> bool:
+    async def send(self, message: str | bytes, may_send: SendCheck | None = None) -> bool:
         """Begin, give way in the middle, finish."""
         await trio.lowlevel.checkpoint()
-        if wanted is not None and not wanted():
+        if may_send is not None and not may_send():
             return False
         self.begun += 1
         await trio.sleep(0.001)

@@ -655,7 +655,7 @@ async def test_a_client_that_stops_reading_is_given_up(autojump_clock: MockClock
     """Its events are not hoarded for ever: the session ends by itself."""
 
     @attrs.define(eq=False)
-    class Stuck:
+    class Stuck(MessageSocket):
         """Sends requests without end and lets nothing through the other way."""
 
         async def receive(self) -> str:

@@ -9,10 +9,11 @@ import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
+from typing_extensions import override
 
 from agent.core.errors import SocketClosedError
 from agent.core.graceful import run_until_stopped
-from agent.model.outbox import KEEP_AUDIO_MESSAGES, ModelOutbox
+from agent.model.outbox import GIVE_WAY_EVERY, KEEP_AUDIO_MESSAGES, ModelOutbox
 from agent.wire.websocket import MessageSocket
 
 
@@ -23,18 +24,28 @@ class Socket:
     sent: list[str] = attrs.field(factory=list)
     took_s: float = 0.0
     closed_after: int | None = None
+    full: bool = True
+    """Whether it makes a sender wait."""
+    sent_now: list[str] = attrs.field(factory=list)
 
-    async def send(self, message: str, wanted: object = None) -> bool:
+    def send_now(self, message: str | bytes) -> bool:
+        """See MessageSocket."""
+        if not self.full:
+            self.sent.append(str(message))
+            self.sent_now.append(str(message))
+        return not self.full
+
+    async def send(self, message: str | bytes, may_send: object = None) -> bool:
         """See MessageSocket."""
         if self.closed_after is not None and len(self.sent) >= self.closed_after:
             raise SocketClosedError(1006)
         await trio.sleep(self.took_s)
-        self.sent.append(message)
+        self.sent.append(str(message))
         return True
 
 
 def as_socket(socket: Socket) -> MessageSocket:
-    """Only ``send`` is used."""
+    """Only the two ways to send are used."""
     return cast("MessageSocket", socket)
 
 
@@ -72,6 +83,57 @@ async def test_messages_leave_in_order_as_they_come(autojump_clock: MockClock) -
         await trio.sleep(1)
         outbox.stop()
     assert socket.sent == ["session", *map(str, range(20))]
+
+
+async def test_what_nothing_waits_before_is_written_at_once(autojump_clock: MockClock) -> None:
+    """By whoever puts it, while the writer has nothing to do; in order, whatever the socket takes when."""
+    outbox, socket, full = (
+        Box().outbox,
+        Socket(took_s=0.01),
+        [False, True, False, False, True, True, False, False],
+    )
+    outbox.open_session("session")
+    outbox.put("before")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run, as_socket(socket))
+        await wait_all_tasks_blocked()
+        socket.full = False
+        outbox.put_audio("not confirmed yet")
+        outbox.begin([])
+        outbox.put("behind those")
+        await trio.sleep(1)
+        assert not socket.sent_now
+        for number in range(40):
+            socket.full = full[number % 8]
+            outbox.put_audio(str(number))
+            await trio.sleep(0.006)
+        await trio.sleep(1)
+        outbox.stop()
+        outbox.put("to nobody")
+    assert socket.sent == ["session", "before", "not confirmed yet", "behind those", *map(str, range(40))]
+    assert 0 < len(socket.sent_now) < 40
+
+
+async def test_a_long_queue_gives_way_to_others(autojump_clock: MockClock) -> None:
+    """A socket that takes all at once does not hold the event loop."""
+
+    class Quick(Socket):
+        """Its ``send`` never waits."""
+
+        @override
+        async def send(self, message: str | bytes, may_send: object = None) -> bool:
+            self.sent.append(str(message))
+            return True
+
+    outbox, socket, seen = Box().outbox, Quick(), list[int]()
+    outbox.begin([str(number) for number in range(5 * GIVE_WAY_EVERY)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run, as_socket(socket))
+        while not seen or seen[-1] < 5 * GIVE_WAY_EVERY:
+            await trio.lowlevel.checkpoint()
+            seen.append(len(socket.sent))
+        outbox.stop()
+    assert len(set(seen)) >= 3
 
 
 async def test_what_opens_a_session_goes_before_all_that_waits(autojump_clock: MockClock) -> None:

@@ -57,7 +57,7 @@ def updated(session: dict[str, Any] = SETTINGS) -> str:
 
 
 @attrs.define(eq=False)
-class ModelEnd:
+class ModelEnd(MessageSocket):
     """One socket of a model: says what the test puts in, keeps what it is told."""
 
     opened_s: float
@@ -88,13 +88,17 @@ class ModelEnd:
             raise event
         return event
 
-    async def send(self, message: str, wanted: object = None) -> bool:
+    async def send(self, message: str | bytes, may_send: object = None) -> bool:
         """See MessageSocket."""
+        assert isinstance(message, str)
         await trio.sleep(self.takes_s)
         self.told.append((trio.current_time(), message))
         if is_update(message) and self.confirms:
             self.says(updated(json.loads(message)["session"]))
         return True
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """See MessageSocket."""
 
     async def ping(self) -> None:
         """See MessageSocket."""

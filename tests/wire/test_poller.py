@@ -220,6 +220,76 @@ async def test_a_reset_while_nobody_receives_is_seen() -> None:
         assert len(ours._queue) >= QUEUED_MESSAGES, "what was read is still there"
 
 
+async def test_a_sink_takes_messages_in_the_tasks_stead() -> None:
+    """Only while the task waits, only what it takes, all in order; its error is the task's."""
+    taken, got = list[str](), list[str]()
+
+    def sink(message: str | bytes) -> bool:
+        if message == "broken":
+            raise ZeroDivisionError
+        if message == "task":
+            return False
+        taken.append(str(message))
+        return True
+
+    async with server_socket() as (ours, peer):
+        say = FrameWriter(client=True).message
+        ours.serve_by(sink)
+        peer.send(say("early"))
+        await trio.sleep(0.02)
+        assert await ours.receive() == "early", "nobody waited"
+
+        async def receive() -> None:
+            while True:
+                got.append(str(await ours.receive()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.sleep(0.02)
+            peer.send(say("1") + say("2") + say("task") + say("3"))
+            await trio.sleep(0.02)
+            peer.send(say("4"))
+            await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+        assert (taken, got) == (["1", "2", "4"], ["task", "3"])
+        peer.send(say("5"))
+        await trio.sleep(0.02)
+        assert await ours.receive() == "5", "a cancelled task does not wait"
+        async with trio.open_nursery() as nursery:
+
+            async def fail() -> None:
+                with pytest.raises(ZeroDivisionError):
+                    await ours.receive()
+
+            nursery.start_soon(fail)
+            await trio.sleep(0.02)
+            peer.send(say("broken"))
+
+
+async def test_what_is_sent_now_is_whole_and_in_order() -> None:
+    """False where it would have to wait, behind a close, and at the end; then nothing was done."""
+    async with server_socket() as (ours, peer):
+        long = "x" * 300_000
+        assert ours.takes_now
+        assert ours.send_now(long)
+        assert not ours.takes_now, "it has not all gone"
+        assert not ours.send_now("never")
+        reader, got = FrameReader(client=True, max_message_bytes=2_000_000), list[Received]()
+        while not got:
+            try:
+                got += reader.feed(peer.recv(100_000))
+            except BlockingIOError:
+                await trio.sleep(0.001)
+        assert ours.send_now("next")
+        await trio.sleep(0.01)
+        assert [*got, *reader.feed(peer.recv(100))] == [long, "next"]
+        peer.close()
+        await trio.sleep(0.02)
+        assert not ours.send_now("too late")
+        with pytest.raises(SocketClosedError):
+            await ours.send("too late")
+
+
 async def test_two_receivers_are_one_too_many() -> None:
     async with server_socket() as (ours, _peer), trio.open_nursery() as nursery:
         nursery.start_soon(ours.receive)
