@@ -37,6 +37,8 @@ LIMIT_S: Final = 8.0
 """How long a tool may take; callers hang up on longer silences."""
 SLOW_S: Final = 1.2
 """After this a few words are said, if nobody speaks."""
+WORDS_S: Final = 1.5
+"""How long a tool that writes waits until the caller's last words are written down."""
 WRITE_GRACE_S: Final = 2.0
 """How much longer a tool that writes may take when the call has ended."""
 AT_ONCE: Final = 8
@@ -190,6 +192,8 @@ class CallTools:
 
         async def work() -> None:
             with trio.move_on_at(began_s + LIMIT_S + grace_s):
+                if tool.writes:
+                    await self._until_words_are_known()
                 if tool.function is not None:
                     found.append(await tool.function(self._call(call.call_id), **arguments))
                 took_ms = round((trio.current_time() - began_s) * 1000)
@@ -210,6 +214,12 @@ class CallTools:
             events.emit("TOOL_TOO_SLOW", "warning", tool=tool.name, limit_s=LIMIT_S)
             return {"error": "this takes too long at the moment"}
         return found[0]
+
+    async def _until_words_are_known(self) -> None:
+        """The model hears the caller itself: it may want a tool before their words are written down."""
+        with trio.move_on_after(WORDS_S):
+            while self.conversation.transcript.awaits_words:
+                await self.state.changed.park()
 
     def _refused(self, tool: str, error: ToolError) -> dict[str, str]:
         """Note that a tool refused what it was asked to do, or a bound does; the answer that says so."""

@@ -29,11 +29,13 @@ async def call_in_which_the_model_uses(
     last: Answer = GOODBYE,
     desk: MemoryDesk | None = None,
     keys: str = "",
+    words_after_ms: int = 200,
     **settings: Any,
 ) -> tuple[FakeServices, ScriptedRealtime]:
     """A call whose caller says something; the model answers with one use after the other, and then goodbye."""
     answers = [Answer("Hello.", 300), *(Answer(words, 20, tool_call=use) for use in uses)]
     model = ScriptedRealtime(answers, default=last, transcripts=["Call me at 212 555 0199."])
+    model.transcription_delay_ms = words_after_ms
     async with (
         open_services(
             memory_realtime(lambda: model),
@@ -130,6 +132,17 @@ async def test_do_4_another_number_is_the_callers_to_say(
     if not is_made:
         assert "ask them to say it digit by digit or to key it in" in outputs(model)[0]
         assert reached(services) == [{"bound": "numbers", "tool": "create_appointment"}]
+
+
+@pytest.mark.parametrize(("words_after_ms", "is_made"), [(900, True), (4000, False)])
+async def test_do_4_words_that_come_late_are_waited_for(
+    autojump_clock: MockClock, words_after_ms: int, *, is_made: bool
+) -> None:
+    """The model hears the caller itself: it may want the tool before the words are written down."""
+    desk = MemoryDesk()
+    wanted = appointment(0, phone="+12125550199")
+    await call_in_which_the_model_uses(wanted, desk=desk, words_after_ms=words_after_ms)
+    assert [new.phone for new, _ in desk.made] == ["+12125550199"] * is_made
 
 
 @pytest.mark.parametrize(

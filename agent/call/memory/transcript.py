@@ -77,6 +77,12 @@ class Transcript:
         turn.ended_s = now
         self._put(turn, over=not self.live)
 
+    @property
+    def awaits_words(self) -> bool:
+        """Whether the caller's last turn is over, and what was said in it is not known yet."""
+        last = next(reversed(self._caller.values()), None)
+        return self.live and last is not None and last.ended_s is not None and not last.transcribed
+
     def caller_said(self, item_id: ItemId, text: str, now: float) -> None:
         """The text of a caller's turn, whenever it comes."""
         turn = self._caller_turn(item_id, now)
