@@ -39,6 +39,8 @@ KEEP_S: Final = 5.0
 """And so does a database."""
 FINISH_S: Final = 5.0
 """How long the end of the process may take for what is still held."""
+_threads: Final = trio.CapacityLimiter(1)
+"""Not the spool's, which a disk that hangs may have all of."""
 _SAID: Final = 20
 """Calls that one event names."""
 
@@ -147,7 +149,7 @@ class RecordKeeper(RecordStore):
 
     async def _to_database(self, _: CallSid, record: bytes) -> None:
         with trio.fail_after(KEEP_S):
-            await self.keep(await trio.to_thread.run_sync(decode_record, record))
+            await self.keep(await trio.to_thread.run_sync(decode_record, record, limiter=_threads))
 
     async def _bound(self) -> None:
         """What passes the bounds goes to the last resort, the oldest first; what that does not take is lost."""
@@ -190,7 +192,7 @@ class RecordKeeper(RecordStore):
         record = self._held[call_sid]
         if isinstance(record, bytes):
             return record
-        encoded = await trio.to_thread.run_sync(partial(encode_record, record))
+        encoded = await trio.to_thread.run_sync(partial(encode_record, record), limiter=_threads)
         self._held[call_sid] = encoded
         return encoded
 

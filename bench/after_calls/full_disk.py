@@ -58,12 +58,17 @@ class FullDiskPlan:
     same_disk: bool = False
     """Postgres is the embedded one, in the same data directory."""
     talk_s: float = 4.0
+    every_s: float = 5.0
+    """Each caller speaks so often."""
+    recorded: bool = True
+    """By the carrier: a recording waits for room, too, and for half a minute if Postgres was not told of it."""
 
     @property
     def load(self) -> LoadPlan:
         """The calls: one more than those that are measured goes on."""
         return LoadPlan(
             calls=self.calls + 1,
+            every_s=self.every_s,
             leaving=self.calls,
             leaving_at_s=self.talk_s,
             leaving_within_s=_WITHIN_S,
@@ -115,6 +120,7 @@ async def run_full_disk(plan: FullDiskPlan, folder: Path, say: Say) -> FullDiskF
                 "AGENT_PUBLIC_URL": f"http://127.0.0.1:{port}",
                 "AGENT_LAST_RESORT_DIR": str(folder / "elsewhere"),
                 "AGENT_WORKER": "1",
+                "AGENT_RECORD": str(int(plan.recorded)),
             }
             if plan.same_disk:
                 del settings["DATABASE_URL"]

@@ -28,7 +28,7 @@ def folder() -> Iterator[Path]:
 async def test_do_3_a_disk_that_is_full_as_calls_end(folder: Path, *, same_disk: bool) -> None:
     """A real server, a real disk, real calls; with Postgres on the disk, killed while it cannot come back."""
     said: list[str] = []
-    plan = FullDiskPlan(calls=3, full_s=5.0, same_disk=same_disk)
+    plan = FullDiskPlan(calls=3, full_s=3.0, same_disk=same_disk, talk_s=2.0, every_s=1.5, recorded=not same_disk)
     with trio.fail_after(150):
         with open_small_disk(folder / "tried"):  # else the test is skipped
             seen = await run_full_disk(plan, folder, said.append)

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
+from cancelling import strike
 from ended_calls import make_record, sid
 from small_disks import open_small_disk
 from typing_extensions import override
@@ -261,6 +262,39 @@ async def test_the_end_of_the_process_is_bounded_and_sees_what_a_hanging_disk_ha
             await places.keeper.finish()
             nursery.cancel_scope.cancel()
     assert places.said_of("RECORDS_LOST") == [{"count": 1, "calls": [sid(1)]}]
+
+
+async def test_do_3_cancelled_at_any_checkpoint_every_record_is_somewhere(tmp_path: Path) -> None:
+    """The keeper is cancelled as it saves, tries and brings back; its last word finds what is held."""
+    struck = 0
+    for at in range(500):
+        begun = [sid(1), sid(3)]
+        folder = tmp_path / str(at)
+        places = Places(MoodyDisk(folder / "data"), MoodyDisk(folder / "elsewhere", is_elsewhere=True))
+        await places.last_resort.save(make_record(3))
+        places.disk.trouble = FULL
+        await places.hang_up(1)
+        places.disk.trouble = None
+
+        async def work(places: Places = places, begun: list[CallSid] = begun) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(places.keeper.run)
+                begun.append(sid(2))
+                await places.hang_up(2)
+                await places.until(lambda: places.looks == 2)
+                nursery.cancel_scope.cancel()
+
+        with trio.fail_after(20):
+            _, was_struck = await strike(at, work)
+            with trio.CancelScope(shield=True):
+                await places.keeper.finish()
+        on_disk, elsewhere = await places.disk.waiting(), await places.last_resort.waiting()
+        assert sorted({*on_disk, *elsewhere}) == sorted(begun), f"cancelled before step {at}"
+        assert places.said_of("RECORDS_LOST") == []
+        struck += was_struck
+        if not was_struck:
+            break
+    assert struck > 20
 
 
 def test_each_data_directory_has_a_last_resort_of_its_own(tmp_path: Path) -> None:
