@@ -261,7 +261,9 @@ class LocalSession:
 
     def _create_response(self, event: Mapping[str, Any]) -> None:
         response = mapping_field(event, "response")
-        self._answering.start(text_field(response, "instructions"), mapping_field(response, "metadata") or None)
+        # Instructions of an answer replace the session's, so ours repeat those: what is left is this answer's own.
+        own = text_field(response, "instructions").removeprefix(self._config.instructions)
+        self._answering.start(own, mapping_field(response, "metadata") or None)
 
     def _cancel_response(self, event: Mapping[str, Any]) -> None:
         self._answering.cancel(text_field(event, "response_id"), "client_cancelled")

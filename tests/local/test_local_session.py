@@ -331,6 +331,19 @@ async def test_wb_3_a_session_in_pcm16(autojump_clock: MockClock) -> None:
         assert client.of("response.created")[0]["response"]["audio"]["output"]["format"] == pcm
 
 
+async def test_the_greeting_is_said_though_the_sessions_instructions_speak_of_goodbye(
+    autojump_clock: MockClock,
+) -> None:
+    """Ours repeat the session's instructions in each request; a goodbye in them is not what is asked for now."""
+    async with talking() as (client, _):
+        rules = "You are a receptionist. When the caller says goodbye, say goodbye and call end_call."
+        await client.send("session.update", session={"instructions": rules})
+        await client.until("session.updated")
+        await client.send("response.create", response={"instructions": f"{rules}\n\n{GREETING_REQUEST}Hello."})
+        await client.until("response.done")
+        assert client.spoken() == ["Hello."]
+
+
 async def test_cancel_stops_at_once(autojump_clock: MockClock) -> None:
     """After a cancel nothing of the answer is sent but its end; what was sent stays and can be truncated."""
     async with talking() as (client, engines):
