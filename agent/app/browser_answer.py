@@ -32,8 +32,11 @@ from agent.core.errors import AdmissionError, AgentError, MalformedMessageError,
 from agent.core.event_log import EventLog
 from agent.core.units import CallSid, StreamSid
 from agent.nursery_call import run_call
-from agent.wire.websocket import MessageSocket
+from agent.web.asgi import Origin
+from agent.web.head import RequestHead
+from agent.wire.websocket import Handshake, MessageSocket
 
+FORBIDDEN: Final = 403
 HELLO_S: Final = 10.0
 """How long a connection may take to say what it wants."""
 LAST_WORD_S: Final = 1.0
@@ -57,21 +60,32 @@ class BrowserCalls:
 
     services: CallServices
     admission: BrowserAdmission
-    not_ready: Callable[[], str]
-    """Why no call can be taken now; empty when one can."""
-    _lines: dict[str, BrowserLine] = attrs.field(factory=dict)
+    _calls: dict[str, BrowserLine] = attrs.field(factory=dict)
     _emptied: trio.Event = attrs.field(factory=trio.Event)
 
-    async def serve(self, socket: MessageSocket, origin: str) -> None:
-        """Serve one connection: a new call, or the next connection of one. Raises nothing but Cancelled."""
+    async def serve_handshake(self, handshake: Handshake, head: RequestHead, origin: Origin) -> None:
+        """Answer a browser's handshake: an HTTP error, or the connection."""
+        try:
+            site = self.admission.check(origin.client, head.headers)
+        except AdmissionError as error:
+            self.services.events.emit("BROWSER_REFUSED", "warning", kind=error.kind)
+            await handshake.reject(FORBIDDEN, f"{error.detail}\n")
+            return
+        await self.serve(await handshake.accept(), site, origin.vouch)
+
+    async def serve(self, socket: MessageSocket, site: str, vouch: Callable[[], None] = lambda: None) -> None:
+        """Serve one connection: a new call, or the next connection of one. Raises nothing but Cancelled.
+
+        ``vouch`` is called when its token is found to be good.
+        """
         code, reason = 1000, ""
         try:
             with trio.fail_after(HELLO_S):
                 opening = decode_opening(await socket.receive())
             if isinstance(opening, Resume):
-                await self._resume(socket, opening)
+                await self._resume(socket, opening, vouch)
             else:
-                await self._call(socket, opening, origin)
+                await self._begin(socket, opening, site, vouch)
         except trio.TooSlowError:
             code, reason = Close.NO_HELLO, "the page said nothing"
         except MalformedMessageError as error:
@@ -88,39 +102,52 @@ class BrowserCalls:
 
     async def wait_empty(self) -> None:
         """Wait until there is no call."""
-        while self._lines:
+        while self._calls:
             await self._emptied.wait()
 
-    async def _resume(self, socket: MessageSocket, opening: Resume) -> None:
-        line = self._lines.get(opening.call)
+    async def _resume(self, socket: MessageSocket, opening: Resume, vouch: Callable[[], None]) -> None:
+        line = self._calls.get(opening.call)
         if line is None or not secrets.compare_digest(line.token.encode(), opening.token.encode()):
             raise _RefusedError(Close.GONE, "this call is over")
+        vouch()
         try:
             await line.serve(socket, opening.received)
         except LineTakenError as taken:
             raise _RefusedError(Close.ELSEWHERE, str(taken)) from None
 
-    async def _call(self, socket: MessageSocket, opening: Hello, origin: str) -> None:
+    async def _begin(self, socket: MessageSocket, opening: Hello, site: str, vouch: Callable[[], None]) -> None:
         if opening.version != VERSION:
             raise _RefusedError(Close.OTHER_RELEASE, "the page is of another release; load it again")
-        reason = self.not_ready()
+        lines = self.services.admission
+        reason = lines.refusal(trio.current_time())
         if reason:
             raise _RefusedError(Close.BUSY, reason)
-        claims = self.admission.admit(opening.token, origin, time.time())
-        tenant = self.services.tenants.of_call("inbound", "", claims.called)
+        try:
+            lines.take_line()
+        except AdmissionError as error:
+            raise _RefusedError(Close.BUSY, error.detail) from None
+        try:
+            claims = self.admission.admit(opening.token, site, time.time())
+            vouch()
+            await self._call(socket, claims.tenant)
+        finally:
+            lines.give_back()
+
+    async def _call(self, socket: MessageSocket, name: str) -> None:
+        tenant = self.services.tenants.named(name)
         if tenant is None:
             raise AdmissionError("unknown_number", "nobody answers here")
         sid = CallSid(f"BR{secrets.token_hex(16)}")
         line = BrowserLine(sid, _Health(self.services.events), _silent_s(self.services.settings.ping_s))
         screen, decode = BrowserScreen(line.tell), BrowserDecoder().decode
         leg = CallerLeg(StreamSid(sid), decode, BrowserEncoder(), None, PCM16_24K, STUCK_S, screen)
-        if not self._lines:
+        if not self._calls:
             self._emptied = trio.Event()
-        self._lines[sid] = line
+        self._calls[sid] = line
         try:
             async with trio.open_nursery() as connections:
                 connections.start_soon(_carry_first, line, socket)
-                ticket = CallTicket(sid, "inbound", "", claims.called)
+                ticket = CallTicket(sid, "inbound", "", "")
                 record = await run_call(line, leg, ticket, tenant, self.services)
                 for turn in record.turns[-LAST_TURNS:]:
                     screen.turn(turn)
@@ -130,8 +157,8 @@ class BrowserCalls:
                 line.end(1000, record.outcome.value)
         finally:
             line.end(1001, "the server stops")
-            del self._lines[sid]
-            if not self._lines:
+            del self._calls[sid]
+            if not self._calls:
                 self._emptied.set()
 
 

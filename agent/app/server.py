@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from agent.app.browser_answer import BrowserCalls
 from agent.app.call_answer import answer
 from agent.app.descriptors import open_listeners, places_for
 from agent.app.garbage import GarbageCollector
 from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
+from agent.browser.admission import BrowserAdmission
+from agent.browser.routes import browser_routes
 from agent.call.services import CallServices
 from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
@@ -123,6 +126,7 @@ class _Server:
     model: ModelSide = attrs.field(init=False)
     services: CallServices = attrs.field(init=False)
     admission: StreamAdmission = attrs.field(init=False)
+    browsers: BrowserCalls | None = attrs.field(init=False, default=None)
     door: FrontDoor = attrs.field(init=False)
     admin: FrontDoor = attrs.field(init=False)
     replay_life_s: float = attrs.field(init=False)
@@ -177,13 +181,21 @@ class _Server:
             self.tenants,
         )
         admin_token = settings.admin_token.get_secret_value() if settings.admin_token else None
-        app = make_app(webhooks, admin_token)
+        more, serve_browser = [], None
+        if settings.browser:
+            origins = frozenset(filter(None, settings.browser_origins.split(",")))
+            browsers = BrowserAdmission(origins, is_public=bool(settings.public_url))
+            more.append(browser_routes(browsers))
+            self.browsers = BrowserCalls(self.services, browsers)
+            serve_browser = self.browsers.serve_handshake
+        app = make_app(webhooks, admin_token, *more)
         self.door = FrontDoor(
             app,
             events,
             self.admission.serve,
             TrustedProxies(parse_networks(settings.trusted_proxies)),
             path_prefix(settings.public_url),
+            serve_browser,
             lambda head: check.looks_signed(head.headers),
         )
         self.admin = FrontDoor(make_admin_app(webhooks, app, admin_token), events)
@@ -259,12 +271,17 @@ class _Server:
             await self.stop.stop.wait()
             await drain(
                 self.services.active,
-                self.admission.wait_empty,
+                self._until_empty,
                 self.stop.hurry,
                 drain_s=settings.drain_s,
                 events=self.events,
             )
             connections.cancel_scope.cancel(reason="the server stops")
+
+    async def _until_empty(self) -> None:
+        await self.admission.wait_empty()
+        if self.browsers is not None:
+            await self.browsers.wait_empty()
 
     async def _serve_admin(self, connections: trio.Nursery) -> None:
         """Serve the operator's port; calls are taken without it, when another server of this machine has it."""
@@ -297,6 +314,8 @@ class _Server:
         print(  # noqa: T201  (the command's output, not a log)
             f"call-agent listens on {url} with {model}; Twilio webhook: POST {base}/voice/incoming", flush=True
         )
+        if settings.browser:
+            print(f"call-agent can be phoned in a browser: {url.replace('127.0.0.1', 'localhost')}/", flush=True)  # noqa: T201 - likewise
 
 
 def _url_of(listener: trio.SocketListener) -> str:

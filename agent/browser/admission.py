@@ -30,12 +30,12 @@ _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real
 
 
 class Claims(msgspec.Struct, array_like=True, frozen=True):
-    """What a token says; ``called`` is the number whose tenant answers, empty for the default one."""
+    """What a token says; ``tenant`` answers, the default one if it is empty."""
 
     nonce: str
     expires_s: float
     origin: str
-    called: str
+    tenant: str
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Claims)
@@ -46,7 +46,9 @@ class BrowserAdmission:
     """Gives tokens and takes each once. Times are Unix seconds."""
 
     origins: frozenset[str] = frozenset()
-    """Sites besides our own whose pages may phone, as browsers write them; with any, callers may be anywhere."""
+    """Sites whose pages may phone, as browsers write them; with any, callers may be anywhere."""
+    is_public: bool = False
+    """The server is reached through a proxy or a tunnel: then an address of this machine proves nothing."""
     _secret: bytes = attrs.field(factory=lambda: secrets.token_bytes(32), repr=False)
     _used: dict[str, float] = attrs.field(factory=dict, repr=False)
     _given: dict[str, deque[float]] = attrs.field(factory=dict, repr=False)
@@ -59,7 +61,7 @@ class BrowserAdmission:
         """
         host = headers.get("host", "").lower()
         origin = headers.get("origin", "").lower()
-        if not self.origins and not _is_local(peer, host, headers):
+        if not self.origins and (self.is_public or not _is_local(peer, host, headers)):
             text = "only this machine may phone: set AGENT_BROWSER_ORIGINS to the sites whose visitors may"
             raise AdmissionError("browser_remote", text)
         own = urlsplit(origin).netloc == host
@@ -67,7 +69,7 @@ class BrowserAdmission:
             raise AdmissionError("browser_origin", "pages of this site may not phone: see AGENT_BROWSER_ORIGINS")
         return origin
 
-    def issue(self, peer: str, origin: str, called: str, now_s: float) -> str:
+    def issue(self, peer: str, origin: str, tenant: str, now_s: float) -> str:
         """A token for one call. Raises AdmissionError of kind browser_rate."""
         given = self._given.pop(peer, None) or deque(maxlen=TOKENS_A_MINUTE)
         self._given[peer] = given
@@ -76,7 +78,7 @@ class BrowserAdmission:
         given.append(now_s)
         if len(self._given) > ADDRESSES:
             del self._given[next(iter(self._given))]
-        claims = Claims(secrets.token_urlsafe(9), now_s + TOKEN_LIFE_S, origin, called)
+        claims = Claims(secrets.token_urlsafe(9), now_s + TOKEN_LIFE_S, origin, tenant)
         body = urlsafe_b64encode(msgspec.msgpack.encode(claims))
         return f"{body.decode()}.{self._sign(body)}"
 

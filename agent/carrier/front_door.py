@@ -36,6 +36,7 @@ PROXY_IDLE_S: Final = 75.0
 STRETCHES: Final = tuple(1 + n / 400 for n in (*range(0, 100, 2), *range(1, 100, 2)))
 """From 1 to 1.25."""
 STREAM_PATH: Final = "/media-stream"
+BROWSER_PATH: Final = "/browser-stream"
 NO_WEBSOCKET: Final = f"the only WebSocket here is {STREAM_PATH}"
 CROWDED: Final = "too many requests from this address at once; try again in a moment"
 
@@ -56,6 +57,8 @@ class FrontDoor:
     proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
     prefix: str = ""
     """What a proxy may keep in front of our paths: the path of the public URL."""
+    serve_browser: ServeStream | None = None
+    """As ``serve_stream``, for browsers' calls; None: there are none."""
     looks_signed: Callable[[RequestHead], bool] = lambda _: False
     """Whether a request may prove to be the carrier's, and so is served in any crowd."""
     bounds: Bounds = attrs.field(factory=Bounds)
@@ -122,14 +125,19 @@ class FrontDoor:
         finally:
             self.lobby.left(place)
 
-    def asks_for_stream(self, head: RequestHead) -> bool:
-        """Whether the carrier wants to open a media stream. Raises RefusedError when it asks in a wrong way."""
+    def asks_for_stream(self, head: RequestHead) -> ServeStream | None:
+        """Who serves the stream that a carrier or a browser wants to open; None: it wants none.
+
+        Raises RefusedError when it asks in a wrong way.
+        """
         if self.serve_stream is None or not head.wants_websocket:
-            return False
-        if self.inner_path(head).removesuffix("/") != STREAM_PATH:
+            return None
+        by_path = {STREAM_PATH: self.serve_stream, BROWSER_PATH: self.serve_browser}
+        serve = by_path.get(self.inner_path(head).removesuffix("/"))
+        if serve is None:
             raise RefusedError(404, NO_WEBSOCKET)
         head.check_websocket()
-        return True
+        return serve
 
     def inner_path(self, head: RequestHead) -> str:
         """The path without the prefix that a proxy may have kept."""
@@ -159,8 +167,8 @@ class _Visit:
                 await self._turn_away(head)
                 return
             with self._being_served(key):
-                if door.serve_stream is not None and door.asks_for_stream(head):
-                    await self._serve_stream(door.serve_stream, head)
+                if (serve_stream := door.asks_for_stream(head)) is not None:
+                    await self._serve_stream(serve_stream, head)
                     return
                 origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
                 may_go_on = await connection.serve(head, door.app, origin, self._failed)

@@ -17,12 +17,12 @@ NAME: Final = "call-agent"
 VERSION: Final = version(NAME)
 
 
-def make_app(webhooks: VoiceWebhooks, admin_token: str | None = None) -> FastAPI:
-    """What the public port serves. With ``admin_token`` also the operator's pages, to those who have it."""
+def make_app(webhooks: VoiceWebhooks, admin_token: str | None = None, *more: APIRouter) -> FastAPI:
+    """What the public port serves, ``more`` included. With ``admin_token`` also the operator's pages."""
     app = _bare_app()
     # A proxy may keep the public URL's prefix in front of our paths, or take it off.
     for prefix in dict.fromkeys(("", path_prefix(webhooks.check.public_url))):
-        for routes in (voice_routes(webhooks), _readiness(webhooks)):
+        for routes in (voice_routes(webhooks), _readiness(webhooks), *more):
             app.include_router(routes, prefix=prefix, include_in_schema=not prefix)
     if admin_token is not None:
         app.include_router(_operators(webhooks, app, admin_token), include_in_schema=False)

@@ -40,6 +40,17 @@ class Settings(BaseSettings):
     # The server
     host: str = _named("0.0.0.0", "AGENT_HOST", description="Address to listen on")  # noqa: S104 - behind a proxy
     port: int = _named(8080, "AGENT_PORT", description="Port to listen on", ge=0, le=65535)
+    browser: bool = _named(
+        True,
+        "AGENT_BROWSER",
+        description="1: the page at / and browsers' calls; only this machine may phone unless origins are set",
+    )
+    browser_origins: str = _named(
+        "",
+        "AGENT_BROWSER_ORIGINS",
+        description="Sites whose visitors may phone (https://shop.example), divided by commas; "
+        "empty: only this machine, or with AGENT_PUBLIC_URL nobody",
+    )
     public_url: str = _named("", "AGENT_PUBLIC_URL", description="Public https URL that Twilio reaches us by")
     trusted_proxies: str = _named(
         "",
@@ -237,6 +248,16 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_place_is_none(cls, value: object) -> object:
         return value or None
+
+    @field_validator("browser_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: str) -> str:
+        origins = [part.strip().lower().rstrip("/") for part in value.split(",") if part.strip()]
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("https", "http") or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError(f"{origin!r} is no site: write it like https://shop.example")
+        return ",".join(origins)
 
     @field_validator("public_url")
     @classmethod

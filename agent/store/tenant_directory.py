@@ -38,6 +38,7 @@ class TenantDirectory:
     default: Tenant
     unknown_number: Literal["default", "refuse"] = "default"
     _by_number: dict[str, Tenant] = attrs.field(factory=dict)
+    _by_id: dict[str, Tenant] = attrs.field(factory=dict)
     _language: str = attrs.field(init=False)
     """That of the settings: the default tenant's, unless it has one of its own."""
 
@@ -51,6 +52,10 @@ class TenantDirectory:
             return self.default
         return tenant
 
+    def named(self, name: str) -> Tenant | None:
+        """The tenant with this id or number; the default one for an empty name. None: there is no such."""
+        return self._by_id.get(name) or self._by_number.get(name) if name else self.default
+
     def of_call(self, direction: str, caller: str, called: str) -> Tenant | None:
         """The tenant of a call: by the number that was called, or that calls for us."""
         return self.find(called if direction == "inbound" else caller)
@@ -59,11 +64,13 @@ class TenantDirectory:
         """All tenants, as they are now."""
         tenants = [_in_a_known_zone(tenant) for tenant in tenants]
         self._by_number = {number: tenant for tenant in tenants for number in tenant.numbers}
+        self._by_id = {tenant.id: tenant for tenant in tenants}
         for tenant in tenants:
             if tenant.id == DEFAULT_TENANT_ID:
                 name = "" if tenant.name == UNNAMED else tenant.name
                 self.default = attrs.evolve(tenant, name=name, language=tenant.language or self._language)
                 self._by_number |= dict.fromkeys(tenant.numbers, self.default)
+                self._by_id[tenant.id] = self.default
 
     async def run(self, database: Database, events: EventLog) -> None:
         """Read the tenants, and again whenever they change, until cancelled. Outlives the database's absences."""

@@ -54,7 +54,7 @@ async def open_world(model: ScriptedRealtime, **settings: Any) -> AsyncIterator[
         open_services(memory_realtime(lambda: model), **settings) as services,
         trio.open_nursery() as nursery,
     ):
-        yield BrowserWorld(services, BrowserCalls(services.calls, BrowserAdmission(), lambda: ""), nursery)
+        yield BrowserWorld(services, BrowserCalls(services.calls, BrowserAdmission()), nursery)
 
 
 @asynccontextmanager

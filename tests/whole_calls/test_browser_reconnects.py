@@ -173,6 +173,19 @@ async def test_a_wrong_opening_is_closed_with_a_code_of_its_own(
     assert world.services.records.saved == []
 
 
+async def test_when_all_lines_are_busy_the_token_stays_good(autojump_clock: MockClock) -> None:
+    async with open_world(ScriptedRealtime([SHORT])) as world:
+        hello, lines = f'{{"type":"hello","token":"{world.token()}"}}', world.services.calls.admission
+        most, lines.max_calls = lines.max_calls, 0
+        assert await close_code(world, hello) == Close.BUSY
+        lines.max_calls = most
+        async with world.connect() as socket:
+            await socket.send(hello)
+            assert '"welcome"' in str(await socket.receive())
+            await socket.send('{"type":"hangup"}')
+            assert await until_closed(socket) == 1000
+
+
 async def test_a_client_that_says_nothing_is_closed(autojump_clock: MockClock) -> None:
     async with open_world(ScriptedRealtime([])) as world, world.connect() as socket:
         assert await until_closed(socket) == Close.NO_HELLO

@@ -1,0 +1,156 @@
+// The page: one phone, one call at a time.
+
+import { Sound, openMicrophone } from "./audio.js";
+import { Line, askForToken } from "./line.js";
+import { Captions, drawTimeline, showLatency } from "./telling.js";
+import { Trouble } from "./trouble.js";
+import { directionOf, wordsFor } from "./words.js";
+
+const root = document.documentElement;
+const at = (id) => document.getElementById(id);
+const asked = new URLSearchParams(location.search);
+const base = new URL(location.pathname.replace(/widget$/, ""), location.href);
+const LIVE = ["connecting", "talking", "reconnecting"];
+
+let language = asked.get("lang") || (navigator.language.startsWith("he") ? "he" : "en");
+let words = wordsFor(language);
+let trouble = "";
+let detail = "";
+let call = null;
+const captions = new Captions(at("captions"));
+
+function speak() {
+  words = wordsFor(language);
+  root.lang = language;
+  root.dir = directionOf(language);
+  document.title = words.title;
+  for (const element of document.querySelectorAll("[data-word]")) element.textContent = words[element.dataset.word];
+  at("language").textContent = words.language;
+  at("language").lang = language === "he" ? "en" : "he";
+  at("theme").setAttribute("aria-label", words.theme);
+  at("keys").setAttribute("aria-label", words.keys);
+  for (const key of at("keys").children) key.setAttribute("aria-label", `${words.key} ${key.textContent}`);
+  captions.words = words;
+  captions.draw();
+  show(root.dataset.call);
+}
+
+function show(state) {
+  const live = LIVE.includes(state);
+  root.dataset.call = state;
+  at("state").textContent = words[state];
+  at("trouble").textContent = trouble ? [words[trouble] || trouble, detail].filter(Boolean).join(" ") : "";
+  at("call").hidden = live;
+  at("call").textContent = state === "idle" ? words.call : words.again;
+  at("hangup").hidden = !live;
+  at("hangup").textContent = words.hangUp;
+}
+
+function move(state) {
+  const focused = document.activeElement;
+  show(state);
+  if (focused === at("call") || focused === at("hangup")) (at("call").hidden ? at("hangup") : at("call")).focus();
+}
+
+async function begin() {
+  if (call) return;
+  const clicked = performance.now();
+  const mine = (call = { turns: new Map(), latencies: [] });
+  trouble = detail = "";
+  captions.clear();
+  at("latency").replaceChildren();
+  at("after").hidden = true;
+  move("connecting");
+  try {
+    const [stream, token] = await Promise.all([openMicrophone(), askForToken(base, asked.get("tenant") || "")]);
+    if (call !== mine) return stream.getTracks().forEach((track) => track.stop());
+    mine.sound = new Sound(stream, {
+      audio: (buffer) => mine.line?.send(buffer),
+      played: (mark) => { mine.line?.send({ type: "played", mark }); },
+      delay: (ms) => mine.line?.send({ type: "delay", ms }),
+      levels: (ours, theirs) => { at("mine").value = meterOf(ours); at("theirs").value = meterOf(theirs); },
+      unplugged: () => finish(mine, "unplugged"),
+    });
+    await mine.sound.open();
+    if (call !== mine) return mine.sound.close();
+    mine.line = new Line(socketUrl(), token, {
+      welcome: () => {},
+      state: (state) => call === mine && move(state),
+      audio: (buffer) => {
+        if (!mine.firstWord) {
+          mine.firstWord = performance.now() - clicked;
+          root.dataset.firstWordMs = Math.round(mine.firstWord);
+        }
+        mine.sound.play(buffer);
+      },
+      message: (message) => told(mine, message),
+      over: (what, why) => finish(mine, what, why),
+    });
+  } catch (error) {
+    finish(mine, error instanceof Trouble ? error.trouble : "broken", error.detail || "");
+    if (!(error instanceof Trouble)) console.error(error);
+  }
+}
+
+function told(mine, message) {
+  switch (message.type) {
+    case "mark": return mine.sound.mark(message.name);
+    case "clear": return mine.sound.clear();
+    case "caption":
+      mine.turns.set(message.id, message);
+      return captions.put(message);
+    case "latency": {
+      const way = Math.round((mine.line.roundTripMs || 0) / 2 + mine.sound.reported);
+      mine.latencies.push({ ...message, way_ms: Math.max(way, 0) });
+      return showLatency(at("latency"), mine.latencies, words);
+    }
+    case "ended": mine.outcome = message.outcome;
+  }
+}
+
+function finish(mine, what, why = "") {
+  if (call !== mine) return;
+  call = null;
+  mine.line?.end("");
+  mine.sound?.close();
+  at("mine").value = at("theirs").value = 0;
+  trouble = what;
+  detail = what === "forbidden" ? why : "";
+  move(what ? "error" : "ended");
+  if (mine.turns.size) {
+    drawTimeline(at("timeline"), [...mine.turns.values()], words);
+    at("after").hidden = false;
+  }
+}
+
+function meterOf(level) { return Math.max(0, Math.min(1, 1 + Math.log10(level + 1e-6) / 2.5)); }
+
+function socketUrl() {
+  const url = new URL("browser-stream", base);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  return url.href;
+}
+
+for (const key of "123456789*0#") {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = key;
+  button.addEventListener("click", () => call?.line?.send({ type: "key", digit: key }));
+  at("keys").append(button);
+}
+document.addEventListener("keydown", ({ key, ctrlKey, metaKey, altKey }) => {
+  if (/^[0-9*#]$/.test(key) && !ctrlKey && !metaKey && !altKey) call?.line?.send({ type: "key", digit: key });
+});
+at("call").addEventListener("click", begin);
+at("hangup").addEventListener("click", () => (call?.line ? call.line.hangUp() : call && finish(call, "")));
+at("language").addEventListener("click", () => { language = language === "he" ? "en" : "he"; speak(); });
+at("theme").addEventListener("click", () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+});
+addEventListener("pagehide", () => call?.line?.send({ type: "hangup" }));
+if (location.pathname.endsWith("/widget")) root.dataset.widget = "";
+for (const [name, colour] of [["go", asked.get("go")], ["ground", asked.get("ground")]]) {
+  if (/^#[0-9a-f]{3,8}$/i.test(colour || "")) root.style.setProperty(`--${name}`, colour);
+}
+speak();

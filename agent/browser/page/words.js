@@ -1,0 +1,59 @@
+// Every word of the page, in English and Hebrew.
+
+const WORDS = {
+  en: {
+    title: "Talk to the agent", call: "Call", again: "Call again", hangUp: "Hang up",
+    idle: "Ready to call", connecting: "Connecting…", talking: "Connected", reconnecting: "The connection broke. Coming back…",
+    ended: "The call has ended", error: "The call did not work",
+    you: "You", agent: "Agent", yourLevel: "Your microphone", agentLevel: "The agent's voice",
+    captions: "What was said", keys: "Keys", key: "Key", timeline: "The call in time", latency: "Answer times",
+    interrupted: "interrupted", unheard: "not heard", turn: "end of turn and answer", voice: "voice", way: "network and speaker",
+    total: "total", firstWord: "first word after the click", hint: "Your browser will ask for the microphone.",
+    theme: "Light or dark", language: "עברית", noWords: "(words not written down)",
+    insecure: "The microphone works on https pages and on localhost only. Open this page with https.",
+    no_microphone: "No microphone was found. Plug one in and press Call again.",
+    no_worklet: "This browser is too old to phone with. Update it, or use another one.",
+    refused: "The microphone was refused. Allow it beside the address of this page, then press Call again.",
+    taken: "Another program uses the microphone. Close that program and press Call again.",
+    unplugged: "The microphone was unplugged. Plug it in and press Call again.",
+    unreachable: "The server cannot be reached. See that it runs, then press Call again.",
+    forbidden: "Phoning is not allowed from here.", often: "That were many calls in a minute. Wait a minute, then press Call again.",
+    token: "The permission to call was too old. Press Call again.", busy: "All lines are busy. Try again in a moment.",
+    lost: "The connection was lost and did not come back. Press Call again.",
+    gone: "The call is over on the server's side. Press Call again.",
+    elsewhere: "This call goes on in another tab. Close this one.",
+    release: "The server was updated. Load this page again.", slow: "The network is too slow for a call. Move closer to it, then press Call again.",
+    broken: "Something was wrong with the connection. Load this page again.",
+  },
+  he: {
+    title: "שיחה עם הסוכן", call: "Call – חיוג", again: "Call – חיוג נוסף", hangUp: "Hang up – ניתוק",
+    idle: "אפשר לחייג", connecting: "מתחברים…", talking: "מחוברים", reconnecting: "החיבור נקטע. מתחברים מחדש…",
+    ended: "השיחה הסתיימה", error: "השיחה לא הצליחה",
+    you: "את/ה", agent: "הסוכן", yourLevel: "המיקרופון שלך", agentLevel: "קול הסוכן",
+    captions: "מה נאמר", keys: "מקשים", key: "מקש", timeline: "השיחה על ציר הזמן", latency: "זמני תשובה",
+    interrupted: "נקטע", unheard: "לא נשמע", turn: "סוף הדיבור והתשובה", voice: "קול", way: "רשת ורמקול",
+    total: "סך הכול", firstWord: "המילה הראשונה אחרי הלחיצה", hint: "הדפדפן יבקש גישה למיקרופון.",
+    theme: "בהיר או כהה", language: "English", noWords: "(המילים לא נרשמו)",
+    insecure: "המיקרופון פועל רק בדפי https או ב-localhost. יש לפתוח את הדף ב-https.",
+    no_microphone: "לא נמצא מיקרופון. יש לחבר אחד וללחוץ שוב על חיוג.",
+    no_worklet: "הדפדפן ישן מדי לשיחה. יש לעדכן אותו או להשתמש באחר.",
+    refused: "הגישה למיקרופון נדחתה. יש לאשר אותה ליד כתובת הדף וללחוץ שוב על חיוג.",
+    taken: "תוכנה אחרת משתמשת במיקרופון. יש לסגור אותה וללחוץ שוב על חיוג.",
+    unplugged: "המיקרופון נותק. יש לחבר אותו וללחוץ שוב על חיוג.",
+    unreachable: "אין קשר עם השרת. יש לוודא שהוא פועל וללחוץ שוב על חיוג.",
+    forbidden: "אי אפשר לחייג מכאן.", often: "היו הרבה שיחות בדקה אחת. יש להמתין דקה וללחוץ שוב על חיוג.",
+    token: "האישור לשיחה פג. יש ללחוץ שוב על חיוג.", busy: "כל הקווים תפוסים. יש לנסות שוב בעוד רגע.",
+    lost: "החיבור אבד ולא חזר. יש ללחוץ שוב על חיוג.", gone: "השיחה הסתיימה בצד השרת. יש ללחוץ שוב על חיוג.",
+    elsewhere: "השיחה נמשכת בלשונית אחרת. אפשר לסגור את זו.",
+    release: "השרת עודכן. יש לטעון את הדף מחדש.", slow: "הרשת איטית מדי לשיחה. יש להתקרב אליה וללחוץ שוב על חיוג.",
+    broken: "משהו השתבש בחיבור. יש לטעון את הדף מחדש.",
+  },
+};
+
+export function wordsFor(language) {
+  return WORDS[language] || WORDS.en;
+}
+
+export function directionOf(language) {
+  return language === "he" ? "rtl" : "ltr";
+}

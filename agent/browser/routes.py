@@ -1,0 +1,99 @@
+"""What a browser is served besides the call: the page, the widget for other sites, and tokens."""
+
+import mimetypes
+import time
+from hashlib import sha256
+from importlib.resources import files
+from typing import Annotated, Any, Final
+
+import attrs
+from fastapi import APIRouter, Body, HTTPException, Request, Response
+
+from agent.browser.admission import BrowserAdmission
+from agent.core.errors import AdmissionError
+
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+_NAME: Final = 100
+"""Longest name of a tenant."""
+
+
+@attrs.frozen
+class PageFile:
+    """A file of the page, in memory."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def read_page() -> dict[str, PageFile]:
+    """The files of the page by name."""
+    found = {}
+    for entry in files("agent.browser").joinpath("page").iterdir():
+        suffix = f".{entry.name.rpartition('.')[2]}"
+        media_type = _TYPES.get(suffix) or mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
+        content = entry.read_bytes()
+        found[entry.name] = PageFile(content, media_type, f'"{sha256(content).hexdigest()[:16]}"')
+    return found
+
+
+def browser_routes(admission: BrowserAdmission) -> APIRouter:
+    """The routes; whoever may not phone is served the page all the same, and told so when Call is pressed."""
+    routes = APIRouter(include_in_schema=False)
+    page = read_page()
+    own, embedded = _policy("'none'"), _policy(" ".join(("'self'", *sorted(admission.origins))))
+
+    @routes.get("/")
+    async def home(request: Request) -> Response:
+        """The page."""
+        return _answer(page["index.html"], request, own)
+
+    @routes.get("/widget")
+    async def widget(request: Request) -> Response:
+        """The same page, in a frame of a site that may embed it."""
+        return _answer(page["index.html"], request, embedded)
+
+    @routes.get("/widget.js")
+    async def widget_script(request: Request) -> Response:
+        """What another site includes."""
+        return _answer(page["widget.js"], request, own)
+
+    @routes.get("/browser/page/{name}")
+    async def part(name: str, request: Request) -> Response:
+        """A file of the page."""
+        if name not in page:
+            raise HTTPException(404, "no such file")
+        return _answer(page[name], request, own)
+
+    @routes.post("/browser/token")
+    async def token(request: Request, asked: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, str]:
+        """A token for one call; ``tenant`` says who is to answer, by id or number."""
+        client = request.state.origin.client
+        tenant = str((asked or {}).get("tenant") or "")[:_NAME]
+        try:
+            origin = admission.check(client, request.headers)
+            return {"token": admission.issue(client, origin, tenant, time.time())}
+        except AdmissionError as error:
+            raise HTTPException(429 if error.kind == "browser_rate" else 403, error.detail) from None
+
+    return routes
+
+
+def _policy(ancestors: str) -> str:
+    return (
+        "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; base-uri 'none'; "
+        f"form-action 'none'; frame-ancestors {ancestors}"
+    )
+
+
+def _answer(part: PageFile, request: Request, policy: str) -> Response:
+    headers = {
+        "ETag": part.etag,
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    if request.headers.get("if-none-match") == part.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(part.content, media_type=part.media_type, headers=headers)
