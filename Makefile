@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
-.PHONY: setup demo check test coverage bench lock clean
+.PHONY: setup talk demo check test coverage bench lock clean
 
 setup: .venv/ready
 
@@ -18,6 +18,9 @@ setup: .venv/ready
 	@umask 022 && $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PIP) check
 	@touch $@
+
+talk: setup
+	@$(PY) -m agent talk
 
 demo: setup
 	@$(PY) -m agent demo

@@ -261,7 +261,7 @@ class LocalSession:
 
     def _create_response(self, event: Mapping[str, Any]) -> None:
         response = mapping_field(event, "response")
-        # Instructions of an answer replace the session's, so ours repeat those: what is left is this answer's own.
+        # Instructions of an answer replace the session's, so ours repeat those; what is left is for this answer.
         own = text_field(response, "instructions").removeprefix(self._config.instructions)
         self._answering.start(own, mapping_field(response, "metadata") or None)
 

@@ -39,6 +39,10 @@ def test_nobody_else_may_unless_sites_are_named(peer: str, headers: dict[str, st
     assert kind(BrowserAdmission().check, peer, headers) == "browser_remote"
 
 
+def test_behind_a_public_url_an_address_of_this_machine_proves_nothing() -> None:
+    assert kind(BrowserAdmission(is_public=True).check, "127.0.0.1", LOCAL) == "browser_remote"
+
+
 def test_a_page_of_another_site_may_not_phone() -> None:
     """Not even on this machine: any site one visits could."""
     assert kind(BrowserAdmission().check, "127.0.0.1", {**LOCAL, "origin": SITE}) == "browser_origin"

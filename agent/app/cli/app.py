@@ -59,6 +59,23 @@ def serve(
 
 
 @app.command()
+def talk(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = None,
+    *,
+    opens: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Phone the agent from a browser on this machine; no key needed.
+
+    As **call-agent serve**, but nobody else reaches it.
+    """
+    with _errors_in_one_sentence():
+        settings = load_settings(port=port, host="127.0.0.1", browser=True, public_url="")
+        trio.run(partial(_imported("agent.app.talk").talk, settings, opens=opens))
+
+
+@app.command()
 def worker(
     calls: Annotated[
         int | None, typer.Option(min=1, max=100, help="Calls worked on at the same time (AGENT_WORKER_CALLS).")
