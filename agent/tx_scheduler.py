@@ -149,28 +149,26 @@ class TxScheduler:
                 await self.slot.idle()
 
     def _serve_tick(self, deadline: float) -> bool:
-        """The plain tick, in the stead of ``run``, which waits for it: one frame, and the socket takes it.
+        """A plain tick, in the stead of ``run``, which waits for it: its frames and marks, in one write.
 
-        False leaves everything else to ``run``, which is woken: other numbers of frames, marks, ends, a clear.
+        False leaves everything else to ``run``, which is woken: a beginning, an end, a clear, a full socket.
         """
         if self._clear_asked or self._stopping or not self._spurt or not self._speakable():
             return False
-        generation = self._queue[0]
-        if generation.slicer.waiting < 2 or (generation.sent_frames + 1) % MARK_EVERY_FRAMES == 0:  # noqa: PLR2004
-            return False
-        now = trio.current_time()
+        generation, now = self._queue[0], trio.current_time()
         held_ms, late_s = self.playout.held_ms(now), now - deadline
-        if frames_due(held_ms, self.lead_ms, spurt_begins=False, late_ms=late_s * 1000) != 1:
+        due = frames_due(held_ms, self.lead_ms, spurt_begins=False, late_ms=late_s * 1000)
+        if generation.slicer.waiting <= due or not self.socket.takes_now:
             return False
-        if not self.socket.takes_now:
-            return False
-        frame = generation.slicer.pop()
-        if frame is None or not self.socket.send_now(self.encoder.media(frame)):
-            raise RuntimeError("a frame was lost")  # cannot be: both were asked, and nothing ran since
-        self.last_look = now
         self.meter.tick(late_s)
-        self._account(generation, now)
-        return True
+        self.last_look = now
+        messages = []
+        for _ in range(due):
+            messages.append(self.encoder.media(generation.slicer.pop() or b""))
+            self._account(generation, now)
+            if generation.sent_frames % MARK_EVERY_FRAMES == 0:
+                messages.append(self.encoder.mark(self.playout.mark_sent(generation.id, now)))
+        return not messages or self.socket.send_now(*messages)
 
     def _speakable(self) -> bool:
         """Whether the first live generation has a frame, or only its end mark, to send."""

@@ -45,12 +45,12 @@ class MessageSocket(Protocol):
         """Whether ``send_now`` would write. False of an engine that always has to wait."""
         return False
 
-    def send_now(self, message: str | bytes) -> bool:
-        """Write one message without waiting; False: it would have to, and nothing was done. Never raises.
+    def send_now(self, *messages: str | bytes) -> bool:
+        """Write messages without waiting, in one go; False: it would have to, and nothing was done. Never raises.
 
         What goes wrong is raised by the next ``send`` or ``receive``.
         """
-        del message
+        del messages
         return False
 
     def serve_by(self, sink: Sink) -> None:

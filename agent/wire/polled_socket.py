@@ -110,10 +110,10 @@ class PolledWebSocket(EngineSocket, Polled):
         return self._end is None and not self._close_sent and not self._link.unsent
 
     @override
-    def send_now(self, message: str | bytes) -> bool:
+    def send_now(self, *messages: str | bytes) -> bool:
         if not self.takes_now:
             return False
-        self._write(self._writer.message(message))
+        self._write(b"".join(map(self._writer.message, messages)))
         return True
 
     @override

@@ -59,10 +59,11 @@ class Wire(MessageSocket):
         return self.direct and not self.takes_s(count) and self.dies_at != count
 
     @override
-    def send_now(self, message: str | bytes) -> bool:
+    def send_now(self, *messages: str | bytes) -> bool:
         assert self.takes_now
-        self.in_stead += 1
-        self._note(message)
+        for message in messages:
+            self.in_stead += 1
+            self._note(message)
         return True
 
     async def receive(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from agent.core.telemetry import Telemetry
+from agent.core.telemetry import LATENESS_S, Telemetry
 
 
 def test_each_instance_counts_for_itself() -> None:
@@ -43,3 +43,16 @@ def test_the_names_that_operators_read() -> None:
         'agent_postcall_step_seconds_count{step="webhook"} 1.0',
     ):
         assert sample in page
+
+
+def test_lateness_is_shown_as_any_histogram_is() -> None:
+    """The light one and Prometheus's own have the same page, at the bounds too."""
+    registry, own = CollectorRegistry(), Telemetry()
+    text = "How late after its deadline the pacer's tick ran"
+    theirs = Histogram("agent_frame_lateness_seconds", text, buckets=LATENESS_S, registry=registry)
+    for late_s in (0.0, -0.001, *LATENESS_S, 0.0011, 0.5, 100.0):
+        theirs.observe(late_s)
+        own.frame_lateness.observe(late_s)
+    pages = [generate_latest(each).decode().splitlines() for each in (registry, own.registry)]
+    shown = [{line for line in page if "lateness" in line and "_created" not in line} for page in pages]
+    assert shown[0] == shown[1]

@@ -280,9 +280,9 @@ async def test_what_is_sent_now_is_whole_and_in_order() -> None:
                 got += reader.feed(peer.recv(100_000))
             except BlockingIOError:
                 await trio.sleep(0.001)
-        assert ours.send_now("next")
+        assert ours.send_now("next", b"and next")
         await trio.sleep(0.01)
-        assert [*got, *reader.feed(peer.recv(100))] == [long, "next"]
+        assert [*got, *reader.feed(peer.recv(100))] == [long, "next", b"and next"]
         peer.close()
         await trio.sleep(0.02)
         assert not ours.send_now("too late")
