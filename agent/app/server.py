@@ -53,7 +53,7 @@ from agent.store.sql.recordings import note_callback
 from agent.store.sql.replays import first_answer
 from agent.store.tenant_directory import TenantDirectory, default_tenant
 from agent.web.peer import TrustedProxies, parse_networks
-from agent.wire.poller import Poller
+from agent.wire.poller import open_poller
 
 if TYPE_CHECKING:
     from agent.pipeline.worker import Worker
@@ -219,8 +219,7 @@ class _Server:
             nursery.start_soon(self._run_postcall, postcall)
             try:
                 with self.channel.calls_end:
-                    async with trio.open_nursery() as services:
-                        await services.start(Poller().run)
+                    async with open_poller(), trio.open_nursery() as services:
                         services.start_soon(self.metronome.run)
                         services.start_soon(self.tenants.run, self.database, self.events)
                         services.start_soon(self.keeper.run)

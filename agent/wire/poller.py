@@ -8,6 +8,8 @@ the next pass of the scheduler, behind the pacers whose tick came meanwhile.
 from __future__ import annotations
 
 import select
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 import attrs
@@ -48,7 +50,10 @@ class Poller:
         return _running.get()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch until cancelled, then tell those who are left. Returns at once where there is no epoll."""
+        """Watch until cancelled, then tell those who are left. Returns at once where there is no epoll.
+
+        In a server run it by ``open_poller``.
+        """
         if not hasattr(select, "epoll"):  # pragma: no cover - not on Linux
             task_status.started()
             return
@@ -96,3 +101,20 @@ class Poller:
             except Exception as error:  # noqa: BLE001
                 self.remove(fd)
                 polled.on_error(error)
+
+
+@asynccontextmanager
+async def open_poller() -> AsyncIterator[None]:
+    """A poller runs until the body is left; also while a cancelled body closes its sockets in order."""
+    scope = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_run_in, scope)
+        try:
+            yield
+        finally:
+            scope.cancel(reason="the body has ended")
+
+
+async def _run_in(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with scope:
+        await Poller().run(task_status=task_status)

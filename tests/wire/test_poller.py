@@ -12,11 +12,11 @@ import trio
 from typing_extensions import override
 
 from agent.core.errors import SocketClosedError
-from agent.wire.frames import PING, FrameReader, FrameWriter, Pong, Received
+from agent.wire.frames import PING, Closed, FrameReader, FrameWriter, Pong, Received
 from agent.wire.links import TcpLink
 from agent.wire.message_socket import CLOSE_GRACE_S, QUEUED_MESSAGES
 from agent.wire.polled_socket import UNSENT_CONTROL_BYTES, PolledWebSocket
-from agent.wire.poller import PASS_SOCKETS, Polled, Poller
+from agent.wire.poller import PASS_SOCKETS, Polled, Poller, open_poller
 
 pytestmark = pytest.mark.sockets
 
@@ -288,6 +288,34 @@ async def test_what_is_sent_now_is_whole_and_in_order() -> None:
         assert not ours.send_now("too late")
         with pytest.raises(SocketClosedError):
             await ours.send("too late")
+
+
+async def test_a_server_that_is_cancelled_still_closes_in_order() -> None:
+    """All at once, from outside: the poller is there until the last socket has said that it goes."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    reader, told = FrameReader(client=True, max_message_bytes=1_000_000), list[Received]()
+
+    async def read() -> None:
+        while data := await stream.receive_some(100_000):
+            told.extend(reader.feed(bytes(data)))
+
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as stream, trio.open_nursery() as peer:
+        with trio.fail_after(5), trio.CancelScope() as everything:
+            async with open_poller():
+                poller = Poller.running()
+                assert poller is not None
+                made = PolledWebSocket.over(TcpLink(ours), poller, client=False)
+                made.send_now("x" * 500_000)
+                peer.start_soon(read)
+                everything.cancel()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    await made.aclose(1001, "the server stops")
+        assert everything.cancelled_caught
+        assert Poller.running() is None
+    assert told == ["x" * 500_000, Closed(1001, "the server stops")]
 
 
 async def test_two_receivers_are_one_too_many() -> None:
