@@ -166,9 +166,10 @@ class _Visit:
             if not (door.looks_signed(head) or door.lobby.may_serve(key, trio.current_time())):
                 await self._turn_away(head)
                 return
-            with self._being_served(key):
+            with self._being_served(key) as places:
+                await trio.sleep(door.lobby.wait_s(key, trio.current_time()))
                 if (serve_stream := door.asks_for_stream(head)) is not None:
-                    await self._serve_stream(serve_stream, head)
+                    await self._serve_stream(serve_stream, head, places)
                     return
                 origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
                 may_go_on = await connection.serve(head, door.app, origin, self._failed)
@@ -176,12 +177,11 @@ class _Visit:
                 await connection.finish()
                 return
 
-    async def _serve_stream(self, serve_stream: ServeStream, head: RequestHead) -> None:
-        key = self.place.key
-
+    async def _serve_stream(self, serve_stream: ServeStream, head: RequestHead, places: list[Place]) -> None:
         def vouch() -> None:
-            self.door.lobby.left(self.place)
-            self.door.lobby.vouch(key, trio.current_time())
+            for place in places:
+                self.door.lobby.left(place)
+                self.door.lobby.vouch(place.key, trio.current_time())
 
         await Turns.take(self.door.turns.runs)
         upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
@@ -197,19 +197,20 @@ class _Visit:
         return Origin(client, proxies.base_of(self.peer, self.own, head.headers), vouch)
 
     @contextmanager
-    def _being_served(self, key: str) -> Iterator[None]:
-        """Busy meanwhile; a proxy's client is counted beside the proxy."""
-        lobby, place = self.door.lobby, self.place
-        place.serves()
-        clients, _ = lobby.enter(key, place.leave, trio.current_time()) if key != place.key else (None, None)
-        if clients is not None:
-            clients.serves()
+    def _being_served(self, key: str) -> Iterator[list[Place]]:
+        """The places of a request, busy meanwhile: its connection's, and beside a proxy's that of its client."""
+        lobby, places = self.door.lobby, [self.place]
+        if key != self.place.key:
+            clients, _ = lobby.enter(key, self.place.leave, trio.current_time())
+            places += [clients] if clients is not None else []
+        for place in places:
+            place.serves()
         try:
-            yield
+            yield places
         finally:
-            place.waits(trio.current_time())
-            if clients is not None:
-                lobby.left(clients)
+            self.place.waits(trio.current_time())
+            for place in places[1:]:
+                lobby.left(place)
 
     async def _turn_away(self, head: RequestHead) -> None:
         """Refuse so that a caller is told: what Twilio gets as an error it reads to the caller as one."""

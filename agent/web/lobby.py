@@ -8,6 +8,7 @@ idle for longest makes room.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import attrs
@@ -16,6 +17,11 @@ FRESH_S: Final = 1.0
 """How long a connection may be idle though its own address needs the place: a burst of webhooks is no crowd."""
 EVICTION_EACH_S: Final = 0.01
 """Whoever is sent away comes again at once, and that costs more than a connection that may stay."""
+PACE_S: Final = 0.05
+"""Between two requests of an address in the long run: one connection that asks without end had half of a core."""
+BURST: Final = 20
+"""Requests that an address may have at once before they are paced."""
+_PACED: Final = 4096
 VOUCHED_S: Final = 600.0
 """How long an address from which a signed request came is believed to be the carrier's, or a proxy's."""
 
@@ -47,6 +53,8 @@ class Lobby:
     """Places in all."""
     _places: dict[str, set[Place]] = attrs.field(factory=dict)
     _vouched: dict[str, float] = attrs.field(factory=dict)
+    _due_s: dict[str, float] = attrs.field(factory=dict)
+    """When the last request of each address was due, as if they came at an even pace."""
     _count: int = 0
     _next_eviction_s: float = 0.0
 
@@ -93,13 +101,26 @@ class Lobby:
         busy = sum(place.idle_since_s is None for place in self._places.get(key, ()))
         return busy < self._limit(key, now_s)
 
+    def wait_s(self, key: str, now_s: float) -> float:
+        """How long a request of ``key`` is to wait for its turn; asking counts as one."""
+        if self._is_vouched(key, now_s):
+            return 0.0
+        if len(self._due_s) > _PACED:
+            self._due_s = {known: due_s for known, due_s in self._due_s.items() if due_s > now_s - BURST * PACE_S}
+        due_s = max(self._due_s.get(key, -inf), now_s - BURST * PACE_S) + PACE_S
+        self._due_s[key] = due_s
+        return max(0.0, due_s - now_s)
+
     def vouch(self, key: str, now_s: float) -> None:
         """A signed request came from ``key``."""
         self._vouched = {known: until_s for known, until_s in self._vouched.items() if until_s > now_s}
         self._vouched[key] = now_s + VOUCHED_S
 
     def _limit(self, key: str, now_s: float) -> int:
-        return self.most // 2 if self._vouched.get(key, 0.0) > now_s else self.per_address
+        return self.most // 2 if self._is_vouched(key, now_s) else self.per_address
+
+    def _is_vouched(self, key: str, now_s: float) -> bool:
+        return self._vouched.get(key, 0.0) > now_s
 
 
 def _oldest_idle(crowd: set[Place], since_s: float) -> Place | None:

@@ -54,6 +54,8 @@ class Beside:
     rss_after: int
     answered_ms: list[float]
     """Of signed webhooks, each on a connection of its own."""
+    connected: int
+    """Of these; the others were told that we are busy, as who calls a server whose ticks are late is."""
     unanswered: int
     strangers: dict[str, int]
 
@@ -131,6 +133,7 @@ async def measure(rig: Rig, attack: Attack) -> Beside:
         rss_before,
         rig.server.rss_bytes(),
         sorted(asked.answered_ms),
+        asked.connected,
         asked.unanswered,
         counts,
     )
@@ -142,6 +145,7 @@ class _Asked:
 
     rig: Rig
     answered_ms: list[float] = attrs.field(factory=list)
+    connected: int = 0
     unanswered: int = 0
 
     async def run(self) -> None:
@@ -167,7 +171,8 @@ class _Asked:
                 answer = bytes(await stream.receive_some())
         except (OSError, trio.BrokenResourceError):
             pass
-        if answer.startswith(b"HTTP/1.1 200 ") and b"<Connect>" in answer:
+        if answer.startswith(b"HTTP/1.1 200 "):
             self.answered_ms.append((trio.current_time() - begin_s) * 1000)
+            self.connected += b"<Connect>" in answer
         else:
             self.unanswered += 1

@@ -61,7 +61,7 @@ def attack_rows(found: Beside) -> list[Row]:
         Row(
             f"{what}: signed webhooks answered meanwhile",
             f"all, < {ANSWERED_MS:.0f} ms p99",
-            f"{count} of {count + found.unanswered}, {p99_ms:.0f} ms",
+            f"{count} of {count + found.unanswered}, {p99_ms:.0f} ms; {found.connected} connected",
             not found.unanswered and p99_ms < ANSWERED_MS,
         ),
     ]

@@ -16,7 +16,7 @@ from agent.core.telemetry import Telemetry
 from agent.web.asgi import AFTER_END_S, Origin
 from agent.web.connection import LINGER_S, Bounds
 from agent.web.head import RequestHead
-from agent.web.lobby import FRESH_S, Lobby
+from agent.web.lobby import BURST, FRESH_S, PACE_S, Lobby
 from agent.wire.websocket import Handshake, open_client_over
 
 Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
@@ -308,6 +308,17 @@ async def test_requests_of_a_connection_are_counted(autojump_clock: MockClock) -
         answers = await all_of(client)
         assert answers.count(b"fine") == 3
         assert answers.lower().count(b"connection: close") == 1
+
+
+async def test_a_connection_that_asks_without_end_is_paced(autojump_clock: MockClock) -> None:
+    """Twenty at once, then twenty a second: it had half of a core before."""
+    async with open_building() as building:
+        client = building.connect()
+        await client.send_all(REQUEST * 60)
+        answers = b""
+        while answers.count(b"fine") < 60:
+            answers += await client.receive_some(1_000_000)
+        assert trio.current_time() == pytest.approx((60 - BURST) * PACE_S)
 
 
 async def test_a_client_that_does_not_read_is_dropped(autojump_clock: MockClock) -> None:

@@ -1,6 +1,8 @@
 """The lobby: few for each address, the oldest idle one makes room, never one that is served. DO-1, DO-2."""
 
-from agent.web.lobby import FRESH_S, VOUCHED_S, Lobby, Place
+import pytest
+
+from agent.web.lobby import BURST, FRESH_S, PACE_S, VOUCHED_S, Lobby, Place
 from agent.web.peer import TrustedProxies, lobby_key, parse_networks, without_forwarded
 
 LONG_S = FRESH_S + 1
@@ -81,6 +83,25 @@ def test_an_address_is_served_few_requests_at_once() -> None:
     assert lobby.may_serve("b", 0)
     places[0].waits(0)
     assert lobby.may_serve("a", 0)
+
+
+def test_requests_of_an_address_are_paced() -> None:
+    """A burst is served at once, then twenty a second; who is vouched for, and who asks seldom, never waits."""
+    lobby = Lobby(per_address=2, most=100)
+    waits = [lobby.wait_s("a", 100.0) for _ in range(BURST + 3)]
+    assert waits[:BURST] == [0.0] * BURST
+    assert waits[BURST:] == pytest.approx([PACE_S, 2 * PACE_S, 3 * PACE_S])
+    assert lobby.wait_s("b", 100.0) == 0
+    assert lobby.wait_s("a", 110.0) == 0
+    lobby.vouch("a", 110.0)
+    assert [lobby.wait_s("a", 110.0) for _ in range(100)] == [0.0] * 100
+
+
+def test_what_is_known_of_addresses_is_bounded() -> None:
+    lobby = Lobby(per_address=2, most=100)
+    for number in range(20_000):
+        lobby.wait_s(str(number), number / 100)
+    assert len(lobby._due_s) < 5000
 
 
 def test_an_address_that_was_vouched_for_has_room_for_a_while() -> None:
