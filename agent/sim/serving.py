@@ -13,6 +13,7 @@ from agent.core.telemetry import Telemetry
 from agent.web.asgi import AsgiApp
 from agent.web.connection import Bounds
 from agent.web.lobby import Lobby
+from agent.web.peer import TrustedProxies, parse_networks
 
 _PLACES: Final = 4096
 _BODY_BYTES: Final = 64 * 1024 * 1024
@@ -34,7 +35,13 @@ async def serve_app(
     """
     bounds = Bounds(idle_s=60.0, body_s=60.0, body_bytes=_BODY_BYTES, requests=1_000_000)
     # FastAPI and we spell ASGI's types differently.
-    door = FrontDoor(cast("AsgiApp", app), EventLog(Telemetry()), bounds=bounds, lobby=Lobby(_PLACES, _PLACES))
+    door = FrontDoor(
+        cast("AsgiApp", app),
+        EventLog(Telemetry()),
+        proxies=TrustedProxies(parse_networks("127.0.0.1")),  # nobody here is a stranger
+        bounds=bounds,
+        lobby=Lobby(_PLACES, _PLACES),
+    )
     [listener] = await trio.open_tcp_listeners(port, host="127.0.0.1")
     scheme, listeners = "http", [cast("trio.abc.Listener[trio.SocketStream]", listener)]
     if certfile is not None:
