@@ -201,8 +201,10 @@ class _Visit:
         """The places of a request, busy meanwhile: its connection's, and beside a proxy's that of its client."""
         lobby, places = self.door.lobby, [self.place]
         if key != self.place.key:
-            clients, _ = lobby.enter(key, self.place.leave, trio.current_time())
+            clients, given_up = lobby.enter(key, self.place.leave, trio.current_time())
             places += [clients] if clients is not None else []
+            if given_up is not None:
+                given_up.leave()
         for place in places:
             place.serves()
         try:

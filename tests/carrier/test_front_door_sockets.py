@@ -31,6 +31,7 @@ from agent.core.units import CallSid
 from agent.web.asgi import AFTER_END_S
 from agent.web.connection import Bounds
 from agent.web.lobby import EVICTION_EACH_S, FRESH_S
+from agent.web.peer import TrustedProxies, parse_networks
 from agent.wire.websocket import MessageSocket, open_client
 
 pytestmark = pytest.mark.sockets
@@ -296,6 +297,23 @@ async def test_a_stream_that_says_nothing_holds_no_line(monkeypatch: pytest.Monk
             with pytest.raises(SocketClosedError):
                 await silent.receive()
         assert services.events.counts["STREAM_REFUSED"] == 1
+
+
+async def test_behind_a_trusted_proxy_the_forwarded_address_counts_per_request() -> None:
+    """While a request is served; a stream that is a call counts no more, and its client is vouched for. DO-2."""
+    async with open_services() as services:
+        services.door.proxies = TrustedProxies(parse_networks("127.0.0.1"))
+        headers = [("X-Forwarded-For", "198.51.100.1, 203.0.113.7")]
+        async with open_client(services.stream_url, headers=headers) as socket:
+            with trio.fail_after(2):
+                while not services.door.lobby._places.get("203.0.113.7"):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            await socket.send(start_message())
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+            assert len(services.door.lobby) == 0
+            assert services.door.lobby.wait_s("203.0.113.7", trio.current_time()) == 0
+            assert {"203.0.113.7", "127.0.0.1"} <= services.door.lobby._vouched.keys()
 
 
 async def test_a_token_is_good_once_in_all_processes() -> None:
