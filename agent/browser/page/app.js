@@ -113,6 +113,7 @@ function finish(mine, what, why = "") {
   call = null;
   mine.line?.end("");
   mine.sound?.close();
+  root.dataset.playedMs = Math.round(mine.sound?.playedMs || 0);
   at("mine").value = at("theirs").value = 0;
   trouble = what;
   detail = what === "forbidden" ? why : "";

@@ -65,6 +65,7 @@ export class Sound {
       this.tellDelay();
     } else {
       this.theirs = data.level;
+      this.playedMs = data.playedMs;
       this.on.levels(this.mine, this.theirs);
     }
   }

@@ -24,7 +24,6 @@ export class Captions {
   add(turn) {
     const line = document.createElement("p");
     line.className = turn.role;
-    line.dir = "auto";
     this.place.append(line);
     return line;
   }
@@ -32,13 +31,16 @@ export class Captions {
   fill(line, turn) {
     const who = document.createElement("b");
     who.textContent = turn.role === "agent" ? this.words.agent : this.words.you;
-    const parts = [who, document.createTextNode(turn.role === "agent" ? turn.heard : turn.text)];
+    const said = document.createElement("bdi"); // the language of the words may not be the page's
+    said.append(turn.role === "agent" ? turn.heard : turn.text);
+    const parts = [who, said];
     if (turn.interrupted && turn.text.length > turn.heard.length) {
       const rest = document.createElement("del");
       rest.textContent = turn.text.startsWith(turn.heard) ? turn.text.slice(turn.heard.length) : turn.text;
       const note = document.createElement("i");
       note.textContent = ` (${this.words.interrupted})`;
-      parts.push(rest, note);
+      said.append(rest);
+      parts.push(note);
     }
     line.replaceChildren(...parts);
   }

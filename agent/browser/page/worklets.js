@@ -56,7 +56,7 @@ class Speaker extends AudioWorkletProcessor {
     this.firstAt = 0;
     this.energy = 0;
     this.blocks = 0;
-    this.underruns = 0;
+    this.total = 0; // samples played
     this.port.onmessage = ({ data }) => this.take(data);
   }
 
@@ -96,7 +96,7 @@ class Speaker extends AudioWorkletProcessor {
     for (const channel of output.slice(1)) channel.set(left);
     this.energy += energy / left.length;
     if (++this.blocks === 16) {
-      this.port.postMessage({ level: Math.sqrt(this.energy / 16), waiting: this.waiting / RATE });
+      this.port.postMessage({ level: Math.sqrt(this.energy / 16), playedMs: (1000 * this.total) / RATE });
       this.energy = this.blocks = 0;
     }
     return true;
@@ -111,6 +111,7 @@ class Speaker extends AudioWorkletProcessor {
     const after = index + 1 < piece.length ? piece[index + 1] / 32768 : sample;
     const value = sample + (after - sample) * (this.at - index);
     this.at += this.step;
+    this.total += this.step;
     if (this.at >= piece.length) {
       this.at -= piece.length;
       this.waiting -= piece.length;
