@@ -40,8 +40,6 @@ NUMBERS: Final = 12
 ANSWER: Final = re.compile(r"Answer (\d+) ")
 STALLED_EAR_MS: Final = 300
 """What the record may be off where the line stalls: marks stand 200 ms apart, and say nothing until overdue."""
-FIRST_EAR_MS: Final = 800
-"""And where it stalls before a first mark is back: it looks like a slow network until its buffer runs dry."""
 NEVER: Final = ("CALL_ERROR", "GUEST_FAILED", "POST_CANCEL_AUDIO_VIOLATION")
 FAULTS: Final = (
     *("model drops", "model closes", "model deaf", "session expires", "answers fail"),
@@ -88,7 +86,8 @@ class Run:
     """The longest silence behind the caller's words."""
     cut_off_s: float = inf
     """When the words began in whose midst the line was closed."""
-    stalled: bool = False
+    stalled_s: float = 0.0
+    """For how long the line stalled."""
     record: CallRecord | None = None
     _owed_since: float | None = None
 
@@ -150,9 +149,9 @@ class Run:
                 await trio.sleep(0.8)
                 model.session.faults = model.session._sender.faults = Faults()
             case "carrier stalls":
-                self.stalled = True
+                self.stalled_s = chance.choice([0.3, 1.0, 2.0])
                 stream.stop_reading()
-                await trio.sleep(chance.choice([0.3, 1.0, 2.0]))
+                await trio.sleep(self.stalled_s)
                 stream.read_again()
             case "carrier vanishes":
                 await stream.vanish()
@@ -203,8 +202,10 @@ class Run:
         for number in set(told_ms) | set(heard):
             heard_ms = heard[number] // BYTES_PER_MS
             allowed_ms = EAR_MS * max(cuts[number], 1)
-            if self.stalled and cuts[number]:
-                allowed_ms += FIRST_EAR_MS if self.state == "opening" else STALLED_EAR_MS
+            if self.stalled_s and cuts[number]:
+                # Before a first mark is back a stall looks like a slow network, until the buffer runs dry.
+                opening = self.state == "opening"
+                allowed_ms += round(self.stalled_s * 1000) if opening else STALLED_EAR_MS
             off_ms = abs(told_ms[number] - heard_ms)
             assert off_ms <= allowed_ms + unknown_ms, f"{told_ms[number]} ms recorded, {heard_ms} ms heard"
 
