@@ -208,9 +208,10 @@ def attacks(
 ) -> None:
     """Have strangers at the door of a real server, ten seconds each, beside a live call and signed webhooks.
 
-    **http-2** (tunnels by upgrade and as a second request), **silent** (2,000 connections from 50 addresses),
-    **handshakes**, **heads** (ambiguous, huge, none), **pipeline** (one connection without end), **at-once** (a
-    thousand requests in one instant, each second). Exit status 1: a figure missed its must.
+    **calm** (nobody: what this machine costs by itself), **http-2** (tunnels by upgrade and as a second request),
+    **silent** (2,000 connections from 50 addresses), **handshakes**, **heads** (ambiguous, huge, none),
+    **pipeline** (one connection without end), **at-once** (a thousand requests in one instant, each second). Exit
+    status 1: a figure missed its must.
     """
     machine, when = Machine.here(), _now()
     with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:

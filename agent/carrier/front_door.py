@@ -163,7 +163,8 @@ class _Visit:
             if not is_proxy:
                 head = attrs.evolve(head, headers=without_forwarded(head.headers))
             key = lobby_key(door.proxies.client_of(self.peer, head.headers))
-            if not (door.looks_signed(head) or door.lobby.may_serve(key, trio.current_time())):
+            looks_signed = door.looks_signed(head)
+            if not (looks_signed or door.lobby.may_serve(key, trio.current_time())):
                 await self._turn_away(head)
                 return
             with self._being_served(key) as places:
@@ -172,7 +173,8 @@ class _Visit:
                     await self._serve_stream(serve_stream, head, places)
                     return
                 origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
-                may_go_on = await connection.serve(head, door.app, origin, self._failed)
+                turns = door.turns.signed if looks_signed else door.turns.runs
+                may_go_on = await connection.serve(head, door.app, origin, turns, self._failed)
             if not may_go_on:
                 await connection.finish()
                 return

@@ -48,6 +48,8 @@ class Turns:
     reads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(16))
     runs: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2))
     """A run of the application takes up to a millisecond until it first waits."""
+    signed: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2))
+    """The same for requests that look signed: they do not wait behind a thousand that do not."""
 
     @staticmethod
     async def take(turns: trio.CapacityLimiter) -> None:
@@ -94,9 +96,14 @@ class HttpConnection:
         return head
 
     async def serve(
-        self, head: RequestHead, app: AsgiApp, origin: Origin, failed: Callable[[Exception], None]
+        self,
+        head: RequestHead,
+        app: AsgiApp,
+        origin: Origin,
+        turns: trio.CapacityLimiter,
+        failed: Callable[[Exception], None],
     ) -> bool:
-        """Have ``app`` answer; whether another request may follow. ``failed`` is told what ``app`` raises.
+        """Have ``app`` answer, in its turn; whether another request may follow. ``failed`` is told its errors.
 
         Raises RefusedError while nothing is answered, and trio.BrokenResourceError.
         """
@@ -105,7 +112,7 @@ class HttpConnection:
         exchange = Exchange(head, self.bounds.body_bytes, is_last)
         await self._read_body(exchange)
         self.reader.feed(exchange.unread)
-        await Turns.take(self.turns.runs)
+        await Turns.take(turns)
         run = AppRun(app, exchange, origin, self._send)
         lost: list[Exception] = []
         async with trio.open_nursery() as nursery:

@@ -31,6 +31,7 @@ ACCOUNT: Final = "AC" + "0" * 32
 AUTH: Final = "token of the account"
 CALLER, NUMBER = "+15550001111", "+15552223333"
 ATTACKS: Final = {
+    Attack.CALM: (0, 1),
     Attack.HTTP_2: (20, 20),
     Attack.SILENT: (2000, 50),
     Attack.HANDSHAKES: (50, 50),

@@ -41,7 +41,7 @@ async def _run(
 
 def attack_rows(found: Beside) -> list[Row]:
     """Gap, memory and webhooks beside one attack."""
-    what = f"{found.attack}, {found.connections} connection{'s' if found.connections > 1 else ''}"
+    what = f"{found.attack}, {found.connections} connection{'' if found.connections == 1 else 's'}"
     grown_mb = (found.rss_after - found.rss_before) / _MB
     count = len(found.answered_ms)
     p99_ms = found.answered_ms[min(int(count * _P99), count - 1)] if count else float("inf")

@@ -46,6 +46,7 @@ _HEADS: Final = (
 class Attack(enum.StrEnum):
     """What strangers do."""
 
+    CALM = "calm"
     HTTP_2 = "http-2"
     SILENT = "silent"
     HANDSHAKES = "handshakes"
@@ -77,6 +78,7 @@ class Strangers:
     async def run(self) -> None:
         """Until the time is over."""
         visit: dict[Attack, Callable[[int], Awaitable[None]]] = {
+            Attack.CALM: self.silent,
             Attack.HTTP_2: self.http_2,
             Attack.SILENT: self.silent,
             Attack.HANDSHAKES: partial(self.ask, requests=(GET + b"\r\n", _HANDSHAKE)),
@@ -86,6 +88,7 @@ class Strangers:
         }
         with suppress(TimeoutError):
             async with asyncio.timeout(self.order.seconds), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(self.order.seconds))
                 for number in range(self.order.connections):
                     group.create_task(self.again(number, visit[self.order.attack]))
 
