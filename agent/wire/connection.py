@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, cast
 
 import attrs
+import h11
 import trio
 import trio_websocket as tws
 from wsproto.events import BytesMessage, Event, TextMessage
@@ -135,8 +136,9 @@ class _ReaderHome:
         self.nursery.start_soon(self._run, reader)
 
     async def _run(self, reader: Callable[[], Awaitable[None]]) -> None:
-        # A ping that arrives when our close frame is out: the engine tries to answer, and may not any more.
-        with suppress(LocalProtocolError):
+        # A ping that arrives when our close frame is out, or an answer to a client that is no HTTP: the engine
+        # tries to answer, and may not (any more).
+        with suppress(LocalProtocolError, h11.LocalProtocolError):
             await reader()
 
 

@@ -101,6 +101,15 @@ async def test_a_peer_that_hangs_up_in_the_handshake_is_noticed_at_once(
     assert trio.current_time() == began
 
 
+async def test_an_answer_that_is_no_http_is_given_up(autojump_clock: MockClock) -> None:
+    """The engine would tell a client's peer what was wrong, which HTTP does not allow: no error of its own."""
+    client, server = memory_link()
+    await server.send_all(b"nonsense\r\n\r\n")
+    with pytest.raises((SocketClosedError, trio.TooSlowError)):
+        async with open_client_over(client, "memory", "/"):
+            pytest.fail("there was no handshake")
+
+
 async def test_a_silent_server_is_given_up(autojump_clock: MockClock) -> None:
     client, _server = memory_link()
     began = trio.current_time()
