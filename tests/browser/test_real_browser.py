@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import wave
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -56,15 +58,51 @@ def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def sites() -> Iterator[list[ThreadingHTTPServer]]:
+    """Two other sites on this machine; ``127.0.0.1`` and another port are not ``localhost`` to a browser."""
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Site) for _ in range(2)]
+    for site in servers:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+    yield servers
+    for site in servers:
+        site.shutdown()
+        site.server_close()
+
+
+def origin_of(site: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{site.server_address[1]}"
+
+
+class Site(BaseHTTPRequestHandler):
+    """A page with the widget; the path names where it comes from."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.end_headers()
+        port = self.path.removeprefix("/")
+        script = f'<script src="http://localhost:{port}/widget.js" data-label="Talk to us"></script>'
+        self.wfile.write(f"<!doctype html><title>Shop</title><body>{script}</body>".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, sites: list[ThreadingHTTPServer]
+) -> Iterator[tuple[str, Path]]:
     """``call-agent talk`` with the embedded model: its page, and where its records are."""
     folder = tmp_path_factory.mktemp("agent")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_", "OPENAI_"))}
+    set_to = {"AGENT_ADMIN_PORT": "0", "AGENT_DRAIN_S": "0", "PYTHONPATH": str(ROOT)}
+    set_to["AGENT_BROWSER_ORIGINS"] = origin_of(sites[0])
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "agent", "talk", "--port", "0", "--no-open"],
         cwd=folder,
-        env={**kept, "AGENT_ADMIN_PORT": "0", "AGENT_DRAIN_S": "0", "PYTHONPATH": str(ROOT)},
+        env={**kept, **set_to},
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -142,6 +180,16 @@ def test_a_microphone_that_is_refused_is_a_sentence(server: tuple[str, Path]) ->
     report = drive("refused", server[0], "")
     assert report["call"] == "error"
     assert "Allow it" in report["trouble"]
+
+
+def test_the_widget_on_a_site_that_is_allowed_and_on_one_that_is_not(
+    server: tuple[str, Path], microphone: Path, sites: list[ThreadingHTTPServer]
+) -> None:
+    """One line of HTML is the phone; where the site is not named, the browser shows no frame."""
+    port = server[0].rstrip("/").rpartition(":")[2]
+    allowed, other = (f"{origin_of(site)}/{port}" for site in sites)
+    assert drive("widget", allowed, microphone) == {"shown": True}
+    assert drive("widget", other, microphone) == {"shown": False}
 
 
 def test_the_page_is_small(server: tuple[str, Path]) -> None:

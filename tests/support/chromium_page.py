@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 QUIET_MS = 2500
 """Nothing new for so long: the agent has said all it had to say."""
@@ -138,6 +139,22 @@ def _shoot(page: Page, name: Path) -> None:
     page.screenshot(path=f"{name}-ended.png", full_page=True)
 
 
+def widget(url: str, microphone: str) -> dict[str, Any]:
+    """Another site's page: whether the phone behind its button works."""
+    with open_page(url, microphone) as page:
+        page.get_by_role("button", name="Talk to us").click()
+        call = page.frame_locator("iframe").get_by_role("button", name="Call")
+        try:
+            call.wait_for(timeout=5000)
+        except PlaywrightTimeout:
+            return {"shown": False}
+        call.click()
+        page.frame_locator("iframe").locator('html[data-call="talking"]').wait_for(
+            timeout=AT_MOST_MS, state="attached"
+        )
+        return {"shown": True}
+
+
 def cut(url: str, microphone: str) -> dict[str, Any]:
     """The network is away for five seconds in the middle of an answer."""
     return talk(url, microphone, cut_s=5.0)
@@ -146,5 +163,5 @@ def cut(url: str, microphone: str) -> dict[str, Any]:
 if __name__ == "__main__":
     _, what, *arguments = sys.argv
     commands: dict[str, Callable[..., dict[str, Any]]]
-    commands = {"talk": talk, "cut": cut, "refused": refused, "shots": shots}
+    commands = {"talk": talk, "cut": cut, "refused": refused, "shots": shots, "widget": widget}
     print(json.dumps(commands[what](*arguments)))  # noqa: T201 - its output

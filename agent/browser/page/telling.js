@@ -71,20 +71,20 @@ function shape(name, attributes, text) {
 export function drawTimeline(place, turns, words) {
   const end = Math.max(1000, ...turns.map((turn) => turn.started_ms + turn.length_ms));
   const x = (ms) => (ms / end) * 1000;
-  const picture = shape("svg", { viewBox: "0 0 1000 88", role: "img", "aria-label": words.timeline, preserveAspectRatio: "none" });
+  const picture = shape("svg", { viewBox: "0 0 1000 150", role: "img", "aria-label": words.timeline });
   for (const turn of turns) {
-    const y = turn.role === "agent" ? 12 : 44;
+    const y = turn.role === "agent" ? 10 : 65;
     const heard = turn.role === "agent" ? turn.heard_ms : turn.length_ms;
     if (turn.length_ms > heard) {
-      picture.append(shape("rect", { class: "cut", x: x(turn.started_ms), y, width: x(turn.length_ms), height: 20 }));
+      picture.append(shape("rect", { class: "cut", x: x(turn.started_ms), y, width: x(turn.length_ms), height: 45 }));
     }
-    const bar = shape("rect", { class: turn.role, x: x(turn.started_ms), y, width: Math.max(x(heard), 1), height: 20 });
+    const bar = shape("rect", { class: turn.role, x: x(turn.started_ms), y, width: Math.max(x(heard), 1), height: 45 });
     bar.append(shape("title", {}, `${turn.role === "agent" ? words.agent : words.you}: ${turn.text}`));
     picture.append(bar);
   }
   const seconds = Math.max(1, Math.ceil(end / 8000));
   for (let second = 0; second * 1000 <= end; second += seconds) {
-    picture.append(shape("text", { x: x(second * 1000), y: 82 }, `${second} s`));
+    picture.append(shape("text", { x: x(second * 1000), y: 140 }, `${second} s`));
   }
   place.replaceChildren(picture);
 }
