@@ -46,6 +46,7 @@ LONGEST_S: Final = 120.0
 _KILOBYTES: Final = {False: 16 * 1024, True: 320 * 1024}
 """A new cluster wants 200 MB free."""
 _LOOK_S: Final = 0.25
+_FILL_S: Final = 0.05
 _WITHIN_S: Final = 1.0
 
 
@@ -139,16 +140,17 @@ async def _measure(
     leaving = [call_sid(call) for call in range(plan.calls)]
     async with open_callers(plan.load, base, folder / "carrier.json", None) as callers:
         window = await window_of(callers)
-        await until(window.begin_s + plan.talk_s - 1.0)
-        disk.fill()
-        say(f"the disk is full; {plan.calls} calls end")
-        await until(window.begin_s + plan.talk_s + _WITHIN_S + 1.0)
-        await outside.tell_ended(leaving)
-        if plan.same_disk:
-            say("Postgres is killed")
-            _kill_postgres(disk.path)
-        freed_s = window.begin_s + plan.talk_s + _WITHIN_S + plan.full_s
-        await until(freed_s)
+        await until(window.begin_s + plan.talk_s - 1.5)
+        async with trio.open_nursery() as filling:
+            filling.start_soon(_keep_full, disk)
+            say(f"the disk is full; {plan.calls} calls end")
+            await until(window.begin_s + plan.talk_s + _WITHIN_S + 1.0)
+            await outside.tell_ended(leaving)
+            if plan.same_disk:
+                say("Postgres is killed")
+                _kill_postgres(disk.path)
+            await until(window.begin_s + plan.talk_s + _WITHIN_S + plan.full_s)
+            filling.cancel_scope.cancel(reason="there is to be room")
         held, freed_at_s = _held(agent.log), time.time()
         disk.free()
         say(f"there is room again; at most {held} records were held in memory")
@@ -168,6 +170,13 @@ async def _measure(
         held=held,
         is_alive=agent.process.returncode is None,
     )
+
+
+async def _keep_full(disk: SmallDisk) -> None:
+    """What Postgres gives back of its logs is no room for records."""
+    while True:
+        disk.fill()
+        await trio.sleep(_FILL_S)
 
 
 def _held(log: Path) -> int:

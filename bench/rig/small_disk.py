@@ -14,7 +14,8 @@ import attrs
 
 from bench.rig.processes import BenchError
 
-_BLOCK: Final = bytes(4096)
+_BLOCKS: Final = (bytes(1024 * 1024), bytes(4096))
+"""The large ones are quick, the small ones leave no room."""
 
 
 @attrs.frozen
@@ -26,12 +27,13 @@ class SmallDisk:
     def fill(self) -> None:
         """Write until nothing more goes onto it."""
         with (self.path / "filling").open("ab", buffering=0) as file:
-            try:
-                while True:
-                    file.write(_BLOCK)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
+            for block in _BLOCKS:
+                try:
+                    while True:
+                        file.write(block)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def free(self) -> None:
         """Remove what filled it."""
