@@ -24,8 +24,8 @@ LATE_MOST: Final = 0.01
 """Share of late ticks: over it the 99th percentile of lateness is over LATE_S."""
 BEATS: Final = 5
 """Over so many beats, of a second each, lateness is judged; and so long a call takes to show in the share."""
-TICKS_LEAST: Final = 50
-"""Fewer ticks say nothing: a second of one call."""
+TICKS_LEAST: Final = 1000
+"""With fewer ticks in all that time (four calls that speak) it is the machine that is late, and not for our load."""
 CALL_SHARE: Final = 0.01
 """What a call is taken to cost while none has lasted long enough to tell."""
 
