@@ -25,6 +25,7 @@ from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
 from agent.browser.admission import BrowserAdmission
 from agent.browser.routes import browser_routes
+from agent.call.prompts import warm_up
 from agent.call.services import CallServices
 from agent.call.tools.builtin import DeskTools
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool
@@ -39,6 +40,7 @@ from agent.carrier.stream_admission import StreamAdmission
 from agent.carrier.stream_token import StreamTokens, stream_secret
 from agent.carrier.webhooks import VoiceWebhooks
 from agent.core.admission import Admission
+from agent.core.audio_format import PCM16_24K
 from agent.core.event_log import EventLog, open_logging
 from agent.core.records import RecordingCallback
 from agent.core.settings import Settings
@@ -186,6 +188,7 @@ class _Server:
             origins = frozenset(filter(None, settings.browser_origins.split(",")))
             browsers = BrowserAdmission(origins, is_public=bool(settings.public_url))
             more.append(browser_routes(browsers))
+            warm_up(PCM16_24K)
             self.browsers = BrowserCalls(self.services, browsers)
             serve_browser = self.browsers.serve_handshake
         app = make_app(webhooks, admin_token, *more)

@@ -1,14 +1,23 @@
 """Whole calls of a browser in virtual time: the scenarios of BI-8 on the second leg, and what only it has."""
 
+from typing import NoReturn
+
 import pytest
 import trio
-from browser_calls import open_browser_call
+from browser_calls import BrowserWorld, open_browser_call
 from heard_audio import assert_no_stale_frame, heard_numbers
 from trio.testing import MockClock
-from virtual_call import received, tx
+from virtual_call import open_services, received, tx
 
+from agent.app.browser_answer import BrowserCalls
+from agent.browser.admission import BrowserAdmission
+from agent.call.prompts import UNAVAILABLE, prompt
+from agent.core.audio_format import PCM16_24K, ULAW_8K
 from agent.core.records import Outcome
+from agent.sim.browser.phone import open_simulated_browser
+from agent.sim.carrier.stream import open_simulated_stream
 from agent.sim.model.script import Answer
+from agent.sim.model.sending import pcm16_as_ulaw
 from agent.sim.sounds import tone
 
 GREETING = Answer("Hello, this is the assistant, how can I help you today?", 3000)
@@ -137,3 +146,27 @@ async def test_captions_tell_what_is_heard_and_latencies_sum(autojump_clock: Moc
     [latency] = [shown for shown in phone.told if shown["type"] == "latency"]
     assert latency["total_ms"] == latency["turn_ms"] + latency["voice_ms"]
     assert world.services.record.metrics.turn_latencies_ms == (latency["total_ms"],)
+
+
+def test_the_bundled_apology_is_the_same_in_both_formats() -> None:
+    """As long, and as loud where it is sampled."""
+    phone, browser = prompt(UNAVAILABLE, ULAW_8K), prompt(UNAVAILABLE, PCM16_24K)
+    assert PCM16_24K.ms(len(browser)) == ULAW_8K.ms(len(phone))
+    assert pcm16_as_ulaw(browser) == phone.replace(b"\x7f", b"\xff")
+
+
+async def test_a_model_that_cannot_be_reached_is_apologised_for(autojump_clock: MockClock) -> None:
+    """MO-4 on the browser's leg: the bundled prompt, for there is no carrier to say it."""
+
+    def refuse() -> NoReturn:
+        raise OSError("nobody listens")
+
+    async with open_services(refuse) as services, trio.open_nursery() as nursery:
+        world = BrowserWorld(services, BrowserCalls(services.calls, BrowserAdmission()), nursery)
+        async with (
+            open_simulated_browser(world.connect, world.token()) as phone,
+            open_simulated_stream(phone, call_sid="BR", stream_sid="BR") as stream,
+        ):
+            await stream.until_closed()
+    assert stream.playback.tape.audio().startswith(prompt(UNAVAILABLE, ULAW_8K).replace(b"\x7f", b"\xff"))
+    assert services.record.outcome is Outcome.MODEL_UNAVAILABLE

@@ -211,3 +211,49 @@ async def test_a_silent_browser_is_cut_and_may_come_back(autojump_clock: MockClo
         assert trio.current_time() - began_s == pytest.approx(SILENT_S, abs=0.2)
         await trio.sleep(WINDOW_S + 1)
     assert world.services.record.outcome is Outcome.CARRIER_LOST
+
+
+async def test_wb_2_the_heartbeat_can_be_off(autojump_clock: MockClock) -> None:
+    """AGENT_PING_S=0: a page that says nothing for a minute is not cut."""
+    async with open_world(ScriptedRealtime([SHORT]), ping_s=0) as world, world.connect() as socket:
+        await socket.send(f'{{"type":"hello","token":"{world.token()}"}}')
+        await trio.sleep(60)
+        await socket.send('{"type":"hangup"}')
+        assert await until_closed(socket) == 1000
+    assert world.services.record.outcome is Outcome.CALLER_HUNG_UP
+
+
+async def test_a_server_that_stops_ends_a_call_without_a_connection(autojump_clock: MockClock) -> None:
+    """A cancel finds the pacer in the middle of its wait for the next connection: the record is kept in time."""
+    async with open_browser_call([LONG]) as (world, phone, stream, _):
+        await stream.until_heard_ms(1000)
+        phone.paused = True
+        await phone.break_connection()
+        await trio.sleep(2)
+        [scope] = world.services.calls.active.values()
+        scope.cancel(reason="the server stops")
+        stopped_s = trio.current_time()
+        await world.calls.wait_empty()
+        assert trio.current_time() - stopped_s < 2
+    record = world.services.record
+    assert record.outcome is Outcome.SERVER_STOPPED
+    assert record.turns[0].heard_ms == pytest.approx(heard_numbers(stream)[0] / 8, abs=140)
+
+
+async def test_an_interruption_while_the_connection_is_away(autojump_clock: MockClock) -> None:
+    """What was not sent yet is not sent afterwards, what was is cut at once; the record is true to the ear."""
+    fast = Answer(LONG.text, 6000, speed=None)
+    async with open_browser_call([fast, SHORT]) as (world, phone, stream, model):
+        await stream.until_heard_ms(1500)
+        stream.say(tone(600))
+        await trio.sleep(0.02)
+        await phone.break_connection()
+        await phone.until_welcome(2)
+        await stream.until_quiet(0.5)
+        await trio.sleep(2)
+        await stream.hang_up()
+    [truncate] = received(model, "conversation.item.truncate")
+    assert truncate["audio_end_ms"] == pytest.approx(heard_numbers(stream)[0] / 8, abs=140)
+    assert heard_numbers(stream)[0] / 8 < 3000
+    assert world.services.record.metrics.barge_in_events == 1
+    assert model.errors_sent == []
