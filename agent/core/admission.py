@@ -25,7 +25,7 @@ LATE_MOST: Final = 0.01
 BEATS: Final = 5
 """Over so many beats, of a second each, lateness is judged; and so long a call takes to show in the share."""
 TICKS_LEAST: Final = 1000
-"""With fewer ticks in all that time (four calls that speak) it is the machine that is late, and not for our load."""
+"""With fewer ticks in all that time (four calls that speak) the machine is late, and not for our load."""
 CALL_SHARE: Final = 0.01
 """What a call is taken to cost while none has lasted long enough to tell."""
 
