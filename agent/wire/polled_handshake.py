@@ -89,15 +89,17 @@ async def open_polled_handshake(
     upgrade: Upgrade, stream: trio.SocketStream, poller: Poller
 ) -> AsyncIterator[PolledHandshake]:
     """See open_server_handshake. The stream, where it was not taken over, is left to whoever owns it."""
-    protocol = WSConnection(ConnectionType.SERVER)
+    protocol, refused = WSConnection(ConnectionType.SERVER), None
     try:
         protocol.receive_data(upgrade.head)
         [request] = list(protocol.events())
     except RemoteProtocolError as error:
-        if error.event_hint is not None:
+        refused = error
+    if refused is not None:
+        if refused.event_hint is not None:
             with trio.move_on_after(HANDSHAKE_S):
-                await _send(stream, protocol.send(error.event_hint))
-        raise SocketClosedError(1002, str(error)) from None
+                await _send(stream, protocol.send(refused.event_hint))
+        raise SocketClosedError(1002, str(refused))
     assert isinstance(request, Request)  # noqa: S101 - all that a server is told by a head
     handshake = PolledHandshake(upgrade, stream, poller, protocol, request)
     try:

@@ -90,7 +90,7 @@ async def open_sockets(engine: str) -> AsyncIterator[tuple[EngineSocket, EngineS
                 try:
                     yield client, await accepting.receive()
                 finally:
-                    await client.abort()
+                    await client.abort()  # noqa: ASYNC102 - it does not wait
         nursery.cancel_scope.cancel()
 
 

@@ -49,7 +49,7 @@ async def serving(serve: Serve, scheme: str = "ws", host: str = "127.0.0.1") -> 
     """A server; yields its URL."""
     async with polling(), trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        await nursery.start(trio.serve_listeners, serve, listeners)
         yield f"{scheme}://{host}:{listeners[0].socket.getsockname()[1]}/media?x=1"
         nursery.cancel_scope.cancel()
 

@@ -312,7 +312,7 @@ async def test_a_server_that_is_cancelled_still_closes_in_order() -> None:
                 try:
                     await trio.sleep_forever()
                 finally:
-                    await made.aclose(1001, "the server stops")
+                    await made.aclose(1001, "the server stops")  # noqa: ASYNC102 - bounded by itself
         assert everything.cancelled_caught
         assert Poller.running() is None
     assert told == ["x" * 500_000, Closed(1001, "the server stops")]
