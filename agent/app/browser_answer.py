@@ -184,6 +184,10 @@ class _Health(LineObserver):
         self.events.emit("BROWSER_LOST", code=code)
 
     @override
+    def first_word(self, after_s: float) -> None:
+        self.events.telemetry.browser_first_word.observe(after_s)
+
+    @override
     def connection_back(self, after_s: float) -> None:
         self.events.telemetry.browser_reconnect.observe(after_s)
         self.events.emit("BROWSER_BACK", after_ms=round(after_s * 1000))

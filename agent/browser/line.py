@@ -54,6 +54,9 @@ class LineObserver(Protocol):
     def connection_back(self, after_s: float) -> None:
         """Another one carries the call."""
 
+    def first_word(self, after_s: float) -> None:
+        """The page tells when the first audio came, from the press of Call; once."""
+
 
 @attrs.define(eq=False)
 class BrowserLine(MessageSocket):
@@ -82,6 +85,7 @@ class BrowserLine(MessageSocket):
     _writing: trio.Lock = attrs.field(factory=trio.Lock)
     _told: deque[Message] = attrs.field(factory=lambda: deque(maxlen=MOST_TOLD))
     """What is shown on the screen, on its way."""
+    _first_word_told: bool = False
     _over: tuple[int, str] | None = None
     """The code and the reason."""
 
@@ -224,6 +228,9 @@ class BrowserLine(MessageSocket):
                 self._take(raw)
                 continue
             self._acknowledge(ping.received)
+            if ping.first_word_ms > 0 and not self._first_word_told:
+                self._first_word_told = True
+                self.observer.first_word(ping.first_word_ms / 1000)
             with suppress(trio.WouldBlock):
                 pings.send_nowait(ping.sent_ms)
 

@@ -70,10 +70,14 @@ class Resume(msgspec.Struct, tag="resume", frozen=True):
 
 
 class Ping(msgspec.Struct, tag="ping", frozen=True):
-    """A sign of life; ``received`` acknowledges, ``sent_ms`` is the client's clock and comes back."""
+    """A sign of life; ``received`` acknowledges, ``sent_ms`` is the client's clock and comes back.
+
+    ``first_word_ms``, once it is known: how long after the caller pressed Call the first audio came.
+    """
 
     received: int = 0
     sent_ms: float = 0.0
+    first_word_ms: float = 0.0
 
 
 class _Played(msgspec.Struct, tag="played"):

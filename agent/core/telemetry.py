@@ -59,6 +59,7 @@ class Telemetry:
     records_held: Gauge = attrs.field(init=False)
     browser_closes: Counter = attrs.field(init=False)
     browser_reconnect: Histogram = attrs.field(init=False)
+    browser_first_word: Histogram = attrs.field(init=False)
 
     postcall_open: Gauge = attrs.field(init=False)
     postcall_waiting: Gauge = attrs.field(init=False)
@@ -124,6 +125,11 @@ class Telemetry:
     def _browser_reconnect(self) -> Histogram:
         text = "From the loss of a browser's connection to the next one that carries its call"
         return Histogram("agent_browser_reconnect_seconds", text, buckets=LATENCY_S, registry=self.registry)
+
+    @browser_first_word.default
+    def _browser_first_word(self) -> Histogram:
+        text = "From the press of Call in a browser to the first audio there"
+        return Histogram("agent_browser_first_word_seconds", text, buckets=LATENCY_S, registry=self.registry)
 
     @postcall_open.default
     def _postcall_open(self) -> Gauge:

@@ -47,6 +47,7 @@ async def test_a_broken_connection_is_made_good(autojump_clock: MockClock) -> No
     assert len(model.sessions) == 1, "the model noticed nothing"
     assert counted(world, "agent_browser_closes_total", code="1006") == 1
     assert counted(world, "agent_browser_reconnect_seconds_count") == 1
+    assert counted(world, "agent_browser_first_word_seconds_count") == 1
 
 
 async def test_a_black_hole_is_found_by_the_heartbeat(autojump_clock: MockClock) -> None:

@@ -79,7 +79,7 @@ async function begin() {
       audio: (buffer) => {
         if (!mine.firstWord) {
           mine.firstWord = performance.now() - clicked;
-          root.dataset.firstWordMs = Math.round(mine.firstWord);
+          root.dataset.firstWordMs = mine.line.firstWordMs = Math.round(mine.firstWord);
         }
         mine.sound.play(buffer);
       },

@@ -42,7 +42,7 @@ export class Line {
       this.lost(1006, "");
       silent.close();
     } else if (this.ready) {
-      this.socket.send(JSON.stringify({ type: "ping", received: this.received, sent_ms: performance.now() }));
+      this.socket.send(JSON.stringify({ type: "ping", received: this.received, sent_ms: performance.now(), first_word_ms: this.firstWordMs || 0 }));
     }
   }
 

@@ -33,6 +33,8 @@ Connect = Callable[[], AbstractAsyncContextManager[CarrierSocket]]
 """Opens a WebSocket to ``/browser-stream``. Raises SocketClosedError."""
 PAUSE_S: Final = 0.25
 """Before each try to come back."""
+FIRST_WORD_MS: Final = 500
+"""What it says of the time from the press of Call to the first audio."""
 NOT_AGAIN: Final = frozenset({1000, 4400, 4401, 4404, 4406, 4408, 4409, 4413, 4429})
 """Close codes after which a browser does not come back by itself."""
 
@@ -184,7 +186,12 @@ class BrowserPhone(CarrierSocket):
     async def _beat(self, socket: CarrierSocket) -> None:
         while self.heartbeat_s < inf:
             await trio.sleep(self.heartbeat_s)
-            ping = {"type": "ping", "received": self._received, "sent_ms": trio.current_time() * 1000}
+            ping = {
+                "type": "ping",
+                "received": self._received,
+                "sent_ms": trio.current_time() * 1000,
+                "first_word_ms": 500,
+            }
             await socket.send(msgspec.json.encode(ping).decode())
 
     async def _write(self, message: Message) -> None:
