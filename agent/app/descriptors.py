@@ -67,6 +67,10 @@ class ReservingListener(trio.abc.Listener[trio.SocketStream]):
         """How many are kept for the server."""
         return min(OWN, self.limit // 4)
 
+    def again(self) -> "ReservingListener":
+        """The same socket once more: each listener accepts one connection in a pass of the scheduler."""
+        return attrs.evolve(self, inner=trio.SocketListener(self.inner.socket.dup()))
+
     @override
     async def accept(self) -> trio.SocketStream:
         while True:

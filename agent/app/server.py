@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 POOL_MORE: Final = 4
 """Connections besides those of the worker: the keeper, tools, tenants, recordings."""
+ACCEPTED: Final = 4
+"""Connections accepted in a pass of the scheduler: with one, webhooks waited seconds behind a thousand others."""
 REPLAYED_S: Final = 3600.0
 """How long after the longest call a repeated request is still known."""
 POSTCALL_S: Final = 5.0
@@ -264,7 +266,8 @@ class _Server:
         self.door.lobby.most = places_for(listeners[0].limit, settings.max_calls)
         async with trio.open_nursery() as connections:
             serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
-            guarded = [self.door.guard(listener) for listener in listeners]
+            more = [listener.again() for listener in listeners for _ in range(ACCEPTED - 1)]
+            guarded = [self.door.guard(listener) for listener in (*listeners, *more)]
             await connections.start(serve_listeners, self.door.serve_connection, guarded)
             await self._serve_admin(connections)
             url = _url_of(listeners[0].inner)

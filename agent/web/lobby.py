@@ -22,6 +22,7 @@ PACE_S: Final = 0.05
 BURST: Final = 20
 """Requests that an address may have at once before they are paced."""
 _PACED: Final = 4096
+_SPARE: Final = 1.25
 VOUCHED_S: Final = 600.0
 """How long an address from which a signed request came is believed to be the carrier's, or a proxy's."""
 
@@ -69,14 +70,14 @@ class Lobby:
     def enter(self, key: str, leave: Callable[[], None], now_s: float) -> tuple[Place | None, Place | None]:
         """A place for a connection from ``key``, and the place that has to be left for it, if one has.
 
-        No place only when there are ``most`` and all are busy.
+        When all of ``most`` are busy, there are some more, for addresses that have few; else no place.
         """
         place, given_up = Place(key, leave, now_s), None
         crowd = self._places.get(key, set())
         if self._count >= self.most:
             most_crowded = max(self._places.values(), key=len)
             given_up = _oldest_idle(most_crowded, now_s)
-            if given_up is None:
+            if given_up is None and (len(crowd) >= self._limit(key, now_s) or self._count >= self.most * _SPARE):
                 return None, None
         elif len(crowd) >= self._limit(key, now_s) and now_s >= self._next_eviction_s:
             given_up = _oldest_idle(crowd, now_s - FRESH_S)
