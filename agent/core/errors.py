@@ -123,6 +123,13 @@ class BoundError(ToolError):
         self.bound = bound
 
 
+def first_error(error: BaseException) -> BaseException:
+    """The first single error in a group: the groups of nested nurseries hide which one it was."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def sole_error(group: ExceptionGroup[Exception]) -> Exception:
     """What ``except*`` caught, bare if it is one error alone."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from agent.core.errors import first_error
 from agent.sim.carrier.dialling import place_call
 from agent.sim.carrier.load import LoadReport, run_calls
 from agent.sim.carrier.network import network_of
@@ -108,16 +109,14 @@ def _serve(serve: Callable[..., Awaitable[Any]], what: str, port: int) -> None:
                 async for _ in signals:
                     nursery.cancel_scope.cancel(reason="asked to stop")
 
+    failed = None
     try:
         trio.run(main)
-    except* OSError as failed:
-        typer.echo(f"Cannot listen on port {port}: {_first(failed)}", err=True)
+    except* OSError as group:
+        failed = first_error(group)
+    if failed is not None:
+        typer.echo(f"Cannot listen on port {port}: {failed}", err=True)
         sys.exit(1)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 @app.command()

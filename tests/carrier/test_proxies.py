@@ -88,8 +88,8 @@ def configuration(kind: str, port: int, agent: str, other: int) -> str:
     text = (ROOT / "docs" / "proxies.md").read_text("utf-8")
     block = re.search(rf"```{'nginx' if kind == 'nginx' else 'caddyfile'}\n(.*?)```", text, re.DOTALL)
     assert block is not None
-    said = block[1].replace("/etc/ssl/agent.pem", str(CERTIFICATES / "receiver.pem"))
-    said = said.replace("/etc/ssl/agent.key", str(CERTIFICATES / "receiver.key"))
+    said = block[1].replace("/etc/ssl/agent.pem", f'"{CERTIFICATES / "receiver.pem"}"')
+    said = said.replace("/etc/ssl/agent.key", f'"{CERTIFICATES / "receiver.key"}"')
     said = said.replace("127.0.0.1:8080", agent.removeprefix("http://"))
     if kind == "nginx":
         said = said.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")

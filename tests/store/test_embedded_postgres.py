@@ -474,6 +474,7 @@ def test_its_data_was_removed_while_it_ran(data_dir: Path) -> None:
 def test_closed_directories_on_the_way_are_opened_to_one_user_only(data_dir: Path) -> None:
     private = data_dir / "private"
     (private / "data").mkdir(parents=True)
+    (private / "data").chmod(0o755)  # whatever the mask of who runs the tests
     private.chmod(0o700)
     data_dir.chmod(0o700)
     cluster = Cluster(private / "data" / "postgres")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent.core.errors import AgentError, SettingsError, TenantError
+from agent.core.errors import AgentError, SettingsError, TenantError, first_error
 from agent.core.settings import load_settings
 
 USAGE_ERROR: Final = 2
@@ -166,20 +166,18 @@ def _errors_in_one_sentence() -> Iterator[None]:
 
     Programming mistakes keep their traceback.
     """
+    failed: BaseException | None = None
+    status = 0
     try:
         yield
     except* (SettingsError, TenantError) as group:
-        _fail(group, USAGE_ERROR)
+        failed, status = group, USAGE_ERROR
     except* (AgentError, OSError) as group:
-        _fail(group, FAILED)
-
-
-def _fail(group: BaseExceptionGroup[BaseException], status: int) -> Never:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    typer.echo(f"call-agent: {error}", err=True)
-    sys.exit(status)
+        failed, status = group, FAILED
+    # Behind the clauses: Python 3.11.2 wraps what is raised in one of them in a group.
+    if failed is not None:
+        typer.echo(f"call-agent: {first_error(failed)}", err=True)
+        sys.exit(status)
 
 
 def _show(findings: list[Any]) -> None:

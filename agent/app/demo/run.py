@@ -23,7 +23,7 @@ from agent.app.demo.timeline.lanes import Timeline, make_timeline
 from agent.app.demo.timeline.levels import stretches, trimmed
 from agent.app.demo.timeline.stream_analysis import TURN_PAUSE_MS, StreamAnalysis, analyse
 from agent.app.demo.wav import RecordingError, read_wav, write_stereo
-from agent.core.errors import AgentError
+from agent.core.errors import AgentError, first_error
 from agent.core.records import CallRecord
 from agent.core.units import SAMPLE_RATE_HZ
 from agent.local.process import check_installed
@@ -140,6 +140,7 @@ async def _phone(
     twilio: SimulatedTwilio, converse: Converse, limit_s: float, progress: Progress
 ) -> tuple[SimulatedStream, float]:
     """Call, converse, and return the stream with the time it ended."""
+    failed = ""
     try:
         with trio.fail_after(limit_s):
             async with twilio.place_call(CALLER, NUMBER) as stream, trio.open_nursery() as nursery:
@@ -149,9 +150,11 @@ async def _phone(
                 ended_s = trio.current_time()
                 nursery.cancel_scope.cancel(reason="the call is over")
     except* trio.TooSlowError:
-        raise DemoError(f"the call did not end within {limit_s:.0f} s") from None
+        failed = f"the call did not end within {limit_s:.0f} s"
     except* httpx.HTTPError as group:
-        raise DemoError(f"a webhook of the call failed: {group.exceptions[0]!r}") from None
+        failed = f"a webhook of the call failed: {first_error(group)!r}"
+    if failed:
+        raise DemoError(failed)
     progress.step("the call has ended")
     return stream, ended_s
 

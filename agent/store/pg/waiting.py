@@ -116,7 +116,7 @@ async def _either(fd: int) -> int:
 
     Two tasks, because Trio waits for one thing at a time. Only reached when the socket's send buffer is full.
     """
-    found = 0
+    found, failed = 0, None
     try:
         async with trio.open_nursery() as nursery:
 
@@ -131,5 +131,7 @@ async def _either(fd: int) -> int:
             found |= _READY_W
             nursery.cancel_scope.cancel(reason="writable")
     except* (trio.ClosedResourceError, OSError) as errors:
-        raise OSError(f"the socket was closed: {errors.exceptions[0]}") from errors
+        failed = errors
+    if failed is not None:
+        raise OSError(f"the socket was closed: {failed.exceptions[0]}") from failed
     return found
