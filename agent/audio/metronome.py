@@ -140,9 +140,12 @@ class Metronome:
             # Also where it is overdue: it gives way to others between two beats.
             await trio.sleep_until(beat * self.period_s)
             beat = max(beat, int(trio.current_time() / self.period_s + _DUST))
-            self._slots.rotate(1)
-            for slot in self._slots:
-                if slot.ring(beat * self.period_s):
-                    # Who was rung needs a moment before it waits again: a whole beat without is silence.
-                    silent_from = beat + 2
+            if self._ring(beat * self.period_s):
+                # Who was rung needs a moment before it waits again: a whole beat without is silence.
+                silent_from = beat + 2
             beat += 1
+
+    def _ring(self, deadline: float) -> bool:
+        """Ring for all; whether anybody waited. In a frame of its own, so that ``run`` holds on to no call."""
+        self._slots.rotate(1)
+        return any([slot.ring(deadline) for slot in self._slots])  # noqa: C419 - all of them
