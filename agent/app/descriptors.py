@@ -18,6 +18,8 @@ OWN: Final = 64
 """Kept for what the server opens itself: the disk, Postgres, new model sessions, the carrier's REST."""
 PER_CALL: Final = 3
 """The carrier, the model, and one for what a call asks of others."""
+MOST_ON_A_CORE: Final = 400
+"""Calls that room is made for where no number is set."""
 ALWAYS: Final = 64
 """What is open without a call: listeners, Postgres, REST."""
 FEWEST_PLACES: Final = 8
@@ -39,12 +41,12 @@ def raise_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 2**31 - 1
 
 
-def needed_for(max_calls: int) -> int:
-    """How many a server needs for so many calls at once, and a full lobby."""
-    return OWN + ALWAYS + LOBBY + PER_CALL * max_calls
+def needed_for(max_calls: int | None) -> int:
+    """How many a process needs for so many calls at once, and a full lobby; None: for those a core may carry."""
+    return OWN + ALWAYS + LOBBY + PER_CALL * (max_calls or MOST_ON_A_CORE)
 
 
-def places_for(limit: int, max_calls: int) -> int:
+def places_for(limit: int, max_calls: int | None) -> int:
     """How many places of the lobby ``limit`` allows beside the calls; then the oldest makes room."""
     return max(FEWEST_PLACES, min(LOBBY, LOBBY - needed_for(max_calls) + limit))
 
@@ -100,7 +102,9 @@ class ReservingListener(trio.abc.Listener[trio.SocketStream]):
         return self.limit - lowest
 
 
-async def open_listeners(port: int, host: str, events: EventLog, max_calls: int) -> Sequence[ReservingListener]:
+async def open_listeners(
+    port: int, host: str, events: EventLog, max_calls: int | None
+) -> Sequence[ReservingListener]:
     """Listen, with the limit raised. Raises OSError when the port is taken."""
     limit = raise_limit()
     if limit < (needed := needed_for(max_calls)):

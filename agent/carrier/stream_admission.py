@@ -64,7 +64,7 @@ class StreamAdmission:
             await handshake.reject(FORBIDDEN, f"{error.detail}\n")
             return
         admission = self.admission
-        reason = admission.not_ready() or (BUSY if admission.lines >= admission.max_calls else "")
+        reason = admission.not_ready() or (BUSY if admission.is_full else "")
         if reason:
             self.noise.tell("STREAM_REFUSED", "warning", kind="unavailable", reason=reason)
             await handshake.reject(UNAVAILABLE, f"{reason}\n")

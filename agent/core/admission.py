@@ -4,6 +4,8 @@ A call that would find no line, no model or no time on the processor hears that 
 an answer that stutters or stays silent, and harms no call in progress (NB-6). Pure: times come in.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -38,15 +40,28 @@ def _none() -> int:
     return 0
 
 
+def _alone() -> tuple[int, int]:
+    return 0, 0
+
+
+def _nobody(_: Admission) -> None:
+    return
+
+
 @attrs.define(eq=False)
 class Admission:
     """The lines of one process, and its limits."""
 
-    max_calls: int
+    max_calls: int | None = None
+    """Of the whole server, all its processes; None: as many as the processor has time for."""
     not_ready: Callable[[], str] = _always
     """Why no call at all can be taken now; empty when one can."""
     promised: Callable[[], int] = _none
     """Calls that were told to come, and whose streams are on their way."""
+    others: Callable[[], tuple[int, int]] = _alone
+    """Lines taken in the server's other processes, and calls that were told to come there."""
+    tell: Callable[[Admission], None] = _nobody
+    """Told when lines or the load have changed, for the others to know."""
     lines: int = 0
     """Lines taken."""
     _limited_until: float = -inf
@@ -60,7 +75,7 @@ class Admission:
         """Why a new call is not to be taken, empty if it is; ``not_ready`` first."""
         if reason := self.not_ready():
             return reason
-        if self.lines + self.promised() >= self.max_calls:
+        if self._is_full(self.lines + self.promised() + sum(self.others())):
             return BUSY
         if now < self._limited_until:
             return LIMITED
@@ -68,14 +83,18 @@ class Admission:
 
     def take_line(self) -> None:
         """A call that was told to come is here. Raises AdmissionError when there is no line after all."""
-        if self.lines >= self.max_calls:
-            raise AdmissionError("unavailable", BUSY)
+        # Taken before it is looked whether it may be: of two processes that take the last one, none has it.
         self.lines += 1
+        self.tell(self)
+        if self._is_full(self.lines - 1 + self.others()[0]):
+            self.give_back()
+            raise AdmissionError("unavailable", BUSY)
         self._fresh[-1] += 1
 
     def give_back(self) -> None:
         """A call is over."""
         self.lines -= 1
+        self.tell(self)
 
     def limited(self, until: float) -> None:
         """The model's provider answers nothing before ``until``: who comes now would be answered by silence."""
@@ -92,6 +111,15 @@ class Admission:
         self._share = share
         self._fresh.append(0)
         self._ticks.append([0, 0])
+        self.tell(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all lines are taken."""
+        return self._is_full(self.lines + self.others()[0])
+
+    def _is_full(self, calls: int) -> bool:
+        return self.max_calls is not None and calls >= self.max_calls
 
     @property
     def is_overloaded(self) -> bool:

@@ -79,7 +79,12 @@ class Settings(BaseSettings):
         "AGENT_ALLOW_UNSIGNED",
         description="1: accept requests without Twilio's signature (development and load tests only)",
     )
-    max_calls: int = _named(200, "AGENT_MAX_CALLS", description="Calls at once; more are refused", ge=1)
+    max_calls: int | None = _named(
+        None,
+        "AGENT_MAX_CALLS",
+        description="Calls at once, in all processes; more are refused. Empty: as many as the processor carries",
+        ge=1,
+    )
     drain_s: float = _named(20.0, "AGENT_DRAIN_S", description="Seconds that calls may go on after SIGTERM", ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = _named(
         "info", "AGENT_LOG_LEVEL", description="Least severe level that is logged"
@@ -272,6 +277,11 @@ class Settings(BaseSettings):
         for part in filter(None, map(str.strip, value.split(","))):
             ip_network(part)  # a ValueError says what is wrong
         return value
+
+    @field_validator("max_calls", mode="before")
+    @classmethod
+    def _empty_is_no_number(cls, value: Any) -> Any:
+        return None if value == "" else value
 
     @field_validator("realtime_url")
     @classmethod

@@ -23,6 +23,29 @@ def test_lines_are_counted_and_so_are_those_that_were_promised() -> None:
     assert admission.refusal(0.0) == ""
 
 
+def test_the_lines_of_all_processes_are_counted_together() -> None:
+    """AGENT_MAX_CALLS is the server's: what others promised keeps only new calls out."""
+    others, told = (1, 1), []
+    admission = Admission(3, others=lambda: others, tell=lambda admission: told.append(admission.lines))
+    assert admission.refusal(0.0) == ""
+    admission.take_line()
+    assert admission.refusal(0.0) == BUSY
+    admission.take_line()
+    assert admission.is_full
+    with pytest.raises(AdmissionError):
+        admission.take_line()
+    others = (0, 0)
+    assert not admission.is_full
+    assert told == [1, 2, 3, 2], "a line is taken before it is looked whether there is one, and given back"
+
+
+def test_without_a_number_only_the_load_refuses() -> None:
+    admission = Admission(others=lambda: (100_000, 0))
+    admission.take_line()
+    assert admission.refusal(0.0) == ""
+    assert not admission.is_full
+
+
 def test_whatever_makes_us_not_ready_is_said_first() -> None:
     admission = Admission(0, lambda: "the server is stopping")
     assert admission.refusal(0.0) == "the server is stopping"

@@ -54,6 +54,14 @@ def test_every_wrong_setting_is_named_at_once_as_a_user_sets_it(monkeypatch: pyt
     assert "https://agent.example.com" in str(caught.value), "it says what would be right"
 
 
+def test_calls_have_no_number_unless_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NB-6: the processor says how many there may be."""
+    monkeypatch.setenv("AGENT_MAX_CALLS", "")
+    assert load_settings().max_calls is None
+    monkeypatch.setenv("AGENT_MAX_CALLS", "7")
+    assert load_settings().max_calls == 7
+
+
 def test_the_operators_port_is_on_loopback_or_has_a_token() -> None:
     with pytest.raises(SettingsError, match="AGENT_ADMIN_TOKEN"):
         load_settings(admin_host="0.0.0.0")  # noqa: S104 - that is what is refused

@@ -17,7 +17,7 @@ import trio
 
 from agent.app.cli.doctor.database import examine_database
 from agent.app.cli.doctor.findings import Finding, State
-from agent.app.descriptors import needed_for, raise_limit
+from agent.app.descriptors import MOST_ON_A_CORE, needed_for, raise_limit
 from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
 from agent.core.settings import Settings
@@ -163,13 +163,14 @@ async def check_descriptors(settings: Settings) -> Finding:
     """May the server open as many files and sockets as its calls need?"""
     await trio.lowlevel.checkpoint()
     limit, needed = raise_limit(), needed_for(settings.max_calls)
+    calls = settings.max_calls or MOST_ON_A_CORE
     if limit < needed:
         return Finding(
             "problem",
-            f"{limit} files may be open at once, and {settings.max_calls} calls need {needed}",
+            f"{limit} files may be open at once, and {calls} calls need {needed}",
             f"raise the hard limit (ulimit -Hn, LimitNOFILE of systemd) to {needed}, or lower AGENT_MAX_CALLS",
         )
-    return Finding("ok", f"{limit} files may be open at once; {settings.max_calls} calls need {needed}")
+    return Finding("ok", f"{limit} files may be open at once; {calls} calls need {needed}")
 
 
 async def check_data_dir(settings: Settings) -> Finding:
