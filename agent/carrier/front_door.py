@@ -65,6 +65,8 @@ class FrontDoor:
     lobby: Lobby = attrs.field(factory=lambda: Lobby(PER_ADDRESS, LOBBY))
     turns: Turns = attrs.field(factory=Turns)
     noise: Noise = attrs.field(init=False)
+    _vouched: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot, repr=False)
+    """Requests that wait at their pace."""
     _stretches: Iterator[float] = attrs.field(init=False, factory=lambda: cycle(STRETCHES), repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -125,6 +127,19 @@ class FrontDoor:
         finally:
             self.lobby.left(place)
 
+    def vouch(self, key: str) -> None:
+        """A signed request came from ``key``: what waits from there need not wait any more."""
+        is_new = not self.lobby.is_vouched(key, trio.current_time())
+        self.lobby.vouch(key, trio.current_time())
+        if is_new:
+            self._vouched.unpark_all()
+
+    async def wait_turn(self, key: str) -> None:
+        """Let requests of ``key`` go on at their pace, or at once when ``key`` is vouched for."""
+        with trio.move_on_after(self.lobby.wait_s(key, trio.current_time())):
+            while not self.lobby.is_vouched(key, trio.current_time()):
+                await self._vouched.park()
+
     def asks_for_stream(self, head: RequestHead) -> ServeStream | None:
         """Who serves the stream that a carrier or a browser wants to open; None: it wants none.
 
@@ -168,13 +183,15 @@ class _Visit:
                 await self._turn_away(head)
                 return
             with self._being_served(key) as places:
-                await trio.sleep(door.lobby.wait_s(key, trio.current_time()))
+                await door.wait_turn(key)
                 if (serve_stream := door.asks_for_stream(head)) is not None:
                     await self._serve_stream(serve_stream, head, places)
                     return
-                origin = self._origin(head, partial(door.lobby.vouch, key, trio.current_time()))
+                origin = self._origin(head, partial(door.vouch, key))
                 turns = door.turns.signed if looks_signed else door.turns.runs
-                may_go_on = await connection.serve(head, door.app, origin, turns, self._failed)
+                may_go_on = await connection.serve(
+                    head, door.app, origin, turns, is_whole=partial(_served, places), failed=self._failed
+                )
             if not may_go_on:
                 await connection.finish()
                 return
@@ -183,8 +200,9 @@ class _Visit:
         def vouch() -> None:
             for place in places:
                 self.door.lobby.left(place)
-                self.door.lobby.vouch(place.key, trio.current_time())
+                self.door.vouch(place.key)
 
+        _served(places)
         await Turns.take(self.door.turns.runs)
         upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
         async with open_server_handshake(upgrade) as handshake:
@@ -200,15 +218,17 @@ class _Visit:
 
     @contextmanager
     def _being_served(self, key: str) -> Iterator[list[Place]]:
-        """The places of a request, busy meanwhile: its connection's, and beside a proxy's that of its client."""
-        lobby, places = self.door.lobby, [self.place]
+        """The places of a request: its connection's, and beside a proxy's that of its client."""
+        lobby, places, now_s = self.door.lobby, [self.place], trio.current_time()
+        self.place.begins(now_s)
         if key != self.place.key:
-            clients, given_up = lobby.enter(key, self.place.leave, trio.current_time())
-            places += [clients] if clients is not None else []
+            self.place.serves()  # the client's place may have to be left, and with it the connection
+            clients, given_up = lobby.enter(key, self.place.leave, now_s)
+            if clients is not None:
+                clients.begins(now_s)
+                places.append(clients)
             if given_up is not None:
                 given_up.leave()
-        for place in places:
-            place.serves()
         try:
             yield places
         finally:
@@ -226,6 +246,11 @@ class _Visit:
             await self.connection.refuse(HTTPStatus.OK, twiml.refuse_politely(), "application/xml")
         else:
             await self.connection.refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"{CROWDED}\n")
+
+
+def _served(places: list[Place]) -> None:
+    for place in places:
+        place.serves()
 
 
 def _addresses(stream: Any) -> tuple[str, str]:

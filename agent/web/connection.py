@@ -101,10 +101,13 @@ class HttpConnection:
         app: AsgiApp,
         origin: Origin,
         turns: trio.CapacityLimiter,
+        *,
+        is_whole: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> bool:
-        """Have ``app`` answer, in its turn; whether another request may follow. ``failed`` is told its errors.
+        """Have ``app`` answer, in its turn; whether another request may follow.
 
+        ``is_whole`` is called when all of the request is there, and ``failed`` with the errors of ``app``.
         Raises RefusedError while nothing is answered, and trio.BrokenResourceError.
         """
         self._requests += 1
@@ -112,6 +115,7 @@ class HttpConnection:
         exchange = Exchange(head, self.bounds.body_bytes, is_last)
         await self._read_body(exchange)
         self.reader.feed(exchange.unread)
+        is_whole()
         await Turns.take(turns)
         run = AppRun(app, exchange, origin, self._send)
         lost: list[Exception] = []

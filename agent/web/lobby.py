@@ -1,8 +1,8 @@
 """Who may stand in the lobby: connections that have proven nothing yet, few for each address. No I/O.
 
-A place is a connection's. It is idle while a request is waited for, and busy while one is served. Nobody is
-turned away for the crowd alone, because only a request can prove that it comes from the carrier: whoever has been
-idle for longest makes room.
+A place is a connection's. It is idle while its client is waited for: for a request, or for the rest of one.
+Nobody is turned away for the crowd alone, because only a request can prove that it is the carrier's: whoever
+has been idle for longest makes room, of the address that has most of what it may have.
 """
 
 from __future__ import annotations
@@ -35,14 +35,21 @@ class Place:
     leave: Callable[[], None] = attrs.field(repr=False)
     """Ends the connection."""
     idle_since_s: float | None
+    """None while a whole request is served."""
+    asks: bool = False
+    """Whether a request has begun and is not answered."""
+
+    def begins(self, now_s: float) -> None:
+        """A request's head is there."""
+        self.asks, self.idle_since_s = True, now_s
 
     def serves(self) -> None:
-        """A request is being served."""
-        self.idle_since_s = None
+        """All of the request is there."""
+        self.asks, self.idle_since_s = True, None
 
     def waits(self, now_s: float) -> None:
         """The connection waits for the next request, or for the client to go."""
-        self.idle_since_s = now_s
+        self.asks, self.idle_since_s = False, now_s
 
 
 @attrs.define(eq=False)
@@ -70,16 +77,17 @@ class Lobby:
     def enter(self, key: str, leave: Callable[[], None], now_s: float) -> tuple[Place | None, Place | None]:
         """A place for a connection from ``key``, and the place that has to be left for it, if one has.
 
-        When all of ``most`` are busy, there are some more, for addresses that have few; else no place.
+        When all of ``most`` are busy, there are some more, for addresses that have few, and as many as they may
+        have for those from which signed requests came; else no place.
         """
         place, given_up = Place(key, leave, now_s), None
-        crowd = self._places.get(key, set())
+        crowd, limit = self._places.get(key, set()), self._limit(key, now_s)
         if self._count >= self.most:
-            most_crowded = max(self._places.values(), key=len)
-            given_up = _oldest_idle(most_crowded, now_s)
-            if given_up is None and (len(crowd) >= self._limit(key, now_s) or self._count >= self.most * _SPARE):
+            given_up = self._most_dispensable(key, now_s)
+            is_full = self._count >= self.most * _SPARE and not self.is_vouched(key, now_s)
+            if given_up is None and (len(crowd) >= limit or is_full):
                 return None, None
-        elif len(crowd) >= self._limit(key, now_s) and now_s >= self._next_eviction_s:
+        elif len(crowd) >= limit and now_s >= self._next_eviction_s:
             given_up = _oldest_idle(crowd, now_s - FRESH_S)
             self._next_eviction_s = now_s + EVICTION_EACH_S
         if given_up is not None:
@@ -99,12 +107,12 @@ class Lobby:
 
     def may_serve(self, key: str, now_s: float) -> bool:
         """Whether one more request of ``key`` may be served that does not look signed."""
-        busy = sum(place.idle_since_s is None for place in self._places.get(key, ()))
+        busy = sum(place.asks for place in self._places.get(key, ()))
         return busy < self._limit(key, now_s)
 
     def wait_s(self, key: str, now_s: float) -> float:
         """How long a request of ``key`` is to wait for its turn; asking counts as one."""
-        if self._is_vouched(key, now_s):
+        if self.is_vouched(key, now_s):
             return 0.0
         if len(self._due_s) > _PACED:
             self._due_s = {known: due_s for known, due_s in self._due_s.items() if due_s > now_s - BURST * PACE_S}
@@ -117,11 +125,23 @@ class Lobby:
         self._vouched = {known: until_s for known, until_s in self._vouched.items() if until_s > now_s}
         self._vouched[key] = now_s + VOUCHED_S
 
-    def _limit(self, key: str, now_s: float) -> int:
-        return self.most // 2 if self._is_vouched(key, now_s) else self.per_address
-
-    def _is_vouched(self, key: str, now_s: float) -> bool:
+    def is_vouched(self, key: str, now_s: float) -> bool:
+        """Whether a signed request came from ``key`` lately."""
         return self._vouched.get(key, 0.0) > now_s
+
+    def _limit(self, key: str, now_s: float) -> int:
+        return max(self.per_address, self.most // 2) if self.is_vouched(key, now_s) else self.per_address
+
+    def _most_dispensable(self, newcomer: str, now_s: float) -> Place | None:
+        """The oldest idle one of the address with most of its share, and with no less than ``newcomer``."""
+        shares = {key: len(crowd) / self._limit(key, now_s) for key, crowd in self._places.items()}
+        least = shares.get(newcomer, 0.0)
+        for key in sorted(shares, key=shares.__getitem__, reverse=True):
+            if shares[key] < least:
+                break
+            if (place := _oldest_idle(self._places[key], now_s)) is not None:
+                return place
+        return None
 
 
 def _oldest_idle(crowd: set[Place], since_s: float) -> Place | None:

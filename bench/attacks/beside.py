@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ ATTACK_S: Final = 10.0
 CALM_S: Final = 4.0
 """After an attack, before memory is looked at: connections that were left have ended."""
 ASK_EACH_S: Final = 0.05
+ANSWER_S: Final = 10.0
+"""What is not answered by then is not answered: Twilio waits for 15 s."""
 ACCOUNT: Final = "AC" + "0" * 32
 AUTH: Final = "token of the account"
 CALLER, NUMBER = "+15550001111", "+15552223333"
@@ -110,10 +112,10 @@ async def open_rig(folder: Path, server_core: int | None, load_core: int | None)
         nursery.cancel_scope.cancel(reason="measured")
 
 
-async def measure(rig: Rig, attack: Attack) -> Beside:
+async def measure(rig: Rig, attack: Attack, attack_s: float = ATTACK_S, calm_s: float = CALM_S) -> Beside:
     """One attack, and a moment after it."""
     connections, addresses = ATTACKS[attack]
-    order = StrangerOrder(attack, rig.host, rig.port, ATTACK_S, connections, addresses)
+    order = StrangerOrder(attack, rig.host, rig.port, attack_s, connections, addresses)
     arguments = ["-m", "bench.attacks.stranger", msgspec.json.encode(order).decode()]
     rss_before, underruns = rig.server.rss_bytes(), len(rig.stream.playback.underruns)
     rig.stream.wire.clear()
@@ -123,9 +125,9 @@ async def measure(rig: Rig, attack: Attack) -> Beside:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(asked.run)
             counts = msgspec.json.decode(await strangers.line(), type=dict[str, int])
-            nursery.cancel_scope.cancel(reason="the attack is over")
+            asked.asking.cancel(reason="the attack is over")
     came_s = [entry.t_s for entry in rig.stream.wire if (entry.direction, entry.kind) == ("tx", "media")]
-    await trio.sleep(CALM_S)
+    await trio.sleep(calm_s)
     return Beside(
         attack,
         connections,
@@ -148,12 +150,15 @@ class _Asked:
     answered_ms: list[float] = attrs.field(factory=list)
     connected: int = 0
     unanswered: int = 0
+    asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def run(self) -> None:
+        """Ask until ``asking`` is cancelled, then wait for what is not answered yet."""
         async with trio.open_nursery() as nursery:
-            while True:
-                nursery.start_soon(self._ask)
-                await trio.sleep(ASK_EACH_S)
+            with self.asking:
+                while True:
+                    nursery.start_soon(self._ask)
+                    await trio.sleep(ASK_EACH_S)
 
     async def _ask(self) -> None:
         fields = {"CallSid": f"CA{secrets.token_hex(16)}", "From": CALLER, "To": NUMBER}
@@ -166,12 +171,10 @@ class _Asked:
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         begin_s, answer = trio.current_time(), b""
-        try:
+        with trio.move_on_after(ANSWER_S), suppress(OSError, trio.BrokenResourceError):
             async with await trio.open_tcp_stream(self.rig.host, self.rig.port) as stream:
                 await stream.send_all(head.encode() + body)
                 answer = bytes(await stream.receive_some())
-        except (OSError, trio.BrokenResourceError):
-            pass
         if answer.startswith(b"HTTP/1.1 200 "):
             self.answered_ms.append((trio.current_time() - begin_s) * 1000)
             self.connected += b"<Connect>" in answer

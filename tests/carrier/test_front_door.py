@@ -59,6 +59,8 @@ class Building:
         self.served.append((scope["path"], body))
         if scope["path"] == "/broken":
             raise ZeroDivisionError
+        if scope["path"] == "/proof":
+            scope["state"]["origin"].vouch()
         if scope["path"] == "/stay":
             try:
                 await self.until_left(receive)
@@ -319,6 +321,20 @@ async def test_a_connection_that_asks_without_end_is_paced(autojump_clock: MockC
         while answers.count(b"fine") < 60:
             answers += await client.receive_some(1_000_000)
         assert trio.current_time() == pytest.approx((60 - BURST) * PACE_S)
+
+
+async def test_a_burst_of_the_carrier_waits_only_until_one_of_it_is_known(autojump_clock: MockClock) -> None:
+    """A hundred calls at once from an address that is new: the last webhook waited for four seconds. DO-2."""
+    async with open_building() as building:
+        building.door.lobby = Lobby(per_address=16, most=1024)
+        clients = [building.connect() for _ in range(100)]
+        signed = (GET % b"proof")[:-2] + b"X-Signed: 1\r\n\r\n"
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(client.send_all, signed)
+        for client in clients:
+            assert b"fine" in await client.receive_some(1000)
+        assert trio.current_time() == pytest.approx(0)
 
 
 async def test_a_client_that_does_not_read_is_dropped(autojump_clock: MockClock) -> None:

@@ -65,6 +65,53 @@ def test_the_most_crowded_address_makes_room_for_all() -> None:
     assert carriers.idle_since_s == 0
 
 
+def test_whoever_signed_is_not_crowded_before_strangers_are() -> None:
+    """A carrier with five connections, and strangers with four of each address: it was given up first."""
+    lobby = Lobby(per_address=16, most=1005)
+    lobby.vouch("carrier", 0)
+    carriers = [enter(lobby, "carrier", 1)[0] for _ in range(5)]
+    for number in range(1000):
+        enter(lobby, f"stranger {number % 250}", 1)
+    given_up = [enter(lobby, f"stranger {number % 250}", 1.5)[1] for number in range(100)]
+    assert all(place is not None and place not in carriers for place in given_up)
+    assert not any(enter(lobby, "carrier", 1.5)[1] in carriers for _ in range(20))
+
+
+def test_a_body_that_is_waited_for_holds_no_place() -> None:
+    """Strangers of a hundred addresses who sent half of a request each had all places for five seconds."""
+    lobby = Lobby(per_address=16, most=100)
+    slow = [enter(lobby, f"stranger {number % 50}", 0)[0] for number in range(100)]
+    for place in slow:
+        place.begins(0)
+    carriers, given_up = enter(lobby, "carrier", 1)
+    assert given_up in slow
+    for place in (*slow, carriers):
+        place.serves()
+    assert enter(lobby, "another", 1)[1] is None, "there is some room beyond"
+
+
+def test_nobody_makes_room_for_who_has_more() -> None:
+    """All strangers are being served; the carrier, who is not yet, keeps its place."""
+    lobby = Lobby(per_address=16, most=100)
+    for number in range(98):
+        enter(lobby, f"stranger {number % 7}", 0)[0].serves()
+    for _ in range(2):
+        enter(lobby, "carrier", 0)
+    assert enter(lobby, "stranger 1", 1)[1] is None
+
+
+def test_there_is_a_place_beyond_all_for_who_signed() -> None:
+    lobby = Lobby(per_address=16, most=100)
+    lobby.vouch("carrier", 0)
+    for number in range(125):
+        place, _ = lobby.enter(f"stranger {number % 25}", lambda: None, 0)
+        if place is not None:
+            place.serves()
+    assert len(lobby) == 125
+    assert lobby.enter("new", lambda: None, 1) == (None, None)
+    assert enter(lobby, "carrier", 1)[1] is None
+
+
 def test_there_is_no_place_when_all_are_busy() -> None:
     """But for a few, which addresses get that have few: one of them may be the carrier's."""
     lobby = Lobby(per_address=3, most=4)
