@@ -4,6 +4,7 @@ HTTP/1.1 and nothing else (DO-1). A connection is in the lobby (``agent/web/lobb
 nothing; a media stream leaves it with its token. No exception leaves a connection: one that fails, fails alone.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from agent.core.errors import AgentError, first_error
 from agent.core.event_log import EventLog
 from agent.web.asgi import AsgiApp, Origin
 from agent.web.connection import Bounds, HttpConnection, Turns
+from agent.web.handover import Handover
 from agent.web.head import RefusedError, RequestHead
 from agent.web.listener import GuardedListener
 from agent.web.lobby import Lobby, Place
@@ -38,6 +40,8 @@ STRETCHES: Final = tuple(1 + n / 400 for n in (*range(0, 100, 2), *range(1, 100,
 STREAM_PATH: Final = "/media-stream"
 BROWSER_PATH: Final = "/browser-stream"
 NO_WEBSOCKET: Final = f"the only WebSocket here is {STREAM_PATH}"
+_NUMBERED: Final = re.compile(r"(.*?)(?:/\d{1,9})?/?", re.DOTALL)
+"""A path behind which the number of a process may stand."""
 CROWDED: Final = "too many requests from this address at once; try again in a moment"
 
 ServeStream = Callable[[Handshake, RequestHead, Origin], Awaitable[None]]
@@ -61,6 +65,8 @@ class FrontDoor:
     """As ``serve_stream``, for browsers' calls; None: there are none."""
     looks_signed: Callable[[RequestHead], bool] = lambda _: False
     """Whether a request may prove to be the carrier's, and so is served in any crowd."""
+    handover: Handover = attrs.field(factory=Handover)
+    """To processes that a request may be meant for, other than this one."""
     bounds: Bounds = attrs.field(factory=Bounds)
     lobby: Lobby = attrs.field(factory=lambda: Lobby(PER_ADDRESS, LOBBY))
     turns: Turns = attrs.field(factory=Turns)
@@ -83,11 +89,16 @@ class FrontDoor:
         self.noise.tell("CONNECTION_REFUSED", "warning", address=peer, reason="the lobby is full")
         return True
 
-    async def serve_connection(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection to its end and close it. Raises nothing but Cancelled."""
+    async def serve_connection(self, stream: trio.abc.Stream, unread: bytes = b"") -> None:
+        """Serve one connection to its end and close it. Raises nothing but Cancelled.
+
+        ``unread`` was read already, by the process that passed it on.
+        """
         try:
             with trio.CancelScope() as visit:
-                await self._enter(stream, partial(visit.cancel, reason="the place in the lobby is needed"))
+                await self._enter(
+                    stream, unread, partial(visit.cancel, reason="the place in the lobby is needed")
+                )
         except* (
             OSError,
             trio.BrokenResourceError,
@@ -102,11 +113,12 @@ class FrontDoor:
         finally:
             await drop(stream)  # noqa: ASYNC102 - it does not wait
 
-    async def _enter(self, stream: trio.abc.Stream, leave: Callable[[], None]) -> None:
+    async def _enter(self, stream: trio.abc.Stream, unread: bytes, leave: Callable[[], None]) -> None:
         peer, own = _addresses(stream)
         is_proxy = self.proxies.trust(peer)
         bounds = attrs.evolve(self.bounds, idle_s=PROXY_IDLE_S) if is_proxy else self.bounds
         connection = HttpConnection(stream, bounds, self.turns, stretch=next(self._stretches))
+        connection.reader.feed(unread)
         now_s = trio.current_time()
         if is_proxy:
             self.lobby.vouch(lobby_key(peer), now_s)
@@ -148,7 +160,8 @@ class FrontDoor:
         if self.serve_stream is None or not head.wants_websocket:
             return None
         by_path = {STREAM_PATH: self.serve_stream, BROWSER_PATH: self.serve_browser}
-        serve = by_path.get(self.inner_path(head).removesuffix("/"))
+        path = _NUMBERED.fullmatch(self.inner_path(head))
+        serve = by_path.get(path[1]) if path else None
         if serve is None:
             raise RefusedError(404, NO_WEBSOCKET)
         head.check_websocket()
@@ -174,7 +187,8 @@ class _Visit:
         """Serve until the client leaves, or nothing more may follow. Raises RefusedError."""
         door, connection = self.door, self.connection
         is_proxy = door.proxies.trust(self.peer)
-        while (head := await connection.next_head()) is not None:
+        is_passed = bool(connection.reader.unread)
+        while (head := await door.handover.next_head(connection)) is not None:
             if not is_proxy:
                 head = attrs.evolve(head, headers=without_forwarded(head.headers))
             key = lobby_key(door.proxies.client_of(self.peer, head.headers))
@@ -184,6 +198,9 @@ class _Visit:
                 return
             with self._being_served(key) as places:
                 await door.wait_turn(key)
+                if not is_passed and await door.handover.pass_on(connection, door.inner_path(head), head):
+                    return
+                is_passed = False
                 if (serve_stream := door.asks_for_stream(head)) is not None:
                     await self._serve_stream(serve_stream, head, places)
                     return

@@ -66,6 +66,8 @@ class VoiceWebhooks:
     recording_told: Callable[[RecordingCallback], Awaitable[None]] = forget
     tenants: TenantDirectory = attrs.field(factory=lambda: TenantDirectory(Tenant(DEFAULT_TENANT_ID, "")))
     """Whose calls are taken, and which language is theirs."""
+    stream_path: str = STREAM_PATH
+    """Where this process wants the streams of its calls."""
     noise: Noise = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -114,7 +116,7 @@ class VoiceWebhooks:
         # Unix time: a token may be checked on another machine than the one that issued it.
         token = self.tokens.issue(ticket, time.time())
         self.admission.tell(self.admission)
-        return twiml.connect_stream(stream_url(base, STREAM_PATH), token, f"{base}/voice/stream")
+        return twiml.connect_stream(stream_url(base, self.stream_path), token, f"{base}/voice/stream")
 
     def stream_told(self, fields: Fields) -> None:
         """Log what Twilio tells of a stream; of an error what it means and what to do."""
