@@ -188,7 +188,7 @@ class _Server:
         more, serve_browser = [], None
         if settings.browser:
             origins = frozenset(filter(None, settings.browser_origins.split(",")))
-            browsers = BrowserAdmission(origins, is_public=bool(settings.public_url))
+            browsers = BrowserAdmission(origins, self.tenants.origins_of, is_public=bool(settings.public_url))
             more.append(browser_routes(browsers))
             warm_up(PCM16_24K)
             self.browsers = BrowserCalls(self.services, browsers)

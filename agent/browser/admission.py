@@ -1,14 +1,15 @@
 """Who may phone from a browser: short-lived tokens, allowed origins, and how often. Pure; times come in.
 
 By default only this machine may: whoever phones spends the owner's key. A page of another site may embed the
-phone once its origin is in AGENT_BROWSER_ORIGINS; then everybody who sees that page may phone.
+phone once its origin is in AGENT_BROWSER_ORIGINS, or is one of the tenant who is to answer; then everybody who
+sees that page may phone.
 """
 
 import hmac
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -46,27 +47,56 @@ class BrowserAdmission:
     """Gives tokens and takes each once. Times are Unix seconds."""
 
     origins: frozenset[str] = frozenset()
-    """Sites whose pages may phone, as browsers write them; with any, callers may be anywhere."""
+    """Sites whose pages may phone any tenant, as browsers write them."""
+    origins_of: Callable[[str | None], frozenset[str] | None] = lambda _: frozenset()
+    """Those of a tenant, by id or number; of all for None. The answer is None if there is no such tenant."""
     is_public: bool = False
     """The server is reached through a proxy or a tunnel: then an address of this machine proves nothing."""
     _secret: bytes = attrs.field(factory=lambda: secrets.token_bytes(32), repr=False)
     _used: dict[str, float] = attrs.field(factory=dict, repr=False)
     _given: dict[str, deque[float]] = attrs.field(factory=dict, repr=False)
 
-    def check(self, peer: str, headers: Mapping[str, str]) -> str:
-        """The origin of a request that may phone; names of ``headers`` are in lower case.
+    def allowed(self, tenant: str | None) -> frozenset[str]:
+        """Sites whose pages may phone ``tenant`` (None: somebody); with any, callers may be anywhere.
 
-        Raises AdmissionError of kind browser_remote (not from this machine, or through a proxy, and no origins
-        are allowed) or browser_origin (a page of a site that is not allowed).
+        Raises AdmissionError of kind browser_tenant: there is no such tenant.
         """
+        own = self.origins_of(tenant)
+        if own is None:
+            raise AdmissionError("browser_tenant", "nobody answers under this name")
+        return self.origins | own
+
+    def refusal(self, peer: str, headers: Mapping[str, str], tenant: str) -> str:
+        """The sentence of ``check`` when it raises; empty when it does not."""
+        try:
+            self.check(peer, headers, tenant)
+        except AdmissionError as error:
+            return error.detail
+        return ""
+
+    def ancestors(self, tenant: str) -> str:
+        """Whose pages may have the phone of ``tenant`` in a frame, in the words of a Content-Security-Policy."""
+        try:
+            return " ".join(("'self'", *sorted(self.allowed(tenant))))
+        except AdmissionError:
+            return "'self'"
+
+    def check(self, peer: str, headers: Mapping[str, str], tenant: str | None = None) -> str:
+        """The origin of a request that may phone ``tenant``, or somebody; names of ``headers`` are in lower case.
+
+        Raises AdmissionError of kind browser_tenant, browser_remote (not from this machine, or through a proxy,
+        and no origins are allowed) or browser_origin (a page of a site that is not allowed).
+        """
+        allowed = self.allowed(tenant)
         host = headers.get("host", "").lower()
         origin = headers.get("origin", "").lower()
-        if not self.origins and (self.is_public or not _is_local(peer, host, headers)):
+        if not allowed and (self.is_public or not _is_local(peer, host, headers)):
             text = "only this machine may phone: set AGENT_BROWSER_ORIGINS to the sites whose visitors may"
             raise AdmissionError("browser_remote", text)
         own = urlsplit(origin).netloc == host
-        if origin and not own and origin not in self.origins:
-            raise AdmissionError("browser_origin", "pages of this site may not phone: see AGENT_BROWSER_ORIGINS")
+        if origin and not own and origin not in allowed:
+            text = f"pages of {origin} may not phone: see AGENT_BROWSER_ORIGINS and the tenant's origins"
+            raise AdmissionError("browser_origin", text)
         return origin
 
     def issue(self, peer: str, origin: str, tenant: str, now_s: float) -> str:

@@ -8,11 +8,14 @@ from typing import Annotated, Any, Final
 
 import attrs
 from fastapi import APIRouter, Body, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 
 from agent.browser.admission import BrowserAdmission
 from agent.core.errors import AdmissionError
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
+_STATUS: Final = {"browser_rate": 429, "browser_tenant": 404}
+"""Of the answers to who may not phone, by kind; else 403."""
 _NAME: Final = 100
 """Longest name of a tenant."""
 
@@ -41,7 +44,7 @@ def browser_routes(admission: BrowserAdmission) -> APIRouter:
     """The routes; whoever may not phone is served the page all the same, and told so when Call is pressed."""
     routes = APIRouter(include_in_schema=False)
     page = read_page()
-    own, embedded = _policy("'none'"), _policy(" ".join(("'self'", *sorted(admission.origins))))
+    own = _policy("'none'")
 
     @routes.get("/")
     async def home(request: Request) -> Response:
@@ -49,9 +52,18 @@ def browser_routes(admission: BrowserAdmission) -> APIRouter:
         return _answer(page["index.html"], request, own)
 
     @routes.get("/widget")
-    async def widget(request: Request) -> Response:
+    async def widget(request: Request, tenant: str = "") -> Response:
         """The same page, in a frame of a site that may embed it."""
-        return _answer(page["index.html"], request, embedded)
+        return _answer(page["index.html"], request, _policy(admission.ancestors(tenant)))
+
+    @routes.get("/browser/site")
+    async def site(request: Request, tenant: str = "") -> Response:
+        """What keeps the page that asks from phoning ``tenant``, in a sentence; none: nothing.
+
+        Any site may ask, so that the widget can say what the browser would only show as an empty frame.
+        """
+        detail = admission.refusal(request.state.origin.client, request.headers, tenant)
+        return JSONResponse({"detail": detail}, headers={"Access-Control-Allow-Origin": "*"})
 
     @routes.get("/widget.js")
     async def widget_script(request: Request) -> Response:
@@ -71,10 +83,10 @@ def browser_routes(admission: BrowserAdmission) -> APIRouter:
         client = request.state.origin.client
         tenant = str((asked or {}).get("tenant") or "")[:_NAME]
         try:
-            origin = admission.check(client, request.headers)
+            origin = admission.check(client, request.headers, tenant)
             return {"token": admission.issue(client, origin, tenant, time.time())}
         except AdmissionError as error:
-            raise HTTPException(429 if error.kind == "browser_rate" else 403, error.detail) from None
+            raise HTTPException(_STATUS.get(error.kind, 403), error.detail) from None
 
     return routes
 

@@ -18,6 +18,7 @@ from agent.core.tenant_fields import (
     read_lookup,
     read_name,
     read_numbers,
+    read_origins,
     read_region,
     read_secret,
     read_slug,
@@ -43,6 +44,7 @@ class Tenant:
     Numbers are E.164. ``greeting``, ``instructions`` and ``voice`` are the process's settings where None, and
     the caller begins where the greeting is empty. ``tools`` None: all built in ones (``transfer_call`` only with
     ``transfer_numbers``). ``lookup`` open: whoever shows a known number is told all that is known of it.
+    ``origins``: sites whose pages may phone this tenant.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Tenant:
     webhook_secret: str | None = attrs.field(default=None, repr=False)
     delete_recordings: bool = False
     lookup: Literal["guarded", "open"] = "guarded"
+    origins: tuple[str, ...] = ()
 
 
 FIELDS: Final = tuple(field.name for field in attrs.fields(Tenant))
@@ -80,6 +83,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "webhook_secret": lambda value, _: read_secret(value),
     "delete_recordings": lambda value, _: read_yes_or_no(value),
     "lookup": lambda value, _: read_lookup(value),
+    "origins": lambda value, _: read_origins(value),
 }
 
 

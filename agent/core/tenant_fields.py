@@ -23,6 +23,9 @@ SHORTEST_SECRET: Final = 16
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _TOOL: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the Realtime API takes as a function's name."""
+_ORIGIN: Final = re.compile(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+"""Nothing that would mean more in a Content-Security-Policy."""
+_USUAL_PORT: Final = {"https": "443", "http": "80"}
 _LANGUAGE: Final = re.compile(r"([a-z]{2,3})(-[a-z]{4})?(-[a-z]{2}|-[0-9]{3})?", re.IGNORECASE)
 _ISO_639_1: Final = """
     aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de
@@ -220,6 +223,23 @@ def read_secret(value: Any) -> str:
 def read_lines(value: Any) -> tuple[str, ...]:
     """A list of short texts."""
     return _distinct([read_line(item) for item in _items(value)])
+
+
+def read_origins(value: Any) -> tuple[str, ...]:
+    """Sites as browsers write them, in lower case: a scheme, a host, and a port that is not the usual one."""
+    return _distinct([_origin(read_line(item)) for item in _items(value)])
+
+
+def _origin(text: str) -> str:
+    """Http has no microphone, but on one's own machine. Raises ValueError."""
+    site = text.lower().rstrip("/")
+    found = _ORIGIN.fullmatch(site)
+    if not found:
+        raise ValueError(f"{text!r} is not a site, such as https://shop.example")
+    scheme, host, port = found.groups()
+    if scheme == "http" and not _is_inward(host.strip("[]")):
+        raise ValueError(f"{text!r}: browsers give a page of http no microphone; https is expected")
+    return site.removesuffix(f":{port}") if port == _USUAL_PORT[scheme] else site
 
 
 def read_lookup(value: Any) -> str:

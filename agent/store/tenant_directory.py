@@ -39,6 +39,7 @@ class TenantDirectory:
     unknown_number: Literal["default", "refuse"] = "default"
     _by_number: dict[str, Tenant] = attrs.field(factory=dict)
     _by_id: dict[str, Tenant] = attrs.field(factory=dict)
+    _origins: frozenset[str] = frozenset()
     _language: str = attrs.field(init=False)
     """That of the settings: the default tenant's, unless it has one of its own."""
 
@@ -56,6 +57,13 @@ class TenantDirectory:
         """The tenant with this id or number; the default one for an empty name. None: there is no such."""
         return self._by_id.get(name) or self._by_number.get(name) if name else self.default
 
+    def origins_of(self, name: str | None) -> frozenset[str] | None:
+        """Sites whose pages may phone the tenant of that name, as in ``named``; for None those of all tenants."""
+        if name is None:
+            return self._origins
+        tenant = self.named(name)
+        return None if tenant is None else frozenset(tenant.origins)
+
     def of_call(self, direction: str, caller: str, called: str) -> Tenant | None:
         """The tenant of a call: by the number that was called, or that calls for us."""
         return self.find(called if direction == "inbound" else caller)
@@ -65,6 +73,7 @@ class TenantDirectory:
         tenants = [_in_a_known_zone(tenant) for tenant in tenants]
         self._by_number = {number: tenant for tenant in tenants for number in tenant.numbers}
         self._by_id = {tenant.id: tenant for tenant in tenants}
+        self._origins = frozenset(site for tenant in tenants for site in tenant.origins)
         for tenant in tenants:
             if tenant.id == DEFAULT_TENANT_ID:
                 name = "" if tenant.name == UNNAMED else tenant.name

@@ -57,6 +57,19 @@ def test_sites_that_are_named_may_from_anywhere() -> None:
     assert kind(admission.check, "203.0.113.7", {**own, "origin": "https://evil.example"}) == "browser_origin"
 
 
+def test_a_tenants_sites_phone_it_and_nobody_else() -> None:
+    """The handshake, which names no tenant, takes the sites of all; the token is of one."""
+    sites = {"clinic": frozenset({SITE}), "": frozenset[str](), None: frozenset({SITE})}
+    admission = BrowserAdmission(frozenset({"https://operator.example"}), sites.get)
+    asked = {"host": "agent.example.com", "origin": SITE}
+    assert admission.check("203.0.113.7", asked, "clinic") == SITE
+    assert admission.check("203.0.113.7", asked) == SITE
+    assert kind(admission.check, "203.0.113.7", asked, "") == "browser_origin"
+    assert kind(admission.check, "203.0.113.7", asked, "nobody") == "browser_tenant"
+    operators = {**asked, "origin": "https://operator.example"}
+    assert admission.check("203.0.113.7", operators, "clinic") == "https://operator.example"
+
+
 def test_a_token_works_once_for_its_site_and_not_for_long() -> None:
     admission = BrowserAdmission()
     token = admission.issue("127.0.0.1", SITE, "acme", 100.0)

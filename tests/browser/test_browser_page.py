@@ -20,10 +20,14 @@ PAGE = {entry.name: entry.read_bytes() for entry in files("agent.browser").joinp
 SITE = "https://shop.example"
 
 
+CLINIC = "https://clinic.example"
+OF_TENANTS = {"": frozenset[str](), "clinic": frozenset({CLINIC}), None: frozenset({CLINIC})}
+
+
 async def ask(path: str, method: str = "GET", fields: str = "", *sites: str) -> tuple[str, str]:
     """The head and the body of an answer."""
     app = FastAPI()
-    app.include_router(browser_routes(BrowserAdmission(frozenset(sites))))
+    app.include_router(browser_routes(BrowserAdmission(frozenset(sites), OF_TENANTS.get)))
     ours, theirs = memory_stream_pair()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -61,6 +65,30 @@ async def test_who_may_not_phone_is_told_why(autojump_clock: MockClock) -> None:
     head, body = await ask("/browser/token", "POST", f"Content-Length: 0\r\nOrigin: {SITE}\r\n", SITE)
     assert head.startswith("http/1.1 200")
     assert '"token"' in body
+
+
+async def test_a_tenants_sites_may_have_its_phone_and_no_other(autojump_clock: MockClock) -> None:
+    """The browser holds a site to its tenant by the frame's ancestors; no such tenant, no foreign frame."""
+    assert f"frame-ancestors 'self' {CLINIC} {SITE}" in (await ask("/widget?tenant=clinic", "GET", "", SITE))[0]
+    assert f"frame-ancestors 'self' {SITE}\r" in (await ask("/widget", "GET", "", SITE))[0]
+    assert "frame-ancestors 'self'\r" in (await ask("/widget?tenant=nobody", "GET", "", SITE))[0]
+
+
+async def test_the_widget_is_told_why_its_site_may_not_phone(autojump_clock: MockClock) -> None:
+    """Any site may ask for the sentence."""
+    path = "/browser/site?tenant=clinic"
+    head, body = await ask(path, "GET", f"Origin: {CLINIC}\r\n")
+    assert "access-control-allow-origin: *" in head
+    assert body == '{"detail":""}'
+    assert f"pages of {SITE} may not phone" in (await ask(path, "GET", f"Origin: {SITE}\r\n"))[1]
+    assert "nobody answers" in (await ask("/browser/site?tenant=x", "GET", f"Origin: {SITE}\r\n", SITE))[1]
+
+
+async def test_a_token_is_for_a_tenant_there_is(autojump_clock: MockClock) -> None:
+    asked = 'Content-Type: application/json\r\nContent-Length: 19\r\n\r\n{"tenant":"nobody"}'
+    head, body = await ask("/browser/token", "POST", f"Origin: {SITE}\r\n{asked}", SITE)
+    assert head.startswith("http/1.1 404")
+    assert "nobody answers" in body
 
 
 async def test_what_is_no_part_of_it_is_not_there(autojump_clock: MockClock) -> None:

@@ -74,15 +74,16 @@ def origin_of(site: ThreadingHTTPServer) -> str:
 
 
 class Site(BaseHTTPRequestHandler):
-    """A page with the widget; the path names where it comes from."""
+    """A page with the widget; the path names the port it comes from, and the tenant."""
 
     def do_GET(self) -> None:
         """Answer."""
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.end_headers()
-        port = self.path.removeprefix("/")
-        script = f'<script src="http://localhost:{port}/widget.js" data-label="Talk to us"></script>'
+        port, _, tenant = self.path.removeprefix("/").partition("/")  # favicon.ico, too
+        source = f"http://localhost:{port}/widget.js"
+        script = f'<script src="{source}" data-tenant="{tenant}" data-label="Talk to us"></script>'
         self.wfile.write(f"<!doctype html><title>Shop</title><body>{script}</body>".encode())
 
     def log_message(self, *_: object) -> None:
@@ -118,6 +119,13 @@ def server(
         assert process.stdout is not None
         process.stdout.close()
         log.close()
+
+
+def call_agent(folder: Path, *arguments: str) -> None:
+    """Run a command beside the server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_", "OPENAI_"))}
+    command = [sys.executable, "-m", "agent", *arguments]
+    subprocess.run(command, cwd=folder, env={**kept, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
 
 
 def drive(what: str, *arguments: object) -> dict[str, Any]:
@@ -185,11 +193,20 @@ def test_a_microphone_that_is_refused_is_a_sentence(server: tuple[str, Path]) ->
 def test_the_widget_on_a_site_that_is_allowed_and_on_one_that_is_not(
     server: tuple[str, Path], microphone: Path, sites: list[ThreadingHTTPServer]
 ) -> None:
-    """One line of HTML is the phone; where the site is not named, the browser shows no frame."""
-    port = server[0].rstrip("/").rpartition(":")[2]
-    allowed, other = (f"{origin_of(site)}/{port}" for site in sites)
-    assert drive("widget", allowed, microphone) == {"shown": True}
-    assert drive("widget", other, microphone) == {"shown": False}
+    """One line of HTML is the phone; a site that is named nowhere says so, and the browser shows it no frame.
+
+    A tenant's own site phones that tenant, and no other.
+    """
+    page, data = server
+    port = page.rstrip("/").rpartition(":")[2]
+    everybodys, shops = map(origin_of, sites)
+    call_agent(data.parent, "tenants", "add", "Shop", "--origin", shops)
+    assert drive("widget", f"{everybodys}/{port}/", microphone) == {"shown": True}
+    assert drive("widget", f"{shops}/{port}/shop", microphone) == {"shown": True}
+    refused = drive("widget", f"{shops}/{port}/", microphone)
+    assert not refused["shown"]
+    assert f"pages of {shops} may not phone" in refused["notice"]
+    assert refused["framed"] is False
 
 
 def test_the_page_is_small(server: tuple[str, Path]) -> None:

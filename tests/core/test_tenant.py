@@ -43,6 +43,7 @@ def test_all_fields() -> None:
         webhook_secret=KEY,
         delete_recordings="yes",
         lookup="Open",
+        origins="https://Shop.example/, https://shop.example:8443, http://localhost:3000",
     )
     assert tenant == Tenant(
         id="kfar-saba",
@@ -60,6 +61,7 @@ def test_all_fields() -> None:
         webhook_secret=KEY,
         delete_recordings=True,
         lookup="open",
+        origins=("https://shop.example", "https://shop.example:8443", "http://localhost:3000"),
     )
 
 
@@ -78,6 +80,7 @@ def test_everything_wrong_is_named_at_once() -> None:
         webhook_secret=KEY[:9],
         delete_recordings="perhaps",
         lookup="yes",
+        origins=["shop.example"],
         default_region="Israel",
         timezone="UTC",
     )
@@ -153,6 +156,26 @@ def test_webhooks_that_cannot_be(url: str, why: str) -> None:
 )
 def test_http_is_for_development(url: str) -> None:
     assert make_tenant(name="x", webhook_url=url).webhook_url == url
+
+
+@pytest.mark.parametrize(
+    ("site", "why"),
+    [
+        ("https://shop.example/phone", "is not a site"),
+        ("https://a.example;script-src *", "is not a site"),
+        ("https://*.example", "is not a site"),
+        ("null", "is not a site"),
+        ("https://user@shop.example", "is not a site"),
+        ("http://shop.example", "https is expected"),
+    ],
+)
+def test_sites_that_may_not_phone(site: str, why: str) -> None:
+    """What is taken goes into a Content-Security-Policy as it stands."""
+    assert why in faults(origins=[site])["origins"]
+
+
+def test_a_site_is_written_as_browsers_do() -> None:
+    assert make_tenant(name="x", origins="https://Shop.example:443/").origins == ("https://shop.example",)
 
 
 def test_a_webhook_has_a_secret_that_is_not_shown() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import attrs
 import psycopg
 import pytest
 import trio
@@ -32,6 +33,16 @@ def test_a_number_is_its_tenants() -> None:
     assert book.of_call("inbound", NUMBER, OTHER) == Tenant("default", "")
     book.replace([])
     assert book.find(NUMBER) == Tenant("default", "")
+
+
+def test_the_sites_of_one_and_of_all() -> None:
+    book = TenantDirectory(Tenant("default", ""))
+    book.replace([attrs.evolve(SHOP, origins=("https://shop.example",)), Tenant("other", "Other")])
+    for name in ("shop", NUMBER, None):
+        assert book.origins_of(name) == frozenset({"https://shop.example"})
+    for name in ("other", ""):
+        assert book.origins_of(name) == frozenset()
+    assert book.origins_of("nobody") is None
 
 
 def test_nobodys_number_is_refused_if_so_set() -> None:

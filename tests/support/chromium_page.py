@@ -140,19 +140,29 @@ def _shoot(page: Page, name: Path) -> None:
 
 
 def widget(url: str, microphone: str) -> dict[str, Any]:
-    """Another site's page: whether the phone behind its button works."""
+    """Another site's page: whether the phone behind its button works; if not, what is said."""
     with open_page(url, microphone) as page:
         page.get_by_role("button", name="Talk to us").click()
-        call = page.frame_locator("iframe").get_by_role("button", name="Call")
-        try:
-            call.wait_for(timeout=5000)
-        except PlaywrightTimeout:
-            return {"shown": False}
-        call.click()
-        page.frame_locator("iframe").locator('html[data-call="talking"]').wait_for(
-            timeout=AT_MOST_MS, state="attached"
-        )
+        frame, notice = page.frame_locator("iframe"), page.get_by_role("alert")
+        page.locator("iframe:visible, [role=alert]:visible").first.wait_for(timeout=AT_MOST_MS)
+        if notice.is_visible():
+            return {"shown": False, "notice": notice.inner_text(), "framed": _may_be_framed(page)}
+        frame.get_by_role("button", name="Call").click()
+        frame.locator('html[data-call="talking"]').wait_for(timeout=AT_MOST_MS, state="attached")
         return {"shown": True}
+
+
+def _may_be_framed(page: Page) -> bool:
+    """Whether the page gets the phone into a frame without asking."""
+    page.evaluate("""() => {
+      const source = new URL("widget", document.querySelector("script").src);
+      document.body.append(Object.assign(document.createElement("iframe"), {id: "other", src: source}));
+    }""")
+    try:
+        page.frame_locator("#other").get_by_role("button", name="Call").wait_for(timeout=3000)
+    except PlaywrightTimeout:
+        return False
+    return True
 
 
 def cut(url: str, microphone: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ async def list_tenants(
     rows = await connection.fetch_all(
         """
         SELECT t.id, t.name, t.language, t.time_zone, t.greeting, t.instructions, t.voice, t.tools,
-          t.services, t.webhook_url, t.webhook_secret, t.delete_recordings, t.lookup,
+          t.services, t.webhook_url, t.webhook_secret, t.delete_recordings, t.lookup, t.origins,
           t.transfer_numbers::text[] AS transfer_numbers,
           array(SELECT n.number::text FROM tenant_numbers n WHERE n.tenant_id = t.id ORDER BY 1) AS numbers
         FROM tenants t
@@ -50,16 +50,17 @@ async def put_tenant(connection: Connection[TupleRow], tenant: Tenant) -> bool:
         row = await connection.fetch_one(
             """
             INSERT INTO tenants (id, name, language, time_zone, greeting, instructions, voice, tools,
-              transfer_numbers, services, webhook_url, webhook_secret, delete_recordings, lookup)
+              transfer_numbers, services, webhook_url, webhook_secret, delete_recordings, lookup, origins)
             VALUES (%(id)s, %(name)s, %(language)s, %(time_zone)s, %(greeting)s, %(instructions)s, %(voice)s,
               %(tools)s, %(transfer_numbers)s, %(services)s, %(webhook_url)s, %(webhook_secret)s,
-              %(delete_recordings)s, %(lookup)s)
+              %(delete_recordings)s, %(lookup)s, %(origins)s)
             ON CONFLICT (id) DO UPDATE
             SET name = excluded.name, language = excluded.language, time_zone = excluded.time_zone,
               greeting = excluded.greeting, instructions = excluded.instructions, voice = excluded.voice,
               tools = excluded.tools, transfer_numbers = excluded.transfer_numbers, services = excluded.services,
               webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret,
               delete_recordings = excluded.delete_recordings, lookup = excluded.lookup,
+              origins = excluded.origins,
               updated_at = now()
             RETURNING xmax = 0
             """,

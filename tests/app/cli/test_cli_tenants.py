@@ -93,7 +93,9 @@ def test_do_4_a_tenant_may_be_open(database: str) -> None:
     status, text = tenants("edit", "a", "--lookup", "open")
     assert (status, "guarded \N{RIGHTWARDS ARROW} open" in text) == (0, True)
     assert "neither guarded nor open" in tenants("edit", "a", "--lookup", "closed")[1]
-    assert tenants("edit", "a", "--clear", "lookup")[0] == 0
+    assert tenants("edit", "a", "--clear", "lookup", "--origin", "https://A.example/")[0] == 0
+    assert [tenant["origins"] for tenant in listed()] == [["https://a.example"], []]
+    assert "is not a site" in tenants("edit", "a", "--origin", "a.example")[1]
     assert [tenant["lookup"] for tenant in listed()] == ["guarded", "guarded"]
 
 

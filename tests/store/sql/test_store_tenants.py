@@ -30,6 +30,7 @@ FULL = make_tenant(
     webhook_url="https://hooks.example.com/x",
     delete_recordings=True,
     lookup="open",
+    origins="https://harbour.example, https://harbour.example:8443",
 )
 
 

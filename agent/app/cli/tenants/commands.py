@@ -70,6 +70,12 @@ _FIELDS: Final[dict[str, Any]] = {
             "their full name or an appointment's date; open: everything at once."
         ),
     ],
+    "origins": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--origin", help="Site whose pages may phone it by the widget: https://shop.example. Repeatable."
+        ),
+    ],
 }
 """The options of add and edit, each under the name of its parameter, in the order of their help."""
 Name = Annotated[str | None, typer.Argument(help='Name of the business, such as "Harbour Dental".')]

@@ -24,6 +24,7 @@ _UNSET: Final = {
     "services": "(none)",
     "webhook_url": "(none: nobody is told of calls)",
     "webhook_secret": "(none)",
+    "origins": "(AGENT_BROWSER_ORIGINS alone)",
 }
 _TAIL: Final = 4
 
