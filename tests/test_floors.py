@@ -35,7 +35,7 @@ PURE = {
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
     " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"
     " tools.spoken_numbers tools.use_counts",
-    "browser": "admission messages",
+    "browser": "admission messages webm",
     "carrier": "media_stream signature stream_events twiml",
     "core": "admission audio_format bounds caller_leg errors log_text provider_models steps tenant tenant_fields"
     " units",

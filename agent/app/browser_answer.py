@@ -11,9 +11,11 @@ import trio
 from typing_extensions import override
 
 from agent.browser.admission import BrowserAdmission
+from agent.browser.decoding import Decoding, DecodingObserver
 from agent.browser.line import SILENT_S, WINDOW_S, BrowserLine, LineObserver, LineTakenError
 from agent.browser.messages import (
     VERSION,
+    WEBM_OPUS,
     BrowserDecoder,
     BrowserEncoder,
     BrowserScreen,
@@ -30,6 +32,7 @@ from agent.carrier.stream_token import CallTicket
 from agent.core.audio_format import PCM16_24K
 from agent.core.errors import AdmissionError, AgentError, MalformedMessageError, SocketClosedError
 from agent.core.event_log import EventLog
+from agent.core.task_nursery import open_task_nursery
 from agent.core.units import CallSid, StreamSid
 from agent.nursery_call import run_call
 from agent.web.asgi import Origin
@@ -41,6 +44,7 @@ HELLO_S: Final = 10.0
 """How long a connection may take to say what it wants."""
 LAST_WORD_S: Final = 1.0
 """How long the browser may take to read why the call ended."""
+NO_LOW_BANDWIDTH: Final = "low bandwidth is not available: pip install 'call-agent[browser]' on the server"
 STUCK_S: Final = SILENT_S + WINDOW_S + 2.0
 """A write may wait for a broken connection to be noticed, and for the next one."""
 
@@ -60,6 +64,8 @@ class BrowserCalls:
 
     services: CallServices
     admission: BrowserAdmission
+    make_decoding: Callable[[DecodingObserver], Decoding] | None = None
+    """For a call in low bandwidth; None: none can be taken."""
     _calls: dict[str, BrowserLine] = attrs.field(factory=dict)
     _emptied: trio.Event = attrs.field(factory=trio.Event)
 
@@ -118,6 +124,8 @@ class BrowserCalls:
     async def _begin(self, socket: MessageSocket, opening: Hello, site: str, vouch: Callable[[], None]) -> None:
         if opening.version != VERSION:
             raise _RefusedError(Close.OTHER_RELEASE, "the page is of another release; load it again")
+        if opening.format == WEBM_OPUS and self.make_decoding is None:
+            raise _RefusedError(Close.BAD_AUDIO, NO_LOW_BANDWIDTH)
         lines = self.services.admission
         reason = lines.refusal(trio.current_time())
         if reason:
@@ -129,23 +137,28 @@ class BrowserCalls:
         try:
             claims = self.admission.admit(opening.token, site, time.time())
             vouch()
-            await self._call(socket, claims.tenant)
+            await self._call(socket, claims.tenant, opening.format)
         finally:
             lines.give_back()
 
-    async def _call(self, socket: MessageSocket, name: str) -> None:
+    async def _call(self, socket: MessageSocket, name: str, microphone: str) -> None:
         tenant = self.services.tenants.named(name)
         if tenant is None:
             raise AdmissionError("unknown_number", "nobody answers here")
         sid = CallSid(f"BR{secrets.token_hex(16)}")
-        line = BrowserLine(sid, _Health(self.services.events), _silent_s(self.services.settings.ping_s))
+        health = _Health(self.services.events)
+        decoding = None
+        if microphone == WEBM_OPUS and self.make_decoding is not None:
+            decoding = self.make_decoding(health)
+        line = BrowserLine(sid, health, _silent_s(self.services.settings.ping_s), decoding)
         screen, decode = BrowserScreen(line.tell), BrowserDecoder().decode
         leg = CallerLeg(StreamSid(sid), decode, BrowserEncoder(), None, PCM16_24K, STUCK_S, screen)
         if not self._calls:
             self._emptied = trio.Event()
         self._calls[sid] = line
         try:
-            async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as connections, open_task_nursery() as tasks:
+                tasks.start_soon(line.run_decoding)
                 connections.start_soon(_carry_first, line, socket)
                 ticket = CallTicket(sid, "inbound", "", "")
                 record = await run_call(line, leg, ticket, tenant, self.services)
@@ -186,6 +199,11 @@ class _Health(LineObserver):
     @override
     def first_word(self, after_s: float) -> None:
         self.events.telemetry.browser_first_word.observe(after_s)
+
+    @override
+    def decoded(self, cpu_s: float, lag_s: float) -> None:
+        self.events.telemetry.decode_cpu.inc(cpu_s)
+        self.events.telemetry.decode_lag.observe(lag_s)
 
     @override
     def connection_back(self, after_s: float) -> None:

@@ -24,7 +24,9 @@ from agent.app.loop_probe import LoopProbe
 from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
 from agent.browser.admission import BrowserAdmission
+from agent.browser.messages import PCM16, WEBM_OPUS
 from agent.browser.routes import browser_routes
+from agent.browser.webm_decoder import is_installed, open_decoding
 from agent.call.prompts import warm_up
 from agent.call.services import CallServices
 from agent.call.tools.builtin import DeskTools
@@ -189,9 +191,10 @@ class _Server:
         if settings.browser:
             origins = frozenset(filter(None, settings.browser_origins.split(",")))
             browsers = BrowserAdmission(origins, self.tenants.origins_of, is_public=bool(settings.public_url))
-            more.append(browser_routes(browsers))
+            decoding = open_decoding if is_installed() else None
+            more.append(browser_routes(browsers, [PCM16, WEBM_OPUS] if decoding else [PCM16]))
             warm_up(PCM16_24K)
-            self.browsers = BrowserCalls(self.services, browsers)
+            self.browsers = BrowserCalls(self.services, browsers, decoding)
             serve_browser = self.browsers.serve_handshake
         app = make_app(webhooks, admin_token, *more)
         self.door = FrontDoor(

@@ -16,10 +16,11 @@ import attrs
 import trio
 from typing_extensions import override
 
+from agent.browser.decoding import Decoding, DecodingObserver
 from agent.browser.messages import Close, decode_ping, encode, encode_welcome
 from agent.core.audio_format import PCM16_24K
 from agent.core.caller_leg import Message
-from agent.core.errors import AgentError, SocketClosedError
+from agent.core.errors import AgentError, SocketClosedError, UnreadableAudioError
 from agent.wire.message_socket import SendCheck
 from agent.wire.websocket import MessageSocket
 
@@ -45,7 +46,7 @@ class LineTakenError(AgentError):
     """Another connection has the call, and is alive."""
 
 
-class LineObserver(Protocol):
+class LineObserver(DecodingObserver, Protocol):
     """Told of the health of a line (WB-8), synchronously."""
 
     def connection_lost(self, code: int) -> None:
@@ -65,6 +66,8 @@ class BrowserLine(MessageSocket):
     call: str
     observer: LineObserver
     silent_s: float = SILENT_S
+    decoding: Decoding | None = None
+    """What the audio goes through; None: it is the call's own format."""
     token: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     """Whoever has it may connect to the call again."""
     _began_s: float = attrs.field(factory=trio.current_time)
@@ -188,6 +191,14 @@ class BrowserLine(MessageSocket):
             if self._serving is not None:
                 self._serving.cancel(reason=reason)
 
+    async def run_decoding(self) -> None:
+        """Decode what comes, until cancelled; what cannot be decoded ends the line."""
+        if self.decoding is not None:
+            try:
+                await self.decoding.run(self._put, lambda: self._allowed_ms)
+            except UnreadableAudioError as error:
+                self.end(Close.BAD_AUDIO, str(error)[:100])
+
     async def _take_over(self) -> None:
         """Have the present connection let go if it says nothing. Raises LineTakenError and SocketClosedError."""
         self._check()
@@ -250,16 +261,27 @@ class BrowserLine(MessageSocket):
             self._changed.unpark_all()
 
     def _take(self, raw: Message) -> None:
+        """Count a message of the call, and hand it on; of a recording, when it is decoded."""
         self._received += 1
+        if self.decoding is None or isinstance(raw, str):
+            self._put(raw)
+        elif not self.decoding.put(raw):
+            self.end(Close.FLOOD, "more audio than can be")
+
+    def _put(self, raw: Message) -> None:
         if isinstance(raw, bytes):
             self._audio_bytes += len(raw)
-            allowed_s = trio.current_time() - self._began_s + AHEAD_S
-            if PCM16_24K.ms(self._audio_bytes) > allowed_s * 1000:
+            if PCM16_24K.ms(self._audio_bytes) > self._allowed_ms:
                 self.end(Close.FLOOD, "more audio than time")
         if len(self._inbox) >= UNREAD:
             self.end(Close.FLOOD, "too many messages")
         self._inbox.append(raw)
         self._changed.unpark_all()
+
+    @property
+    def _allowed_ms(self) -> float:
+        """How much audio there may be by now."""
+        return (trio.current_time() - self._began_s + AHEAD_S) * 1000
 
     async def _watch(self, reading: trio.CancelScope) -> None:
         """Cut a connection from which nothing comes."""

@@ -1,7 +1,8 @@
 """The messages of ``WS /browser-stream``, both ways, no I/O: docs/browser-stream.md describes them.
 
-Audio is binary, PCM16 at 24 kHz; all else is JSON with a ``type``. Both sides count the messages that belong to
-the call and acknowledge them, so that what a broken connection swallowed is sent again on the next one.
+Audio is binary: PCM16 at 24 kHz, in low bandwidth what a MediaRecorder makes; all else is JSON with a ``type``.
+Both sides count the messages that belong to the call and acknowledge them, so that what a broken connection
+swallowed is sent again on the next one.
 """
 
 from base64 import b64encode
@@ -29,6 +30,9 @@ from agent.core.errors import MalformedMessageError
 from agent.core.records import Turn
 from agent.core.units import FRAME_MS
 
+PCM16: Final = "pcm16"
+WEBM_OPUS: Final = "webm/opus"
+"""Low bandwidth: 3 kB a second instead of 48."""
 VERSION: Final = 1
 """Of these messages; a page of another one is told to load itself anew."""
 MAX_AUDIO_MS: Final = 1000
@@ -49,16 +53,18 @@ class Close:
     ELSEWHERE: Final = 4409
     """Another connection has the call."""
     FLOOD: Final = 4413
+    BAD_AUDIO: Final = 4415
+    """The audio is not what was announced, or this server does not take it."""
     BUSY: Final = 4429
     """All lines are busy, or no call can be taken now."""
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True):
-    """The first message of a call; ``token`` was given with the page."""
+    """The first message of a call; ``token`` was given with the page, ``format`` is the microphone's."""
 
     token: str
     version: int = VERSION
-    format: Literal["pcm16"] = "pcm16"
+    format: Literal["pcm16", "webm/opus"] = "pcm16"
 
 
 class Resume(msgspec.Struct, tag="resume", frozen=True):

@@ -2,6 +2,7 @@
 
 import mimetypes
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Annotated, Any, Final
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Body, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from agent.browser.admission import BrowserAdmission
+from agent.browser.messages import PCM16
 from agent.core.errors import AdmissionError
 
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
@@ -40,8 +42,11 @@ def read_page() -> dict[str, PageFile]:
     return found
 
 
-def browser_routes(admission: BrowserAdmission) -> APIRouter:
-    """The routes; whoever may not phone is served the page all the same, and told so when Call is pressed."""
+def browser_routes(admission: BrowserAdmission, formats: Sequence[str] = (PCM16,)) -> APIRouter:
+    """The routes; whoever may not phone is served the page all the same, and told so when Call is pressed.
+
+    ``formats`` are those of microphones that the server takes.
+    """
     routes = APIRouter(include_in_schema=False)
     page = read_page()
     own = _policy("'none'")
@@ -78,15 +83,16 @@ def browser_routes(admission: BrowserAdmission) -> APIRouter:
         return _answer(page[name], request, own)
 
     @routes.post("/browser/token")
-    async def token(request: Request, asked: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, str]:
+    async def token(request: Request, asked: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, Any]:
         """A token for one call; ``tenant`` says who is to answer, by id or number."""
         client = request.state.origin.client
         tenant = str((asked or {}).get("tenant") or "")[:_NAME]
         try:
             origin = admission.check(client, request.headers, tenant)
-            return {"token": admission.issue(client, origin, tenant, time.time())}
+            given = admission.issue(client, origin, tenant, time.time())
         except AdmissionError as error:
             raise HTTPException(_STATUS.get(error.kind, 403), error.detail) from None
+        return {"token": given, "formats": formats}
 
     return routes
 

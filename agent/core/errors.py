@@ -33,6 +33,10 @@ class SocketClosedError(AgentError):
         self.reason = reason
 
 
+class UnreadableAudioError(AgentError):
+    """A caller's audio is not what was announced, or more than there can be; the message says why."""
+
+
 class HandshakeRejectedError(AgentError):
     """The peer answered the WebSocket handshake with something else than 101; ``status`` is its HTTP status."""
 

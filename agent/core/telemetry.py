@@ -60,6 +60,8 @@ class Telemetry:
     browser_closes: Counter = attrs.field(init=False)
     browser_reconnect: Histogram = attrs.field(init=False)
     browser_first_word: Histogram = attrs.field(init=False)
+    decode_cpu: Counter = attrs.field(init=False)
+    decode_lag: Histogram = attrs.field(init=False)
 
     postcall_open: Gauge = attrs.field(init=False)
     postcall_waiting: Gauge = attrs.field(init=False)
@@ -130,6 +132,16 @@ class Telemetry:
     def _browser_first_word(self) -> Histogram:
         text = "From the press of Call in a browser to the first audio there"
         return Histogram("agent_browser_first_word_seconds", text, buckets=LATENCY_S, registry=self.registry)
+
+    @decode_cpu.default
+    def _decode_cpu(self) -> Counter:
+        text = "CPU time spent on decoding browsers' WebM/Opus"
+        return Counter("agent_browser_decode_cpu_seconds", text, registry=self.registry)
+
+    @decode_lag.default
+    def _decode_lag(self) -> Histogram:
+        text = "From the coming of a chunk of WebM/Opus to its frames in the call"
+        return Histogram("agent_browser_decode_lag_seconds", text, buckets=BARGE_IN_S, registry=self.registry)
 
     @postcall_open.default
     def _postcall_open(self) -> Gauge:

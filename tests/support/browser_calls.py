@@ -11,7 +11,10 @@ from virtual_call import FakeServices, open_services
 
 from agent.app.browser_answer import BrowserCalls
 from agent.browser.admission import BrowserAdmission
+from agent.browser.decoding import Decoding, DecodingObserver, Job
+from agent.browser.webm_decoder import WebmDecoder
 from agent.sim.browser.phone import BrowserPhone, open_simulated_browser
+from agent.sim.browser.recorder import WebmRecorder
 from agent.sim.carrier.playback import PlaybackBuffer
 from agent.sim.carrier.stream import SimulatedStream, open_simulated_stream
 from agent.sim.link import HeldStream, memory_link
@@ -47,6 +50,17 @@ class BrowserWorld:
             yield ours
 
 
+async def in_place(job: Job) -> list[bytes]:
+    """Without a thread, over which virtual time would jump."""
+    await trio.lowlevel.checkpoint()
+    return job()
+
+
+def decoding_in_place(observer: DecodingObserver) -> Decoding:
+    """As ``open_decoding``, on the event loop."""
+    return Decoding(WebmDecoder(), observer, in_place)
+
+
 @asynccontextmanager
 async def open_world(model: ScriptedRealtime, **settings: Any) -> AsyncIterator[BrowserWorld]:
     """A server with one scripted model."""
@@ -54,7 +68,8 @@ async def open_world(model: ScriptedRealtime, **settings: Any) -> AsyncIterator[
         open_services(memory_realtime(lambda: model), **settings) as services,
         trio.open_nursery() as nursery,
     ):
-        yield BrowserWorld(services, BrowserCalls(services.calls, BrowserAdmission()), nursery)
+        calls = BrowserCalls(services.calls, BrowserAdmission(), decoding_in_place)
+        yield BrowserWorld(services, calls, nursery)
 
 
 @asynccontextmanager
@@ -65,6 +80,7 @@ async def open_browser_call(
     delay_ms: int = 0,
     reported_delay_ms: int | None = None,
     settings: dict[str, Any] | None = None,
+    recorder: WebmRecorder | None = None,
     at_most_s: float = 120.0,
     **stream: Any,
 ) -> AsyncIterator[tuple[BrowserWorld, BrowserPhone, SimulatedStream, ScriptedRealtime]]:
@@ -74,7 +90,9 @@ async def open_browser_call(
     with trio.fail_after(at_most_s):
         async with (
             open_world(model, **(settings or {})) as world,
-            open_simulated_browser(world.connect, world.token(), delay_ms=reported_ms) as phone,
+            open_simulated_browser(
+                world.connect, world.token(), delay_ms=reported_ms, recorder=recorder
+            ) as phone,
             open_simulated_stream(
                 phone,
                 call_sid="BR",

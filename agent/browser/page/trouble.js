@@ -12,7 +12,7 @@ export class Trouble extends Error {
 export function meaningOf(code) {
   const known = {
     1000: "", 4400: "broken", 4401: "token", 4404: "gone", 4406: "release", 4408: "broken", 4409: "elsewhere",
-    4413: "broken", 4429: "busy",
+    4413: "broken", 4415: "audio", 4429: "busy",
   };
   return known[code];
 }

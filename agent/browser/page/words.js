@@ -24,6 +24,7 @@ const WORDS = {
     elsewhere: "This call goes on in another tab. Close this one.",
     release: "The server was updated. Load this page again.", slow: "The network is too slow for a call. Move closer to it, then press Call again.",
     broken: "Something was wrong with the connection. Load this page again.",
+    audio: "The server cannot read what this browser records. Switch low bandwidth off, then press Call again.",
   },
   he: {
     title: "שיחה עם הסוכן", call: "Call – חיוג", again: "Call – חיוג נוסף", hangUp: "Hang up – ניתוק",
@@ -47,6 +48,7 @@ const WORDS = {
     elsewhere: "השיחה נמשכת בלשונית אחרת. אפשר לסגור את זו.",
     release: "השרת עודכן. יש לטעון את הדף מחדש.", slow: "הרשת איטית מדי לשיחה. יש להתקרב אליה וללחוץ שוב על חיוג.",
     broken: "משהו השתבש בחיבור. יש לטעון את הדף מחדש.",
+    audio: "השרת לא מצליח לקרוא את מה שהדפדפן מקליט. יש לבטל את החיסכון ברוחב פס וללחוץ שוב על חיוג.",
   },
 };
 

@@ -1,8 +1,8 @@
 """A browser's phone for a simulated caller (``agent.sim.carrier.stream``), with reconnection.
 
 It is the socket that a simulated stream runs on: towards the stream it speaks like Twilio, mu-law and all;
-towards the agent it is what the page is, PCM16 at 24 kHz, played reports and acknowledgements. So the caller, the
-playback and everything that tests ask of them are the same for both legs::
+towards the agent it is what the page is, PCM16 at 24 kHz (or WebM/Opus, with a ``recorder``), played reports and
+acknowledgements. So the caller, the playback and everything that tests ask of them are the same for both legs::
 
     async with open_simulated_browser(connect, token) as phone:
         async with open_simulated_stream(phone, call_sid="BR", stream_sid="BR", playback=...) as stream:
@@ -25,6 +25,7 @@ from typing_extensions import override
 from agent.core.caller_leg import Message
 from agent.core.errors import SocketClosedError
 from agent.core.task_nursery import open_task_nursery
+from agent.sim.browser.recorder import WebmRecorder
 from agent.sim.carrier.stream import CarrierSocket
 from agent.sim.model.sending import as_pcm, pcm16_as_ulaw
 from agent.wire.message_socket import SendCheck
@@ -47,6 +48,8 @@ class BrowserPhone(CarrierSocket):
     delay_ms: int = 0
     """What the device reports as its delay."""
     heartbeat_s: float = 1.0
+    recorder: WebmRecorder | None = None
+    """Records the microphone, in low bandwidth; None: it is sent as it is."""
     welcomes: list[dict[str, Any]] = attrs.field(factory=list)
     told: list[dict[str, Any]] = attrs.field(factory=list)
     """Messages of the call that are for the screen."""
@@ -111,7 +114,8 @@ class BrowserPhone(CarrierSocket):
     def _translate(self, message: dict[str, Any]) -> Message | None:
         match message["event"]:
             case "media":
-                return a2b_base64(as_pcm(message["media"]["payload"]))
+                audio = a2b_base64(as_pcm(message["media"]["payload"]))
+                return audio if self.recorder is None else self.recorder.record(audio) or None
             case "mark":
                 return msgspec.json.encode({"type": "played", "mark": message["mark"]["name"]}).decode()
             case "dtmf":
@@ -126,6 +130,8 @@ class BrowserPhone(CarrierSocket):
     async def run(self, connect: Connect, token: str) -> None:
         """Connect, and again whenever the connection breaks, until the call is over."""
         opening: dict[str, Any] = {"type": "hello", "token": token}
+        if self.recorder is not None:
+            opening["format"] = "webm/opus"
         while self._over is None:
             if not self.paused:
                 code = await self._one_connection(connect, opening)
