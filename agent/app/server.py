@@ -161,7 +161,12 @@ class _Server:
             tools=self.tools,
             keeper=self.keeper,
             tenants=self.tenants,
-            admission=Admission(settings.max_calls, self.not_ready, lambda: tokens.promised(time.time())),
+            admission=Admission(
+                settings.max_calls,
+                self.not_ready,
+                lambda: tokens.promised(time.time()),
+                crowded=lambda: self.door.is_crowded,
+            ),
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
         key = settings.twilio_webhook_key.get_secret_value() if settings.twilio_webhook_key else None

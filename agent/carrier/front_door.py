@@ -78,6 +78,12 @@ class FrontDoor:
     def __attrs_post_init__(self) -> None:
         self.noise = Noise(self.events)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether strangers wait for their turn."""
+        turns = self.turns
+        return bool(turns.reads.statistics().tasks_waiting or turns.runs.statistics().tasks_waiting)
+
     def guard(self, listener: trio.abc.Listener[trio.SocketStream]) -> GuardedListener:
         """``listener``, without the connections that need not be looked at."""
         return GuardedListener(listener, self._refuses)

@@ -115,7 +115,7 @@ class VoiceWebhooks:
         self.events.emit("CALL_ANNOUNCED", call=call_sid, direction=direction)
         # Unix time: a token may be checked on another machine than the one that issued it.
         token = self.tokens.issue(ticket, time.time())
-        self.admission.tell(self.admission)
+        self.admission.promise()
         return twiml.connect_stream(stream_url(base, self.stream_path), token, f"{base}/voice/stream")
 
     def stream_told(self, fields: Fields) -> None:

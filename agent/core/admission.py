@@ -25,11 +25,18 @@ LATE_S: Final = 0.010
 LATE_MOST: Final = 0.01
 """Share of late ticks: over it the 99th percentile of lateness is over LATE_S."""
 BEATS: Final = 5
-"""Over so many beats, of a second each, lateness is judged; and so long a call takes to show in the share."""
+"""Over so many beats, of a second each, lateness is judged."""
 TICKS_LEAST: Final = 1000
 """With fewer ticks in all that time (four calls that speak) the machine is late, and not for our load."""
-CALL_SHARE: Final = 0.01
-"""What a call is taken to cost while none has lasted long enough to tell."""
+CALL_SHARE: Final = 0.007
+"""What a call is taken to cost before calls have told; measured on some machines: 0.0045 to 0.009."""
+CALL_SHARE_LEAST: Final = 0.003
+CALL_SHARE_MOST: Final = 0.02
+"""The bounds of what is learnt: whatever else the loop does, for strangers say, is in the share as well."""
+TEACHERS: Final = 10
+"""Calls whose share tells what one costs, if hardly any of them has just begun: that costs more than a second."""
+LEARNT: Final = 0.2
+"""How much of what is known a second replaces."""
 
 
 def _always() -> str:
@@ -48,6 +55,10 @@ def _nobody(_: Admission) -> None:
     return
 
 
+def _no_crowd() -> bool:
+    return False
+
+
 @attrs.define(eq=False)
 class Admission:
     """The lines of one process, and its limits."""
@@ -62,12 +73,18 @@ class Admission:
     """Lines taken in the server's other processes, and calls that were told to come there."""
     tell: Callable[[Admission], None] = _nobody
     """Told when lines or the load have changed, for the others to know."""
+    crowded: Callable[[], bool] = _no_crowd
+    """Whether strangers wait at the door: a tick that is late meanwhile is so for them, and not for our load."""
     lines: int = 0
     """Lines taken."""
     _limited_until: float = -inf
+    call_share: float = CALL_SHARE
+    """Of a core, that a call costs, as far as is known."""
     _share: float = 0.0
-    _fresh: deque[int] = attrs.field(factory=lambda: deque([0] * BEATS, BEATS))
-    """Calls taken in each of the last beats; the last one is under way."""
+    _fresh: deque[int] = attrs.field(factory=lambda: deque([0, 0], 2))
+    """Calls taken in the last beat, and in the one that is under way."""
+    _told: deque[int] = attrs.field(factory=lambda: deque([0, 0], 2))
+    """Calls that were told to come, likewise: who has not come after two seconds has hung up."""
     _ticks: deque[list[int]] = attrs.field(factory=lambda: deque([[0, 0] for _ in range(BEATS)], BEATS))
     """Ticks, and those of them that were late, in each."""
 
@@ -80,6 +97,11 @@ class Admission:
         if now < self._limited_until:
             return LIMITED
         return OVERLOADED if self.is_overloaded else ""
+
+    def promise(self) -> None:
+        """A call was told to come."""
+        self._told[-1] += 1
+        self.tell(self)
 
     def take_line(self) -> None:
         """A call that was told to come is here. Raises AdmissionError when there is no line after all."""
@@ -104,12 +126,16 @@ class Admission:
         """A tick of a pacer ran ``late_s`` after its deadline."""
         counts = self._ticks[-1]
         counts[0] += 1
-        counts[1] += late_s > LATE_S
+        counts[1] += late_s > LATE_S and not self.crowded()
 
     def beat(self, share: float) -> None:
         """A second is over in which the event loop had ``share`` of a core."""
         self._share = share
+        if self.lines >= max(TEACHERS, TEACHERS * self._fresh[-1]):
+            told = min(max(share / self.lines, CALL_SHARE_LEAST), CALL_SHARE_MOST)
+            self.call_share += (told - self.call_share) * LEARNT
         self._fresh.append(0)
+        self._told.append(0)
         self._ticks.append([0, 0])
         self.tell(self)
 
@@ -127,7 +153,7 @@ class Admission:
         ticks, late = (sum(counts) for counts in zip(*self._ticks, strict=True))
         if ticks >= TICKS_LEAST and late > ticks * LATE_MOST:
             return True
-        fresh = sum(self._fresh)
-        settled = self.lines - fresh
-        each = self._share / settled if settled > 0 else CALL_SHARE
-        return self._share + fresh * each > SHARE_MOST
+        before, now = self._fresh
+        # Of those taken in the second that was measured about half shows.
+        unseen = before / 2 + now + min(self.promised(), sum(self._told))
+        return self._share + unseen * self.call_share > SHARE_MOST

@@ -337,6 +337,22 @@ async def test_a_burst_of_the_carrier_waits_only_until_one_of_it_is_known(autoju
         assert trio.current_time() == pytest.approx(0)
 
 
+async def test_a_door_with_many_at_once_is_crowded_until_they_had_their_turn(autojump_clock: MockClock) -> None:
+    """Admission must know whose fault a late tick is. NB-6."""
+    async with open_building() as building:
+        clients = [building.connect() for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(client.send_all, REQUEST)
+        crowded = []
+        while len(building.served) < 3:
+            crowded.append(building.door.is_crowded)
+            await trio.lowlevel.checkpoint()
+        assert any(crowded)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not building.door.is_crowded
+
+
 async def test_a_client_that_does_not_read_is_dropped(autojump_clock: MockClock) -> None:
     async with open_building() as building:
         client, server = memory_stream_pair()
