@@ -73,6 +73,9 @@ def load(
     worker: Worker = False,
     burst: Annotated[int, typer.Option(min=0, help="So many callers hang up together in mid-run.")] = 0,
     stop_s: Annotated[float, typer.Option(min=0, help="Stop the server (SIGSTOP) for so long in mid-run.")] = 0.0,
+    knocking: Annotated[
+        float, typer.Option(min=0, help="So many times the calls phone besides in mid-run;.")
+    ] = 0.0,
     agent_tree: AgentTree = None,
     write: Write = False,
 ) -> None:
@@ -87,13 +90,16 @@ def load(
     - `python -m bench load --calls 80` shows both at 80 calls.
     - `python -m bench load --calls 40 --agent-tree ../before` shows what a change cost.
     - `python -m bench load --calls 80 --stop-s 0.3` shows how long the agent takes to come back from a stall.
+    - `python -m bench load --calls 200 --knocking 1.5` has 300 more callers phone while 200 talk: a call is let
+      in and as good as the others, or told that we are busy. The yardstick, which refuses nobody, is left out.
     """
-    variant = Variant(tls=tls, worker=worker, burst=min(burst, calls), stop_s=stop_s)
+    variant = Variant(tls=tls, worker=worker, burst=min(burst, calls), stop_s=stop_s, knocking=knocking)
     results: list[RunResult] = []
     machine, when = Machine.here(), _now()
     with _errors_in_one_sentence():
         plan = plan_of(calls, seconds, variant)
-        results = trio.run(run_in_turns, _contestants(agent_tree), plan, variant, runs, _console.print)
+        servers = [each for each in _contestants(agent_tree) if not (knocking and each.is_yardstick)]
+        results = trio.run(run_in_turns, servers, plan, variant, runs, _console.print)
     _show(load_tables(results))
     _keep([RunLine(when, machine, _command(), result) for result in results], write=write)
     if any(result.contestant == OURS.name and not result.passed for result in results):

@@ -25,6 +25,12 @@ TRIES: Final = 3
 BURST_AT: Final = 0.5
 STOP_AT: Final = 0.4
 """Where in the window callers hang up together, and where the server is stopped."""
+KNOCKING_AT: Final = 0.1
+KNOCKING_WITHIN: Final = 0.6
+"""From a tenth of the window on to seven tenths: who is let in last has time for an answer."""
+SIGNED_EACH_S: Final = 0.1
+"""From one call's begin to the next, where the server may refuse: a beginning costs more than a second."""
+AUTH_TOKEN: Final = "of the account"  # noqa: S105 - nobody's
 FIRST_CALL: Final = LoadPlan(calls=1, first=60_000, seconds=0.5, every_s=0.5, per_call_s=0.0)
 
 
@@ -39,6 +45,8 @@ class Variant:
     """So many callers hang up together in mid-run."""
     stop_s: float = 0.0
     """For so long the server is stopped in mid-run."""
+    knocking: float = 0.0
+    """So many times the calls phone besides, in mid-run; then all are signed, and the server may refuse."""
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +81,17 @@ class RunResult:
 
 def plan_of(calls: int, seconds: float, variant: Variant) -> LoadPlan:
     """The plan of a run."""
-    return LoadPlan(calls=calls, seconds=seconds, leaving=variant.burst, leaving_at_s=seconds * BURST_AT)
+    plan = LoadPlan(calls=calls, seconds=seconds, leaving=variant.burst, leaving_at_s=seconds * BURST_AT)
+    if not variant.knocking:
+        return plan
+    return attrs.evolve(
+        plan,
+        per_call_s=SIGNED_EACH_S,
+        knocking=round(calls * variant.knocking),
+        knocking_at_s=seconds * KNOCKING_AT,
+        knocking_within_s=seconds * KNOCKING_WITHIN,
+        auth_token=AUTH_TOKEN,
+    )
 
 
 async def run_valid(contestant: Contestant, plan: LoadPlan, variant: Variant, say: Say) -> RunResult:
@@ -108,11 +126,14 @@ async def run_in_turns(
 def summary(result: RunResult) -> str:
     """One line: never a CPU time without the frames that it was used for."""
     seen = result.figures
+    knocked = seen.let_in + seen.refused
     verdict = "passed" if result.passed else f"FAILED ({'; '.join(result.faults)})"
     return (
         f"{verdict}; {result.cpu_ms:.2f} ms of CPU per call-second ({result.cpu_share:.0%} of the core), "
         f"{seen.delivered} of {seen.due} frames, {seen.underruns} underruns, gap {seen.max_gap_ms:.1f} ms, "
         f"late p99.9 {seen.late_ms[2]:.1f} ms; load {result.load_cpu_ms:.2f} ms"
+        + f"; of {knocked} who knocked {seen.let_in} were let in"
+        * bool(knocked)
     )
 
 
@@ -129,7 +150,7 @@ async def run_once(contestant: Contestant, plan: LoadPlan, variant: Variant, fol
             open_model(plan, folder, own[1], tls=variant.tls) as (model, model_url),
             open_contestant(contestant, plan, model_url, folder, own, worker=variant.worker) as (server, url),
         ):
-            await _phone_once(url, folder / "first.report", own[1])
+            await _phone_once(url, folder / "first.report", own[1], plan.auth_token)
             await trio.sleep(REST_S)
             idle_bytes = server.rss_bytes()
             async with open_callers(plan, url, folder / "carrier.report", own[1]) as callers:
@@ -146,8 +167,8 @@ async def run_once(contestant: Contestant, plan: LoadPlan, variant: Variant, fol
     )
     records = None if contestant.is_yardstick else _hung_up(folder / "data")
     found = faults(figures, paced=not contestant.is_yardstick, stopped=bool(variant.stop_s))
-    if records is not None and records < plan.calls:
-        found.append(f"{records} records of {plan.calls} calls")
+    if records is not None and records < (calls := plan.calls + figures.let_in):
+        found.append(f"{records} records of {calls} calls")
     per_ms = 1000 / figures.call_seconds
     return RunResult(
         contestant=contestant.name,
@@ -199,9 +220,9 @@ async def _measure(window: Window, server: Child, load: Sequence[Child], variant
     )
 
 
-async def _phone_once(url: str, report: Path, core: int | None) -> None:
+async def _phone_once(url: str, report: Path, core: int | None, auth_token: str) -> None:
     """One call, so that everything is loaded."""
-    async with open_callers(FIRST_CALL, url, report, core) as callers:
+    async with open_callers(attrs.evolve(FIRST_CALL, auth_token=auth_token), url, report, core) as callers:
         await window_of(callers)
         await callers.until_done()
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -18,6 +19,7 @@ import httpx
 import msgspec
 import uvloop
 from picows import WSError, ws_connect
+from twilio.request_validator import RequestValidator
 
 from bench.generator.caller import Caller
 from bench.generator.clockwork import Clockwork
@@ -30,8 +32,17 @@ CLOSE_S: Final = 5.0
 """How long the agent may take to close a stream that was stopped."""
 
 
-async def _announce(url: str, call: int) -> tuple[str, dict[str, str]]:
-    """Ask the agent at ``url`` what to do with a call: the URL of its media stream and what to tell it."""
+class _RefusedError(Exception):
+    """The agent takes no call."""
+
+
+async def _announce(
+    client: httpx.AsyncClient, url: str, call: int, auth_token: str
+) -> tuple[str, dict[str, str]]:
+    """Ask the agent at ``url`` what to do with a call: the URL of its media stream and what to tell it.
+
+    Raises _RefusedError, httpx.HTTPError, ET.ParseError, ValueError for TwiML that does neither.
+    """
     fields = {
         "AccountSid": "AC" + "0" * 32,
         "CallSid": call_sid(call),
@@ -40,24 +51,44 @@ async def _announce(url: str, call: int) -> tuple[str, dict[str, str]]:
         "From": number_of(call),
         "To": OUR_NUMBER,
     }
-    async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as client:
-        answer = (await client.post(f"{url}/voice/incoming", data=fields)).raise_for_status()
-    stream = ET.fromstring(answer.text).find("./Connect/Stream")  # noqa: S314 - the agent under test wrote it
+    url = f"{url}/voice/incoming"
+    answer = await client.post(url, data=fields, headers=_signature(url, fields, auth_token))
+    twiml = ET.fromstring(answer.raise_for_status().text)  # noqa: S314 - the agent under test wrote it
+    stream = twiml.find("./Connect/Stream")
     if stream is None:
-        raise ValueError(f"the agent did not take the call: {answer.text[:300]}")
+        raise _RefusedError if twiml.find("./Say") is not None else ValueError(answer.text[:300])
     return stream.get("url", ""), {
         item.get("name", ""): item.get("value", "") for item in stream.findall("Parameter")
     }
 
 
-async def _call(url: str, seen: CarrierCall, plan: LoadPlan, clockwork: Clockwork, leave_s: float) -> None:
+def _signature(url: str, fields: dict[str, str], auth_token: str) -> dict[str, str]:
+    """The header with which the carrier signs a request, if it signs."""
+    if not auth_token:
+        return {}
+    return {"X-Twilio-Signature": str(RequestValidator(auth_token).compute_signature(url, fields))}
+
+
+async def _call(
+    client: httpx.AsyncClient,
+    url: str,
+    seen: CarrierCall,
+    *,
+    plan: LoadPlan,
+    clockwork: Clockwork,
+    leave_s: float,
+) -> None:
     """One caller, from the first word to the end; what goes wrong is noted, others go on."""
     parameters: dict[str, str] = {}
     try:
         if url.startswith("http"):
-            url, parameters = await _announce(url, seen.call)
+            url, parameters = await _announce(client, url, seen.call, plan.auth_token)
         caller = Caller(seen, plan, clockwork, parameters, leave_s)
-        transport, _ = await ws_connect(lambda: caller, url)
+        transport, _ = await ws_connect(lambda: caller, url, extra_headers=_signature(url, {}, plan.auth_token))
+    except _RefusedError:
+        seen.refused, seen.failure = True, "the agent says that it is busy"
+        seen.hung_up_s = time.monotonic()
+        return
     except (OSError, WSError, ValueError, ET.ParseError, httpx.HTTPError) as error:
         seen.failure = str(error) or type(error).__name__
         seen.hung_up_s = time.monotonic()
@@ -79,13 +110,25 @@ async def phone(url: str, plan: LoadPlan) -> CarrierReport:
     window = Window(begin_s, begin_s + plan.seconds)
     print(msgspec.json.encode(window).decode(), flush=True)  # noqa: T201 - how the parent is told
     clockwork = Clockwork()
-    calls = [CarrierCall(number, 0.0) for number in range(plan.first, plan.first + plan.calls)]
-    async with asyncio.TaskGroup() as group:
+    numbers = range(plan.first, plan.first + plan.calls + plan.knocking)
+    everybody = [CarrierCall(number, 0.0) for number in numbers]
+    calls, knockers = everybody[: plan.calls], everybody[plan.calls :]
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with (
+        # One for all: to make a client costs more than a call does.
+        httpx.AsyncClient(timeout=ANSWER_S, limits=limits, trust_env=False) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        call = partial(_call, client, url, plan=plan, clockwork=clockwork)
         for seen in calls:
             leave_s = plan.leave_s(seen.call, window.begin_s, window.end_s)
-            group.create_task(_call(url, seen, plan, clockwork, leave_s))
+            group.create_task(call(seen, leave_s=leave_s))
             await asyncio.sleep(plan.ramp_s / plan.calls)
-    return CarrierReport(window.begin_s, window.end_s, calls, clockwork.late_s)
+        await asyncio.sleep(window.begin_s + plan.knocking_at_s - time.monotonic())
+        for seen in knockers:
+            group.create_task(call(seen, leave_s=window.end_s))
+            await asyncio.sleep(plan.knocking_within_s / plan.knocking)
+    return CarrierReport(window.begin_s, window.end_s, calls, clockwork.late_s, knockers)
 
 
 def main() -> None:

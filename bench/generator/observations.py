@@ -49,6 +49,8 @@ class CarrierCall:
     """Why the call ended before its time; empty if it did not."""
     hung_up_s: float = 0.0
     """When the caller hung up."""
+    refused: bool = False
+    """The caller was told, in TwiML, that no call is taken."""
 
     def gaps_s(self, since_s: float = 0.0) -> list[float]:
         """The time between any two messages of a spell in a row, of those that ended after ``since_s``."""
@@ -77,6 +79,8 @@ class CarrierReport:
     calls: list[CarrierCall]
     late_s: list[float] = attrs.field(factory=list)
     """How late each of its own ticks was: its honesty about being overloaded."""
+    knockers: list[CarrierCall] = attrs.field(factory=list)
+    """Those who phoned in mid-run."""
 
 
 @attrs.define

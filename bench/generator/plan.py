@@ -53,6 +53,13 @@ class LoadPlan:
     leaving_at_s: float = 0.0
     """When the first does, after the measurement's begin; the last does ``leaving_within_s`` later."""
     leaving_within_s: float = 0.0
+    knocking: int = 0
+    """So many more phone in mid-run, in the order of their numbers; they stay to the end, if they are let in."""
+    knocking_at_s: float = 0.0
+    """When the first does, after the measurement's begin; the last does ``knocking_within_s`` later."""
+    knocking_within_s: float = 0.0
+    auth_token: str = ""
+    """With which the carrier signs webhooks and handshakes; empty: it signs nothing."""
 
     @property
     def ramp_s(self) -> float:

@@ -70,6 +70,10 @@ class LoadFigures:
     """Told the model minus really heard, without sign, p50 and p99."""
     late_tick_ms: float
     """p99 of how late the load's own ticks were, the later of its two sides."""
+    let_in: int = 0
+    """Of those who knocked in mid-run; their calls are in all figures."""
+    refused: int = 0
+    """Of these: told that no call is taken."""
     recovery_s: float = 0.0
     """After a stop: how long until lateness was back to normal for good; infinite: never."""
 
@@ -83,6 +87,9 @@ def evaluate(
     carrier: CarrierReport, model: ModelReport, *, lead_ms: int | None, stopped_until_s: float | None = None
 ) -> LoadFigures:
     """Put both sides together, call by call. ``lead_ms`` is None of one who does not pace."""
+    let_in = [seen for seen in carrier.knockers if not seen.refused]
+    refused = len(carrier.knockers) - len(let_in)
+    carrier = attrs.evolve(carrier, calls=[*carrier.calls, *let_in])
     begin_s, end_s = carrier.begin_s, carrier.end_s
     sessions = {seen.call: seen for seen in model.calls if seen.call >= 0}
     both = [(seen, sessions[seen.call]) for seen in carrier.calls if seen.call in sessions]
@@ -120,6 +127,8 @@ def evaluate(
         stale=sum(_stale(seen, session) for seen, session in both),
         truncate_ms=_spread(told_ms),
         late_tick_ms=max(percentile(side.late_s, 99) * 1000 for side in (carrier, model)),
+        let_in=len(let_in),
+        refused=refused,
         recovery_s=0.0 if stopped_until_s is None else recovery_s(late, stopped_until_s, end_s),
     )
 

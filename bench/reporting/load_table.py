@@ -33,6 +33,10 @@ _FIGURES: Final[tuple[tuple[str, str, Figure], ...]] = (
     ("the load's own CPU per call-second, ms", ".2f", lambda run: run.load_cpu_ms),
     ("the load's own ticks late p99, ms", ".1f", lambda run: run.figures.late_tick_ms),
 )
+_KNOCKING: Final[tuple[tuple[str, str, Figure], ...]] = (
+    ("let in of those who knocked", ".0f", lambda run: run.figures.let_in),
+    ("told that we are busy", ".0f", lambda run: run.figures.refused),
+)
 _RECOVERY: Final = ("stop's end to normal lateness, s", ".1f", lambda run: run.figures.recovery_s)
 
 
@@ -43,6 +47,7 @@ def told(variant: Variant) -> str:
         "with a worker" if variant.worker else "",
         f"{variant.burst} hang up together" if variant.burst else "",
         f"stopped for {variant.stop_s:g} s" if variant.stop_s else "",
+        f"{variant.knocking:g} times as many knocking" if variant.knocking else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -64,18 +69,19 @@ def load_tables(runs: Sequence[RunResult]) -> list[str]:
     """One table for each load, as Markdown."""
     lines: list[str] = []
     for (calls, variant), servers in grouped(runs).items():
-        lines += ["", f"### {calls} calls, {told(variant)}", "", *_table(servers, stopped=bool(variant.stop_s))]
+        lines += ["", f"### {calls} calls, {told(variant)}", "", *_table(servers, variant)]
     return lines
 
 
-def _table(servers: dict[str, list[RunResult]], *, stopped: bool) -> Iterator[str]:
+def _table(servers: dict[str, list[RunResult]], variant: Variant) -> Iterator[str]:
     yield f"| median of {max(map(len, servers.values()))} | {' | '.join(servers)} | ours / yardstick |"
     yield "|---" * (len(servers) + 2) + "|"
     passed = [f"{sum(run.passed for run in runs)} of {len(runs)}" for runs in servers.values()]
     yield f"| passed | {' | '.join(passed)} | |"
     shares = [_delivered(runs) for runs in servers.values()]
     yield f"| frames delivered of those due | {' | '.join(shares)} | |"
-    for what, form, figure in (*_FIGURES, *((_RECOVERY,) if stopped else ())):
+    more = (*((_RECOVERY,) if variant.stop_s else ()), *(_KNOCKING if variant.knocking else ()))
+    for what, form, figure in (*_FIGURES, *more):
         values = {name: median(runs, figure) for name, runs in servers.items()}
         shown = [format(value, form) if isfinite(value) else "-" for value in values.values()]
         yield f"| {what} | {' | '.join(shown)} | {_ratio(values)} |"

@@ -48,6 +48,7 @@ async def open_contestant(
 ) -> AsyncIterator[tuple[Child, str]]:
     """Run it on the first of ``cores``; yields it, ready, with the URL of its media stream.
 
+    Where the carrier signs, it is the URL of its webhooks.
     With ``worker`` an agent does post-call work, against a model API on the second core. Raises BenchError,
     trio.TooSlowError.
     """
@@ -70,7 +71,8 @@ async def open_contestant(
             settings |= {"AGENT_WORKER": "1", "OPENAI_BASE_URL": f"{url}/v1"}
         server = open_server(folder, cores[0], settings, tree=contestant.tree)
         agent = await stack.enter_async_context(server)
-        yield agent, _stream_of(await until_ready(agent))
+        base = await until_ready(agent)
+        yield agent, base if plan.auth_token else _stream_of(base)
 
 
 def _stream_of(base: str) -> str:

@@ -45,11 +45,12 @@ def open_callers(plan: LoadPlan, url: str, result: Path, core: int | None) -> Ab
 
 def server_settings(plan: LoadPlan, model_url: str, data_dir: Path) -> dict[str, str]:
     """What a server is set to. It does no post-call work: that is measured by itself, unless it is asked for."""
+    whose = {"TWILIO_AUTH_TOKEN": plan.auth_token} if plan.auth_token else {"AGENT_ALLOW_UNSIGNED": "1"}
     return {
+        **whose,
         "AGENT_HOST": "127.0.0.1",
-        "AGENT_ALLOW_UNSIGNED": "1",
         "AGENT_DATA_DIR": str(data_dir),
-        "AGENT_MAX_CALLS": str(plan.calls + 1),
+        "AGENT_MAX_CALLS": "" if plan.knocking else str(plan.calls + 1),
         "AGENT_LEAD_MS": str(plan.lead_ms),
         "AGENT_DRAIN_S": "5",
         "AGENT_ADMIN_PORT": "0",

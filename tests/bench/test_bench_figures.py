@@ -196,6 +196,24 @@ def test_a_stopped_run_passes_when_lateness_is_back_and_no_call_is_lost() -> Non
     assert faults(attrs.evolve(stopped, lost=1), paced=True, stopped=True)
 
 
+def test_who_knocked_and_was_let_in_is_a_call_like_any_other() -> None:
+    """Who was told that we are busy is none; who heard neither is a call that was lost."""
+    first = CarrierCall(0, 1.0, [spell(0, 10.0, 60)], hung_up_s=100.0)
+    let_in = CarrierCall(1, 50.0, [spell(0, 60.0, 60)], hung_up_s=100.0)
+    busy = CarrierCall(2, 0.0, refused=True, failure="busy", hung_up_s=55.0)
+    models = ModelReport(
+        [ModelCall(call, responses=[response(0, at_s, 60)]) for call, at_s in ((0, 10.0), (1, 60.0))]
+    )
+    carrier = CarrierReport(0.0, 100.0, [first], [0.001], [let_in, busy])
+    seen = evaluate(carrier, models, lead_ms=100)
+    assert (seen.let_in, seen.refused, seen.lost, seen.problems) == (1, 1, 0, ())
+    assert (seen.due, seen.delivered) == (120, 120)
+    let_in.spells[0].arrivals_s[40:] = [at_s + 0.2 for at_s in let_in.spells[0].arrivals_s[40:]]
+    assert evaluate(carrier, models, lead_ms=100).max_gap_ms == pytest.approx(220)
+    unheard = attrs.evolve(carrier, knockers=[CarrierCall(3, 0.0, failure="ReadTimeout", hung_up_s=70.0)])
+    assert any("1 calls lost" in fault for fault in faults(evaluate(unheard, models, lead_ms=100), paced=True))
+
+
 def test_reports_go_through_message_pack() -> None:
     carrier = CarrierReport(0.0, 1.0, [CarrierCall(7, 9.0, [spell(3, 10.0, 6)], [Clear(1.0, 0, 2.5)])], [0.5])
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(carrier), type=CarrierReport) == carrier

@@ -87,6 +87,16 @@ def test_runs_under_other_loads_stand_apart() -> None:
     assert text.count("stop's end to normal lateness") == 1
 
 
+def test_a_run_in_which_others_knock_tells_what_they_heard() -> None:
+    knocked = attrs.evolve(
+        RUN, variant=Variant(knocking=1.5), figures=attrs.evolve(FIGURES, let_in=12, refused=48)
+    )
+    assert "of 60 who knocked 12 were let in" in summary(knocked)
+    rows = rows_of([knocked])
+    assert rows["told that we are busy"][0] == "48"
+    assert "1.5 times as many knocking" in "\n".join(load_tables([knocked]))
+
+
 def test_results_are_kept_and_the_report_is_made_of_all_of_them(tmp_path: Path) -> None:
     """Numbers that are none, too; what was measured again counts as it was measured last."""
     machine = Machine.here()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -11,7 +12,9 @@ import trio
 from bench.load import Variant, plan_of, run_once
 from bench.parts.pass_time import measure_passes
 from bench.parts.virtual_hour import LIVELY, SPARSE, TALKING, measure_hour
+from bench.rig import contestants
 from bench.rig.contestants import OURS, YARDSTICK
+from bench.rig.players import server_settings
 from bench.rig.processes import BenchError, open_child
 
 
@@ -31,6 +34,25 @@ async def test_five_calls_over_tls_are_interrupted_stopped_and_hung_up(tmp_path:
     assert seen.call_seconds == pytest.approx(4 * 8 + 4, abs=1)
     assert result.cpu_ms > 0
     assert result.load_cpu_ms > 0
+
+
+@pytest.mark.sockets
+async def test_nb_6_callers_who_knock_are_let_in_or_hear_that_we_are_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four talk and six more phone, all signed, at a server that has six lines; running calls notice nothing."""
+
+    def settings(*about: Any) -> dict[str, str]:
+        return {**server_settings(*about), "AGENT_MAX_CALLS": "6"}
+
+    monkeypatch.setattr(contestants, "server_settings", settings)
+    variant = Variant(knocking=1.5)
+    with trio.fail_after(120):
+        result = await run_once(OURS, plan_of(4, 6.0, variant), variant, tmp_path)
+    seen = result.figures
+    assert (seen.problems, seen.lost, seen.stale) == ((), 0, 0)
+    assert (seen.let_in, seen.refused, result.records) == (2, 4, 6)
+    assert seen.delivered > 1000
 
 
 @pytest.mark.sockets
