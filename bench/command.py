@@ -25,6 +25,8 @@ from bench.attacks.rows import run_attacks
 from bench.attacks.stranger import Attack
 from bench.load import RunResult, Variant, plan_of, run_in_turns
 from bench.machine import Machine
+from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
+from bench.parts.browser.screenshots import take_screenshots
 from bench.parts.running import Part, run_parts
 from bench.reporting.load_table import largest_table, load_tables
 from bench.reporting.report import REPORT
@@ -226,6 +228,25 @@ def attacks(
     _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
     if not all(row.ok for row in rows):
         raise typer.Exit(_FAILED)
+
+
+@app.command()
+def screenshots(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where the pictures go.")],
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Of this state alone, such as idle; may be given more than once.")
+    ] = None,
+) -> None:
+    """Take pictures of every state of the browser's page, errors included, in each of its looks.
+
+    Before a server that only plays its part, in the installed Chromium: three minutes.
+    """
+    if chromium() is None:
+        _console.print(f"bench: {HOW_TO_GET_IT}")
+        raise typer.Exit(_FAILED)
+    count = take_screenshots(folder, only or (), _console.print)
+    _console.print(f"{count} pictures in {folder}")
 
 
 def main() -> None:

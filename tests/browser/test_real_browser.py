@@ -20,18 +20,14 @@ import pytest
 
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.sim.sounds import silence
+from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
 
 SUPPORT = Path(__file__).parent.parent / "support"
 ROOT = SUPPORT.parent.parent
-HAS_PLAYWRIGHT = find_spec("playwright") is not None
-if HAS_PLAYWRIGHT:
-    from chromium_page import chromium
 pytestmark = [
     pytest.mark.sockets,
     pytest.mark.speech,
-    pytest.mark.skipif(
-        not (HAS_PLAYWRIGHT and chromium()), reason="no Chromium: apt-get install chromium gets it"
-    ),
+    pytest.mark.skipif(not (find_spec("playwright") and chromium()), reason=HOW_TO_GET_IT),
 ]
 AT_MOST_S = 120
 
@@ -136,6 +132,7 @@ def drive(what: str, *arguments: object) -> dict[str, Any]:
         text=True,
         timeout=AT_MOST_S,
         check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)

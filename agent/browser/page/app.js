@@ -2,7 +2,7 @@
 
 import { Sound, openMicrophone } from "./audio.js";
 import { Line, askForToken } from "./line.js";
-import { Captions, drawTimeline, showLatency } from "./telling.js";
+import { Captions, clock, drawTimeline, showLatency } from "./telling.js";
 import { Trouble } from "./trouble.js";
 import { directionOf, wordsFor } from "./words.js";
 
@@ -17,7 +17,8 @@ let words = wordsFor(language);
 let trouble = "";
 let detail = "";
 let call = null;
-const captions = new Captions(at("captions"));
+let last = null; // the call whose times and timeline are shown
+const captions = new Captions(at("captions"), at("announced"));
 
 function speak() {
   words = wordsFor(language);
@@ -32,7 +33,14 @@ function speak() {
   for (const key of at("keys").children) key.setAttribute("aria-label", `${words.key} ${key.textContent}`);
   captions.words = words;
   captions.draw();
+  drawCall();
   show(root.dataset.call);
+}
+
+/** A button's text, and a name that begins with the English word in every language. */
+function label(button, text, english) {
+  button.textContent = text;
+  button.setAttribute("aria-label", text.startsWith(english) ? text : `${english} – ${text}`);
 }
 
 function show(state) {
@@ -41,9 +49,26 @@ function show(state) {
   at("state").textContent = words[state];
   at("trouble").textContent = trouble ? [words[trouble] || trouble, detail].filter(Boolean).join(" ") : "";
   at("call").hidden = live;
-  at("call").textContent = state === "idle" ? words.call : words.again;
+  label(at("call"), state === "idle" ? words.call : words.again, "Call");
   at("hangup").hidden = !live;
-  at("hangup").textContent = words.hangUp;
+  label(at("hangup"), words.hangUp, "Hang up");
+  at("said").hidden = !live && !captions.turns.size;
+}
+
+/** What the last call took and, once it is over, how it went in time. */
+function drawCall() {
+  at("times").hidden = !last?.latencies.length && !last?.firstWord;
+  at("after").hidden = !last || last === call || !last.turns.size;
+  if (!last) return;
+  showLatency(at("latency"), last.latencies, words);
+  const first = document.createElement("bdi");
+  first.textContent = `${Math.round(last.firstWord)} ms`;
+  at("first-word").replaceChildren(...(last.firstWord ? [`${words.firstWord} `, first] : []));
+  if (!at("after").hidden) drawTimeline(at("timeline"), [...last.turns.values()], words);
+}
+
+function tick() {
+  if (call?.talkingSince) at("clock").textContent = clock(performance.now() - call.talkingSince);
 }
 
 function move(state) {
@@ -55,11 +80,11 @@ function move(state) {
 async function begin() {
   if (call) return;
   const clicked = performance.now();
-  const mine = (call = { turns: new Map(), latencies: [] });
+  const mine = (call = last = { turns: new Map(), latencies: [] });
   trouble = detail = "";
   captions.clear();
-  at("latency").replaceChildren();
-  at("after").hidden = true;
+  at("clock").textContent = at("pressed").textContent = "";
+  drawCall();
   move("connecting");
   try {
     const [stream, token] = await Promise.all([openMicrophone(), askForToken(base, asked.get("tenant") || "")]);
@@ -69,20 +94,20 @@ async function begin() {
       played: (mark) => { mine.line?.send({ type: "played", mark }); },
       delay: (ms) => mine.line?.send({ type: "delay", ms }),
       levels: (ours, theirs) => { at("mine").value = meterOf(ours); at("theirs").value = meterOf(theirs); },
+      started: () => {
+        if (mine.firstWord) return;
+        mine.firstWord = performance.now() - clicked + mine.sound.outputMs;
+        root.dataset.firstWordMs = mine.line.firstWordMs = Math.round(mine.firstWord);
+        drawCall();
+      },
       unplugged: () => finish(mine, "unplugged"),
     });
     await mine.sound.open();
     if (call !== mine) return mine.sound.close();
     mine.line = new Line(socketUrl(), token, {
-      welcome: () => {},
+      welcome: () => { mine.talkingSince ||= performance.now(); },
       state: (state) => call === mine && move(state),
-      audio: (buffer) => {
-        if (!mine.firstWord) {
-          mine.firstWord = performance.now() - clicked;
-          root.dataset.firstWordMs = mine.line.firstWordMs = Math.round(mine.firstWord);
-        }
-        mine.sound.play(buffer);
-      },
+      audio: (buffer) => mine.sound.play(buffer),
       message: (message) => told(mine, message),
       over: (what, why) => finish(mine, what, why),
     });
@@ -100,9 +125,8 @@ function told(mine, message) {
       mine.turns.set(message.id, message);
       return captions.put(message);
     case "latency": {
-      const way = Math.round((mine.line.roundTripMs || 0) / 2 + mine.sound.reported);
-      mine.latencies.push({ ...message, way_ms: Math.max(way, 0) });
-      return showLatency(at("latency"), mine.latencies, words);
+      mine.latencies.push({ ...message, way_ms: Math.round((mine.line.roundTripMs || 0) + mine.sound.delayMs) });
+      return drawCall();
     }
     case "ended": mine.outcome = message.outcome;
   }
@@ -111,17 +135,21 @@ function told(mine, message) {
 function finish(mine, what, why = "") {
   if (call !== mine) return;
   call = null;
+  mine.line?.send({ type: "hangup" }); // what went wrong here is no broken connection: nobody comes back
   mine.line?.end("");
   mine.sound?.close();
   root.dataset.playedMs = Math.round(mine.sound?.playedMs || 0);
   at("mine").value = at("theirs").value = 0;
   trouble = what;
   detail = what === "forbidden" ? why : "";
+  drawCall();
   move(what ? "error" : "ended");
-  if (mine.turns.size) {
-    drawTimeline(at("timeline"), [...mine.turns.values()], words);
-    at("after").hidden = false;
-  }
+}
+
+function press(digit) {
+  if (!call?.line) return;
+  call.line.send({ type: "key", digit });
+  at("pressed").textContent += digit;
 }
 
 function meterOf(level) { return Math.max(0, Math.min(1, 1 + Math.log10(level + 1e-6) / 2.5)); }
@@ -136,11 +164,11 @@ for (const key of "123456789*0#") {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = key;
-  button.addEventListener("click", () => call?.line?.send({ type: "key", digit: key }));
+  button.addEventListener("click", () => press(key));
   at("keys").append(button);
 }
 document.addEventListener("keydown", ({ key, ctrlKey, metaKey, altKey }) => {
-  if (/^[0-9*#]$/.test(key) && !ctrlKey && !metaKey && !altKey) call?.line?.send({ type: "key", digit: key });
+  if (/^[0-9*#]$/.test(key) && !ctrlKey && !metaKey && !altKey) press(key);
 });
 at("call").addEventListener("click", begin);
 at("hangup").addEventListener("click", () => (call?.line ? call.line.hangUp() : call && finish(call, "")));
@@ -149,6 +177,8 @@ at("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
 });
+setInterval(tick, 1000);
+addEventListener("resize", drawCall);
 addEventListener("pagehide", () => call?.line?.send({ type: "hangup" }));
 if (location.pathname.endsWith("/widget")) root.dataset.widget = "";
 for (const [name, colour] of [["go", asked.get("go")], ["ground", asked.get("ground")]]) {

@@ -17,13 +17,13 @@ export async function openMicrophone() {
   }
 }
 
-/** Sound in both directions. `on` has audio(buffer), played(mark), delay(ms), levels(mine, theirs), unplugged(). */
+/** Sound in both directions. `on` has audio(buffer), played(mark), delay(ms), started(), levels(mine, theirs), unplugged(). */
 export class Sound {
   constructor(stream, on) {
     this.stream = stream;
     this.on = on;
     this.mine = this.theirs = 0;
-    this.startDelay = 0;
+    this.waitMs = 0; // between the arrival of a talk spurt and its start
     this.reported = -1;
   }
 
@@ -52,7 +52,10 @@ export class Sound {
     for (const track of this.stream.getTracks()) track.addEventListener("ended", () => this.on.unplugged());
   }
 
-  /** What the device keeps: from the moment audio leaves the worklet to the ear. */
+  /** From the arrival of audio to the ear. */
+  get delayMs() { return this.waitMs + this.outputMs; }
+
+  /** What the device keeps, and plays even when cleared: from the moment audio leaves the worklet to the ear. */
   get outputMs() {
     return 1000 * (this.context.outputLatency || this.context.baseLatency || 0);
   }
@@ -61,8 +64,9 @@ export class Sound {
     if (data.played !== undefined) {
       setTimeout(() => this.on.played(data.played), this.outputMs);
     } else if (data.started) {
-      this.startDelay = data.delay;
+      this.waitMs = 1000 * data.delay;
       this.tellDelay();
+      this.on.started();
     } else {
       this.theirs = data.level;
       this.playedMs = data.playedMs;
@@ -70,8 +74,9 @@ export class Sound {
     }
   }
 
+  // What left the worklet is heard whatever comes, so that only the wait is taken off what counts as heard.
   tellDelay() {
-    const delay = Math.round(1000 * this.startDelay + this.outputMs);
+    const delay = Math.round(this.waitMs);
     if (Math.abs(delay - this.reported) < 5) return;
     this.reported = delay;
     this.on.delay(delay);

@@ -140,6 +140,7 @@ export async function askForToken(base, tenant) {
     throw new Trouble("unreachable");
   }
   const body = await answer.json().catch(() => ({}));
+  if (answer.status === 404) throw new Trouble("nobody");
   if (answer.status === 429) throw new Trouble("often");
   if (!answer.ok) throw new Trouble("forbidden", body.detail || "");
   return body.token;
