@@ -10,6 +10,8 @@ MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 QUEUED_MESSAGES: Final = 512
 """Messages read ahead of ``receive``: ten seconds of a call's frames. A full queue stops reading (and
 answering pings), so the receive loops never wait for anything downstream."""
+QUEUED_BYTES: Final = 4 * 1024 * 1024
+"""The same in bytes, for the engine on real sockets: 512 messages of 2 MB would be a gigabyte."""
 RECEIVE_BUFFER_BYTES: Final = 16 * 1024
 CLOSE_GRACE_S: Final = 1.0
 """How long a peer may take to answer our close frame; OpenAI never answers it."""

@@ -22,6 +22,7 @@ from agent.wire.message_socket import (
     CANCELLED_CLOSE_GRACE_S,
     CLOSE_GRACE_S,
     MAX_MESSAGE_BYTES,
+    QUEUED_BYTES,
     QUEUED_MESSAGES,
     EngineSocket,
     SendCheck,
@@ -43,6 +44,8 @@ class PolledWebSocket(EngineSocket, Polled):
     _reader: FrameReader
     _writer: FrameWriter
     _queue: deque[str | bytes] = attrs.field(factory=deque)
+    _queued: int = 0
+    """Characters and bytes in the queue."""
     _receiver: trio.lowlevel.Task | None = None
     """Who waits for a message; nobody does while there is one in the queue."""
     _sink: Sink | None = None
@@ -80,7 +83,8 @@ class PolledWebSocket(EngineSocket, Polled):
             self._receiver = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort_receive)
         message = queue.popleft()
-        if not self._reading and len(queue) < QUEUED_MESSAGES // 2:
+        self._queued -= len(message)
+        if not self._reading and len(queue) < QUEUED_MESSAGES // 2 and self._queued < QUEUED_BYTES // 2:
             self._reading = True
             self._watch()
         return message
@@ -208,9 +212,10 @@ class PolledWebSocket(EngineSocket, Polled):
                         continue
                     self._wake_receiver()
                 queue.append(event)
+                self._queued += len(event)
             else:
                 self._handle(event)
-        if len(queue) >= QUEUED_MESSAGES and self._reading:
+        if self._reading and (len(queue) >= QUEUED_MESSAGES or self._queued >= QUEUED_BYTES):
             self._reading = False
             self._watch()
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 from agent.core.errors import SocketClosedError
 from agent.wire.frames import PING, Closed, FrameReader, FrameWriter, Pong, Received
 from agent.wire.links import TcpLink
-from agent.wire.message_socket import CLOSE_GRACE_S, QUEUED_MESSAGES
+from agent.wire.message_socket import CLOSE_GRACE_S, MAX_MESSAGE_BYTES, QUEUED_BYTES, QUEUED_MESSAGES
 from agent.wire.polled_socket import UNSENT_CONTROL_BYTES, PolledWebSocket
 from agent.wire.poller import PASS_SOCKETS, Polled, Poller, open_poller
 
@@ -218,6 +218,22 @@ async def test_a_reset_while_nobody_receives_is_seen() -> None:
         with pytest.raises(SocketClosedError):
             await ours.send("too late")
         assert len(ours._queue) >= QUEUED_MESSAGES, "what was read is still there"
+
+
+async def test_few_large_messages_fill_the_queue_as_many_small_ones_do() -> None:
+    """A peer that sends 2 MB a message while nobody receives could have us hold a gigabyte. DO-1."""
+    async with server_socket() as (ours, peer), trio.open_nursery() as nursery:
+        large, total = "x" * (MAX_MESSAGE_BYTES - 10), 6
+        flood = FrameWriter(client=True).message(large) * total
+        client = trio.SocketStream(trio.socket.from_stdlib_socket(peer))
+        nursery.start_soon(client.send_all, flood)
+        with trio.fail_after(20):
+            while ours._reading:  # noqa: ASYNC110 - nobody waits for it
+                await trio.sleep(0.001)
+            assert sum(map(len, ours._queue)) == ours._queued <= QUEUED_BYTES + MAX_MESSAGE_BYTES
+            assert [await ours.receive() for _ in range(total)] == [large] * total
+        assert ours._reading
+        assert ours._queued == 0
 
 
 async def test_a_sink_takes_messages_in_the_tasks_stead() -> None:
