@@ -161,6 +161,7 @@ async def test_requests_in_one_packet_are_answered_in_order() -> None:
         ]
 
 
+GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
 UPGRADE = (
     b"GET %s HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -193,6 +194,76 @@ async def test_http_2_gets_no_answer_in_http_2() -> None:
             assert b" 101 " not in answer
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b"HTTP/1.1 505 " in answer
+
+
+AMBIGUOUS = [
+    GET.replace(b"GET", b"POST") + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    GET + b"X-A: b\r\n folded\r\n\r\n",
+    (GET + b"\r\n").replace(b"\r\n", b"\n"),
+    GET + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    (UPGRADE % b"/media-stream").replace(b"Host: a", b"Host: a\r\nContent-Length: 3") + b"abc",
+    (UPGRADE % b"/media-stream").replace(b"HTTP/1.1", b"HTTP/1.0"),
+]
+"""The first was answered 405, the last two 101, all others 200."""
+
+
+@pytest.mark.parametrize("head", AMBIGUOUS)
+async def test_what_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_read(head: bytes) -> None:
+    """DO-1."""
+    async with open_services() as services:
+        answer = await services.raw(head + GET + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"HTTP/1.1 200" not in answer
+
+
+async def test_a_stranger_sees_no_page_of_the_operator_and_decides_no_url() -> None:
+    """Metrics and API description were public; a signature for the host that a stranger names was good. DO-2."""
+    auth = "token of the account"
+    async with open_services(auth=auth, allow_unsigned=False) as services:
+        for path in (b"/metrics", b"/openapi.json", b"/docs"):
+            assert b" 404 " in await services.raw(
+                b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path
+            )
+        fields = {"CallSid": CALL, "From": "+1", "To": "+2"}
+        signed = RequestValidator(auth).compute_signature("https://evil.example/voice/incoming", fields)
+        headers = {
+            "Host": "evil.example",
+            "X-Forwarded-Host": "evil.example",
+            "X-Forwarded-Proto": "https",
+            "X-Twilio-Signature": signed,
+        }
+        async with httpx.AsyncClient(base_url=services.url, trust_env=False) as client:
+            answer = await client.post("/voice/incoming", data=fields, headers=headers)
+        assert answer.status_code == 403
+        assert "evil" not in answer.text
+
+
+async def test_a_repeated_webhook_gets_its_token_again_and_takes_no_other_line() -> None:
+    """One line, the same request twice: it got another token, or was told that we are busy. DO-2."""
+    async with open_services(max_streams=1) as services, httpx.AsyncClient(base_url=services.url) as client:
+        fields = {"CallSid": CALL, "From": "+1", "To": "+2"}
+        first, again = [(await client.post("/voice/incoming", data=fields)).text for _ in range(2)]
+        assert "<Connect>" in first
+        assert first == again
+
+
+async def test_the_noise_of_strangers_is_counted_and_no_error_of_ours() -> None:
+    """Bodies that break off, by a reset; heads that are none. DO-1."""
+    async with open_services() as services:
+        begun = b"POST /voice/incoming HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"
+        for _ in range(20):
+            assert b" 400 " in await services.raw(b"nonsense\r\n\r\n")
+            stream = await trio.open_tcp_stream(*services.address)
+            await stream.send_all(begun)
+            stream.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.aclose()
+        with trio.fail_after(5):
+            while len(services.door.lobby):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        counts = services.events.counts
+        assert counts["BAD_REQUEST"] + counts.get("CONNECTION_LOST", 0) >= 20
+        assert "CONNECTION_ERROR" not in counts
+        assert services.streams[-1].socket.fileno() == -1
 
 
 @pytest.mark.parametrize(
