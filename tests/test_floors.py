@@ -56,6 +56,7 @@ CROWDED = {
     "tests/support": "what tests of several rooms share",
     "tests/whole_calls": "one subject each, all of them about one call from its answer to its record",
     "tests/call": "one file for each part of a call, as in agent/call",
+    "agent/browser/page": "what a browser loads, one idea in each file",
     "agent/core": "what every room shares, one idea in each file",
     "agent/call": "the tasks of one call, and its conversation; what that is made of is in folders",
 }

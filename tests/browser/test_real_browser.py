@@ -3,54 +3,22 @@
 Debian's Chromium is driven by Playwright: ``apt-get install chromium``. Without it these tests are skipped.
 """
 
-import json
-import os
-import subprocess
-import sys
 import threading
-import wave
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from real_page import call_agent, drive, heard_ms, needs_chromium, newest_record, open_talk, write_conversation
 
-from agent.audio.ulaw import ulaw_to_pcm16
-from agent.sim.sounds import silence
-from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
-
-SUPPORT = Path(__file__).parent.parent / "support"
-ROOT = SUPPORT.parent.parent
-pytestmark = [
-    pytest.mark.sockets,
-    pytest.mark.speech,
-    pytest.mark.skipif(not (find_spec("playwright") and chromium()), reason=HOW_TO_GET_IT),
-]
-AT_MOST_S = 120
-
-
-def write_wav(path: Path, audio: bytes) -> Path:
-    """8 kHz mu-law as a file that Chromium takes for a microphone."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(ulaw_to_pcm16(audio).tobytes())
-    return path
+pytestmark = needs_chromium()
 
 
 @pytest.fixture(scope="module")
 def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A question after the greeting, and another one into its answer."""
-    pytest.importorskip("hibari")
-    from agent.local.speech.samples import synthesise  # noqa: PLC0415 - it needs the [local] extra
-
-    audio = silence(4500) + synthesise("What are your opening hours?")
-    audio += silence(4500) + synthesise("Where are you?") + silence(30_000)
-    return write_wav(tmp_path_factory.mktemp("microphone") / "microphone.wav", audio)
+    return write_conversation(tmp_path_factory.mktemp("microphone") / "microphone.wav")
 
 
 @pytest.fixture(scope="module")
@@ -90,65 +58,9 @@ class Site(BaseHTTPRequestHandler):
 def server(
     tmp_path_factory: pytest.TempPathFactory, sites: list[ThreadingHTTPServer]
 ) -> Iterator[tuple[str, Path]]:
-    """``call-agent talk`` with the embedded model: its page, and where its records are."""
-    folder = tmp_path_factory.mktemp("agent")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_", "OPENAI_"))}
-    set_to = {"AGENT_ADMIN_PORT": "0", "AGENT_DRAIN_S": "0", "PYTHONPATH": str(ROOT)}
-    set_to["AGENT_BROWSER_ORIGINS"] = origin_of(sites[0])
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent", "talk", "--port", "0", "--no-open"],
-        cwd=folder,
-        env={**kept, **set_to},
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        page = next((line.split()[-1] for line in process.stdout if line.startswith("Talk to the agent")), "")
-        assert page, (folder / "log").read_text()
-        yield page, folder / "data"
-    finally:
-        process.terminate()
-        process.wait(30)
-        assert process.stdout is not None
-        process.stdout.close()
-        log.close()
-
-
-def call_agent(folder: Path, *arguments: str) -> None:
-    """Run a command beside the server."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENT_", "OPENAI_"))}
-    command = [sys.executable, "-m", "agent", *arguments]
-    subprocess.run(command, cwd=folder, env={**kept, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
-
-
-def drive(what: str, *arguments: object) -> dict[str, Any]:
-    """Have a program drive Chromium; what it reports."""
-    done = subprocess.run(
-        [sys.executable, str(SUPPORT / "chromium_page.py"), what, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=AT_MOST_S,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
-def newest_record(data: Path) -> dict[str, Any]:
-    """The record of the last call."""
-    newest = max((data / "calls").glob("BR*.json"), key=lambda path: path.stat().st_mtime)
-    record: dict[str, Any] = json.loads(newest.read_text("utf-8"))
-    return record
-
-
-def heard_ms(record: dict[str, Any]) -> int:
-    """What the record says was heard of the agent."""
-    return sum(turn["heard_ms"] for turn in record["turns"] if turn["role"] == "agent")
+    """The page of an agent, and where its records are."""
+    with open_talk(tmp_path_factory.mktemp("agent"), AGENT_BROWSER_ORIGINS=origin_of(sites[0])) as served:
+        yield served
 
 
 def test_a_spoken_conversation_with_an_interruption(server: tuple[str, Path], microphone: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.browser.webm import MOST_ELEMENTS, MOST_SKIPPED, OpusTrack, Packet, WebmReader, packet_ms
@@ -81,6 +81,7 @@ def test_every_packet_is_found(file: bytes) -> None:
     assert [packet.data for packet in packets if isinstance(packet, Packet)] == demuxed(file)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 900), min_size=1))
 def test_it_may_be_cut_anywhere(sizes: list[int]) -> None:
     assert read(CHROMIUM, iter(sizes)) == read(CHROMIUM)
@@ -152,6 +153,7 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes() -> None:
         assert part == whole[: len(part)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 200))
 def test_any_bytes_are_read_or_refused(noise: bytes, at: int) -> None:
     """And never kept beyond the longest element."""
@@ -163,6 +165,7 @@ def test_any_bytes_are_read_or_refused(noise: bytes, at: int) -> None:
                 assert len(reader._buffer) <= 16 * 1024 + 12
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=3))
 def test_the_length_of_a_packet_is_as_the_decoder_finds_it(packet: bytes) -> None:
     """Checked against ffmpeg, for packets that it takes: so no audio is ever longer than what was allowed."""

@@ -2,6 +2,7 @@
 
 import { Sound, openMicrophone } from "./audio.js";
 import { Line, askForToken } from "./line.js";
+import { formatFor, keepChoice } from "./recorder.js";
 import { Captions, clock, drawTimeline, showLatency } from "./telling.js";
 import { Trouble } from "./trouble.js";
 import { directionOf, wordsFor } from "./words.js";
@@ -48,6 +49,7 @@ function show(state) {
   root.dataset.call = state;
   at("state").textContent = words[state];
   at("trouble").textContent = trouble ? [words[trouble] || trouble, detail].filter(Boolean).join(" ") : "";
+  at("low").disabled = live;
   at("call").hidden = live;
   label(at("call"), state === "idle" ? words.call : words.again, "Call");
   at("hangup").hidden = !live;
@@ -87,9 +89,13 @@ async function begin() {
   drawCall();
   move("connecting");
   try {
-    const [stream, token] = await Promise.all([openMicrophone(), askForToken(base, asked.get("tenant") || "")]);
-    if (call !== mine) return stream.getTracks().forEach((track) => track.stop());
-    mine.sound = new Sound(stream, {
+    const [stream, { token, formats }] = await Promise.all([openMicrophone(), askForToken(base, asked.get("tenant") || "")]);
+    const format = formatFor(at("low").checked, formats);
+    if (call !== mine || !format) stream.getTracks().forEach((track) => track.stop());
+    if (call !== mine) return;
+    if (!format) throw new Trouble("no_low");
+    if (at("low").checked && format === "pcm16") trouble = "not_low";
+    mine.sound = new Sound(stream, format, {
       audio: (buffer) => mine.line?.send(buffer),
       played: (mark) => { mine.line?.send({ type: "played", mark }); },
       delay: (ms) => mine.line?.send({ type: "delay", ms }),
@@ -104,11 +110,16 @@ async function begin() {
     });
     await mine.sound.open();
     if (call !== mine) return mine.sound.close();
-    mine.line = new Line(socketUrl(), token, {
+    mine.line = new Line(socketUrl(), token, format, {
       welcome: () => { mine.talkingSince ||= performance.now(); },
       state: (state) => call === mine && move(state),
       audio: (buffer) => mine.sound.play(buffer),
       message: (message) => told(mine, message),
+      full: (is) => {
+        mine.sound.listen(!is);
+        trouble = is ? "full" : "";
+        show(root.dataset.call);
+      },
       over: (what, why) => finish(mine, what, why),
     });
   } catch (error) {
@@ -177,6 +188,7 @@ at("theme").addEventListener("click", () => {
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";
 });
+keepChoice(at("low"));
 setInterval(tick, 1000);
 addEventListener("resize", drawCall);
 addEventListener("pagehide", () => call?.line?.send({ type: "hangup" }));

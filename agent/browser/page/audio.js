@@ -1,5 +1,7 @@
 // The microphone and the speaker of one call.
 
+import { Recorder, canRecord, levelOf } from "./recorder.js";
+import { ScheduledSpeaker, workletSpeaker } from "./speaker.js";
 import { Trouble } from "./trouble.js";
 
 const WANTED = { echoCancellation: true, noiseSuppression: true, autoGainControl: false, channelCount: 1 };
@@ -8,7 +10,7 @@ const WANTED = { echoCancellation: true, noiseSuppression: true, autoGainControl
 export async function openMicrophone() {
   if (!window.isSecureContext) throw new Trouble("insecure");
   if (!navigator.mediaDevices?.getUserMedia) throw new Trouble("no_microphone");
-  if (!window.AudioWorkletNode) throw new Trouble("no_worklet");
+  if (!window.AudioWorkletNode && !canRecord()) throw new Trouble("no_worklet");
   try {
     return await navigator.mediaDevices.getUserMedia({ audio: WANTED });
   } catch (error) {
@@ -19,8 +21,9 @@ export async function openMicrophone() {
 
 /** Sound in both directions. `on` has audio(buffer), played(mark), delay(ms), started(), levels(mine, theirs), unplugged(). */
 export class Sound {
-  constructor(stream, on) {
+  constructor(stream, format, on) {
     this.stream = stream;
+    this.format = format; // what audio(buffer) gets: "pcm16", or WebM
     this.on = on;
     this.mine = this.theirs = 0;
     this.waitMs = 0; // between the arrival of a talk spurt and its start
@@ -39,16 +42,24 @@ export class Sound {
       source = this.context.createMediaStreamSource(this.stream);
     }
     await this.context.resume();
-    await this.context.audioWorklet.addModule(new URL("./worklets.js", import.meta.url));
-    this.microphone = new AudioWorkletNode(this.context, "microphone", { numberOfOutputs: 0 });
-    this.speaker = new AudioWorkletNode(this.context, "speaker", { numberOfInputs: 0, outputChannelCount: [1] });
-    this.microphone.port.onmessage = ({ data }) => {
-      this.mine = data.level;
-      this.on.audio(data.audio);
-    };
-    this.speaker.port.onmessage = ({ data }) => this.heard(data);
-    source.connect(this.microphone);
-    this.speaker.connect(this.context.destination);
+    const heard = (data) => this.heard(data);
+    if (window.AudioWorkletNode) {
+      await this.context.audioWorklet.addModule(new URL("./worklets.js", import.meta.url));
+      this.speaker = workletSpeaker(this.context, heard);
+    } else {
+      this.speaker = new ScheduledSpeaker(this.context, heard);
+    }
+    if (this.format === "pcm16") {
+      this.microphone = new AudioWorkletNode(this.context, "microphone", { numberOfOutputs: 0 });
+      this.microphone.port.onmessage = ({ data }) => {
+        this.mine = data.level;
+        this.on.audio(data.audio);
+      };
+      source.connect(this.microphone);
+    } else {
+      this.level = levelOf(this.context, source);
+    }
+    this.listen(true);
     for (const track of this.stream.getTracks()) track.addEventListener("ended", () => this.on.unplugged());
   }
 
@@ -69,6 +80,7 @@ export class Sound {
       this.on.started();
     } else {
       this.theirs = data.level;
+      if (this.level) this.mine = this.level();
       this.playedMs = data.playedMs;
       this.on.levels(this.mine, this.theirs);
     }
@@ -82,12 +94,21 @@ export class Sound {
     this.on.delay(delay);
   }
 
-  play(buffer) { this.speaker.port.postMessage({ audio: buffer }, [buffer]); }
-  mark(name) { this.speaker.port.postMessage({ mark: name }); }
-  clear() { this.speaker.port.postMessage({ clear: true }); }
+  /** Open the microphone, or close it for a while; what was recorded and not sent yet is let go. */
+  listen(open) {
+    for (const track of this.stream.getTracks()) track.enabled = open;
+    this.recorder?.stop();
+    this.recorder = open && this.format !== "pcm16" ? new Recorder(this.stream, this.on.audio) : undefined;
+  }
+
+  play(buffer) { this.speaker.play(buffer); }
+  mark(name) { this.speaker.mark(name); }
+  clear() { this.speaker.clear(); }
 
   close() {
     this.microphone?.port.postMessage("stop");
+    this.recorder?.stop();
+    this.speaker?.close();
     for (const track of this.stream.getTracks()) track.stop();
     this.context?.close();
   }

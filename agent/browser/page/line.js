@@ -5,21 +5,23 @@ import { Trouble, meaningOf } from "./trouble.js";
 const VERSION = 1;
 const SILENT_MS = 3000;
 const PAUSES_MS = [100, 300, 600, 1000, 1500];
-const MOST_BUFFERED = 2 * 1024 * 1024;
+const MOST_BUFFERED = 2 * 1024 * 1024; // then the microphone is closed (WB-6),
+const FEW_BUFFERED = 64 * 1024; // and opened again
 const MOST_KEPT = 700; // 14 s of microphone: what the call waits for us, and a little
 
-/** `on` has welcome(message), message(message), audio(buffer), state("talking"|"reconnecting"), over(trouble, detail). */
+/** `on` has welcome(message), message(message), audio(buffer), state("talking"|"reconnecting"), full(is), over(trouble, detail). */
 export class Line {
-  constructor(url, token, on) {
+  constructor(url, token, format, on) {
     this.url = url;
     this.on = on;
-    this.opening = { type: "hello", token, version: VERSION, format: "pcm16" };
+    this.opening = { type: "hello", token, version: VERSION, format };
     this.sent = [];
     this.acknowledged = 0;
     this.received = 0;
     this.tries = 0;
     this.closed = false;
     this.back = [];
+    this.full = false;
     this.connect();
   }
 
@@ -42,6 +44,7 @@ export class Line {
       this.lost(1006, "");
       silent.close();
     } else if (this.ready) {
+      this.isFull();
       this.socket.send(JSON.stringify({ type: "ping", received: this.received, sent_ms: performance.now(), first_word_ms: this.firstWordMs || 0 }));
     }
   }
@@ -88,14 +91,19 @@ export class Line {
   /** Send a message of the call: now, or on the next connection. */
   send(message) {
     if (this.closed) return;
-    const raw = message instanceof ArrayBuffer ? message : JSON.stringify(message);
+    const isAudio = message instanceof ArrayBuffer;
+    if (isAudio && this.isFull()) return;
+    const raw = isAudio ? message : JSON.stringify(message);
     this.sent.push(raw);
-    if (!this.ready) {
-      if (this.sent.length > MOST_KEPT) this.end("lost");
-      return;
-    }
-    if (this.socket.bufferedAmount > MOST_BUFFERED) this.end("slow");
-    else this.socket.send(raw);
+    if (this.ready) this.socket.send(raw);
+    else if (this.sent.length > MOST_KEPT) this.end("lost");
+  }
+
+  /** Whether the network takes no more audio, until it has caught up. */
+  isFull() {
+    const full = this.socket.bufferedAmount > (this.full ? FEW_BUFFERED : MOST_BUFFERED);
+    if (full !== this.full) this.on.full((this.full = full));
+    return full;
   }
 
   lost(code, reason) {
@@ -127,7 +135,7 @@ export class Line {
   }
 }
 
-/** A token for one call. Throws Trouble. */
+/** A token for one call, and the formats that the server takes. Throws Trouble. */
 export async function askForToken(base, tenant) {
   let answer;
   try {
@@ -143,5 +151,5 @@ export async function askForToken(base, tenant) {
   if (answer.status === 404) throw new Trouble("nobody");
   if (answer.status === 429) throw new Trouble("often");
   if (!answer.ok) throw new Trouble("forbidden", body.detail || "");
-  return body.token;
+  return body;
 }
