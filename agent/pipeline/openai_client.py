@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+import attrs
 import httpx
 import httpx2
 import openai
@@ -19,6 +20,8 @@ from agent.pipeline.analysis.extraction import clean, cut
 CONNECT_S: Final = 5.0
 RETRY_AFTER_S: Final = 20.0
 """The longest Retry-After that is waited for within a step; a longer one is left to the ledger."""
+MOST_ANSWER_BYTES: Final = 8 * 1024 * 1024
+"""The transcription of five minutes with its times has 100 kB."""
 _LONGEST_DETAIL: Final = 300
 _NO_MODEL: Final = "model_not_found"
 """Comes with a 404, or with a 403 when the key's project may not use the model."""
@@ -40,7 +43,12 @@ async def open_openai_client(settings: Settings, *, request_s: float) -> AsyncIt
     def make() -> openai.AsyncOpenAI:
         trio.run(_rehearse)
         timeout = openai.Timeout(request_s, connect=CONNECT_S)
-        http = openai.DefaultAsyncHttpxClient(timeout=timeout, follow_redirects=False)
+        http = openai.DefaultAsyncHttpxClient(
+            timeout=timeout,
+            follow_redirects=False,
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"response": [_bound]},
+        )
         return openai.AsyncOpenAI(
             api_key=key, base_url=settings.openai_base_url, timeout=timeout, max_retries=0, http_client=http
         )
@@ -49,6 +57,40 @@ async def open_openai_client(settings: Settings, *, request_s: float) -> AsyncIt
     client = await trio.to_thread.run_sync(make)
     async with client:
         yield client
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Before the body is read. What is compressed without having been asked for could be any size in memory."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise httpx2.DecodingError(f"the answer is compressed ({encoding[:40]}), which was not asked for")
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _BoundedStream(response.stream)
+
+
+@attrs.frozen
+class _BoundedStream(httpx2.AsyncByteStream):
+    """Raises httpx2.DecodingError beyond MOST_ANSWER_BYTES."""
+
+    inner: httpx2.AsyncByteStream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts, size_bytes = self.inner.__aiter__(), 0
+        try:
+            async for part in parts:
+                size_bytes += len(part)
+                if size_bytes > MOST_ANSWER_BYTES:
+                    raise httpx2.DecodingError(f"the answer does not end after {MOST_ANSWER_BYTES} bytes")
+                yield part
+        finally:
+            # As in agent.pipeline.recording.carrier_media: every generator inside is ended by a cancel.
+            with trio.CancelScope(shield=True) as scope:
+                scope.cancel(reason="the body is left")
+                async for _ in parts:
+                    pass
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
 
 
 async def _rehearse() -> None:
