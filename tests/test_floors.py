@@ -29,7 +29,7 @@ FLOORS = {
 """The rooms: folders of ``agent/``, and the owner's four modules. A room imports from lower floors only."""
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 PURE = {
-    "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text",
+    "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text processes.figures processes.routing",
     "audio": "frames gap_filler generation level_meter pacer_metrics ulaw waiting_tone",
     "call": "bounds call_clock commands conversation answers.answers answers.response_requests answers.responses"
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"

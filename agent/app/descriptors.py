@@ -3,7 +3,7 @@
 import errno
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
@@ -102,13 +102,11 @@ class ReservingListener(trio.abc.Listener[trio.SocketStream]):
         return self.limit - lowest
 
 
-async def open_listeners(
-    port: int, host: str, events: EventLog, max_calls: int | None
+def reserving(
+    listeners: Iterable[trio.SocketListener], events: EventLog, max_calls: int | None
 ) -> Sequence[ReservingListener]:
-    """Listen, with the limit raised. Raises OSError when the port is taken."""
+    """The listeners that keep some descriptors for us, with the limit raised."""
     limit = raise_limit()
     if limit < (needed := needed_for(max_calls)):
         events.emit("DESCRIPTORS_FEW", "warning", limit=limit, needed=needed, max_calls=max_calls)
-    return [
-        ReservingListener(listener, events, limit) for listener in await trio.open_tcp_listeners(port, host=host)
-    ]
+    return [ReservingListener(listener, events, limit) for listener in listeners]

@@ -6,9 +6,8 @@ and inside them the connections with their calls.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,11 +15,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from agent.app.addresses import url_of
 from agent.app.browser_answer import BrowserCalls
 from agent.app.call_answer import answer
-from agent.app.descriptors import open_listeners, places_for
+from agent.app.descriptors import places_for, reserving
 from agent.app.garbage import GarbageCollector
 from agent.app.loop_probe import LoopProbe
+from agent.app.processes.membership import Alone, Membership
 from agent.app.shutdown import StopSignals, drain, open_guests
 from agent.audio.metronome import Metronome
 from agent.browser.admission import BrowserAdmission
@@ -46,7 +47,6 @@ from agent.core.audio_format import PCM16_24K
 from agent.core.event_log import EventLog, open_logging
 from agent.core.records import RecordingCallback
 from agent.core.settings import Settings
-from agent.core.telemetry import Telemetry
 from agent.model.endpoint import ModelSide
 from agent.postcall import Ledger, PostCallChannel, RecordMover, run_postcall
 from agent.store import Database, open_database
@@ -56,6 +56,7 @@ from agent.store.spool import Spool
 from agent.store.sql.recordings import note_callback
 from agent.store.sql.replays import first_answer
 from agent.store.tenant_directory import TenantDirectory, default_tenant
+from agent.web.handover import Handover
 from agent.web.peer import TrustedProxies, parse_networks
 from agent.wire.poller import open_poller
 
@@ -66,6 +67,8 @@ POOL_MORE: Final = 4
 """Connections besides those of the worker: the keeper, tools, tenants, recordings."""
 ACCEPTED: Final = 4
 """Connections accepted in a pass of the scheduler: with one, webhooks waited seconds behind a thousand others."""
+LEAVING_S: Final = 0.1
+"""How often a process whose calls others take looks whether requests are being served."""
 REPLAYED_S: Final = 3600.0
 """How long after the longest call a repeated request is still known."""
 POSTCALL_S: Final = 5.0
@@ -73,21 +76,25 @@ POSTCALL_S: Final = 5.0
 
 
 async def serve(  # noqa: ASYNC128 - it is called in _keep_model
-    settings: Settings, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    settings: Settings,
+    membership: Membership | None = None,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve calls until SIGTERM or SIGINT; started, with our own URL, when calls can be taken.
 
-    Runs in the main thread (signals). Raises OSError when the port is taken, LocalModelMissingError; both come
-    in exception groups. A cancel ends all calls at once.
+    ``membership`` is this process's in a server of several. Runs in the main thread (signals). Raises OSError
+    when the port is taken, LocalModelMissingError; both in exception groups. A cancel ends all calls at once.
     """
-    telemetry = Telemetry()
+    membership = membership or Alone()
+    telemetry = membership.telemetry
     async with open_guests() as guests:
         with (
             open_logging(settings.log_level, settings.log_format, telemetry, show_numbers=settings.log_numbers),
             open_twilio_rest(settings) as rest,
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            trio.open_signal_receiver(*membership.signals) as signals,
         ):
-            events = EventLog(telemetry)
+            events = EventLog(telemetry, membership.fields)
             connections = settings.worker_calls + POOL_MORE
             async with (
                 open_database(settings, events, must_be_there=False, max_size=connections) as database,
@@ -95,7 +102,7 @@ async def serve(  # noqa: ASYNC128 - it is called in _keep_model
             ):
                 tools = DeskTools(StoreDesk(database), settings.bounds).tools()
                 tools += load_tools(settings.tools, (END_CALL, TRANSFER_CALL, *tools))
-                server = _Server(settings, events, rest, database, tools, worker, guests)
+                server = _Server(settings, membership, events, rest, database, tools, worker, guests)
                 await server.run(signals, task_status.started)
 
 
@@ -116,6 +123,7 @@ async def _open_worker(settings: Settings, database: Database, events: EventLog)
 @attrs.define(eq=False)
 class _Server:
     settings: Settings
+    membership: Membership
     events: EventLog
     rest: CarrierRest | None
     database: Database
@@ -139,16 +147,18 @@ class _Server:
     stop: StopSignals = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        settings, events = self.settings, self.events
+        settings, events, membership = self.settings, self.events, self.membership
         self.stop = StopSignals(events)
         spool = Spool(settings.data_dir)
-        self.keeper = CallWriter(partial(write_entry, self.database), events, spool.save_answered)
+        self.keeper = CallWriter(
+            partial(write_entry, self.database), events, spool.save_answered, membership.server_id
+        )
         ledger = Ledger(self.database, self.keeper.server_id)
         self.mover = RecordMover(spool, ledger.keep, events)
         last_resort = place_of_last_resort(settings.data_dir, settings.last_resort_dir)
         self.records = RecordKeeper(spool, last_resort, ledger.keep, events, self.mover.look)
         self.tenants = TenantDirectory(default_tenant(settings), settings.unknown_number)
-        self.model = ModelSide(settings, events)
+        self.model = ModelSide(settings, events, membership.model_url)
         self.services = CallServices(
             settings=settings,
             events=events,
@@ -165,13 +175,15 @@ class _Server:
                 settings.max_calls,
                 self.not_ready,
                 lambda: tokens.promised(time.time()),
+                membership.others,
+                membership.tell,
                 crowded=lambda: self.door.is_crowded,
             ),
         )
         token = settings.twilio_auth_token.get_secret_value() if settings.twilio_auth_token else None
         key = settings.twilio_webhook_key.get_secret_value() if settings.twilio_webhook_key else None
         check = SignatureCheck(token, settings.public_url, settings.allow_unsigned, key)
-        tokens = StreamTokens(stream_secret(token))
+        tokens = StreamTokens(stream_secret(token) if token else membership.secret)
         self.replay_life_s = settings.max_call_s + REPLAYED_S
         replays = Replays(events, self.replay_life_s, self._first_answer)
         self.admission = StreamAdmission(
@@ -190,18 +202,21 @@ class _Server:
             replays,
             self._recording_told,
             self.tenants,
+            membership.stream_path,
         )
         admin_token = settings.admin_token.get_secret_value() if settings.admin_token else None
         more, serve_browser = [], None
         if settings.browser:
             origins = frozenset(filter(None, settings.browser_origins.split(",")))
-            browsers = BrowserAdmission(origins, self.tenants.origins_of, is_public=bool(settings.public_url))
+            browsers = BrowserAdmission(
+                origins, self.tenants.origins_of, is_public=bool(settings.public_url), secret=membership.secret
+            )
             decoding = open_decoding if is_installed() else None
             more.append(browser_routes(browsers, [PCM16, WEBM_OPUS] if decoding else [PCM16]))
             warm_up(PCM16_24K)
             self.browsers = BrowserCalls(self.services, browsers, decoding)
             serve_browser = self.browsers.serve_handshake
-        app = make_app(webhooks, admin_token, *more)
+        app = make_app(webhooks, admin_token, *more, figures=membership.figures)
         self.door = FrontDoor(
             app,
             events,
@@ -210,8 +225,9 @@ class _Server:
             path_prefix(settings.public_url),
             serve_browser,
             lambda head: check.looks_signed(head.headers),
+            Handover(membership.neighbours),
         )
-        self.admin = FrontDoor(make_admin_app(webhooks, app, admin_token), events)
+        self.admin = FrontDoor(make_admin_app(webhooks, app, admin_token, membership.figures), events)
 
     def _beat(self, share: float) -> None:
         """Say when new calls begin and cease to be refused for want of time on the processor."""
@@ -269,19 +285,21 @@ class _Server:
 
     async def _serve_connections(self, services: trio.Nursery, started: Callable[[str], None]) -> None:
         """Listen before the model is ready, so that /readyz can say so; return when the last call has ended."""
-        settings = self.settings
-        listeners = await open_listeners(settings.port, settings.host, self.events, settings.max_calls)
+        settings, membership = self.settings, self.membership
+        listening = await membership.listen(settings)
+        listeners = reserving(listening, self.events, settings.max_calls)
         self.door.lobby.most = places_for(listeners[0].limit, settings.max_calls)
+        more = [listener.again() for listener in listeners for _ in range(ACCEPTED - 1)]
+        guarded = [self.door.guard(listener) for listener in (*listeners, *more)]
+        operators = await membership.listen_for_operators(settings, self.events)
         async with trio.open_nursery() as connections:
-            serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
-            more = [listener.again() for listener in listeners for _ in range(ACCEPTED - 1)]
-            guarded = [self.door.guard(listener) for listener in (*listeners, *more)]
-            await connections.start(serve_listeners, self.door.serve_connection, guarded)
-            await self._serve_admin(connections)
-            url = _url_of(listeners[0].inner)
-            self._say_where(url)
-            services.start_soon(self._keep_model, url, started)
-            await self.stop.stop.wait()
+            accepting = trio.CancelScope()
+            doors = [(self.door, guarded), (self.admin, operators)]
+            await connections.start(_accept, accepting, connections, doors)
+            connections.start_soon(membership.run, self.door.serve_connection)
+            services.start_soon(self._keep_model, url_of(listening[0]), started)
+            await self._until_stopped(accepting)
+            membership.leaves()
             await drain(
                 self.services.active,
                 self._until_empty,
@@ -291,47 +309,52 @@ class _Server:
             )
             connections.cancel_scope.cancel(reason="the server stops")
 
+    async def _until_stopped(self, accepting: trio.CancelScope) -> None:
+        """Wait for a signal, or until a process whose calls others take has none left."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._retire, accepting, nursery.cancel_scope)
+            await self.stop.stop.wait()
+            nursery.cancel_scope.cancel(reason="a signal")
+
+    async def _retire(self, accepting: trio.CancelScope, waiting: trio.CancelScope) -> None:
+        """When others take the calls: leave them what is no call of ours, and wait for those, without a bound."""
+        await self.membership.retired.wait()
+        self.events.emit("RETIRING", calls=len(self.services.active))
+        self.membership.leaves()
+        accepting.cancel(reason="others accept")
+        self.door.handover.let_go()
+        await self._until_empty()
+        while len(self.door.lobby) or self.services.admission.lines:  # a request may become a call
+            await trio.sleep(LEAVING_S)
+            await self._until_empty()
+        waiting.cancel(reason="the last call has ended")
+
     async def _until_empty(self) -> None:
         await self.admission.wait_empty()
         if self.browsers is not None:
             await self.browsers.wait_empty()
 
-    async def _serve_admin(self, connections: trio.Nursery) -> None:
-        """Serve the operator's port; calls are taken without it, when another server of this machine has it."""
-        settings = self.settings
-        if not settings.admin_port:
-            return
-        where = f"{settings.admin_host}:{settings.admin_port}"
-        try:
-            listeners = await trio.open_tcp_listeners(settings.admin_port, host=settings.admin_host)
-        except OSError as error:
-            advice = "metrics and API description are not served: set AGENT_ADMIN_PORT to a free port, or to 0"
-            self.events.emit("ADMIN_NOT_SERVED", "warning", where=where, error=str(error), advice=advice)
-            return
-        serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
-        await connections.start(serve_listeners, self.admin.serve_connection, listeners)
-        self.events.emit("ADMIN_SERVED", url=_url_of(listeners[0]))
-
     async def _keep_model(self, url: str, started: Callable[[str], None]) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.model.run)
             await nursery.start(GarbageCollector(lambda: bool(self.services.active)).run)
+            await self.membership.is_ready()
             self.events.emit("READY", url=url)
             started(url)
 
-    def _say_where(self, url: str) -> None:
-        """One line on standard output, for people and for programs that asked for port 0."""
-        settings = self.settings
-        base = settings.public_url or url
-        model = "the embedded model" if settings.uses_embedded_model else settings.model
-        print(  # noqa: T201  (the command's output, not a log)
-            f"call-agent listens on {url} with {model}; Twilio webhook: POST {base}/voice/incoming", flush=True
-        )
-        if settings.browser:
-            print(f"call-agent can be phoned in a browser: {url.replace('127.0.0.1', 'localhost')}/", flush=True)  # noqa: T201 - likewise
 
-
-def _url_of(listener: trio.SocketListener) -> str:
-    host, port = listener.socket.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{shown}:{port}"
+async def _accept(
+    scope: trio.CancelScope,
+    connections: trio.Nursery,
+    doors: Iterable[tuple[FrontDoor, Sequence[trio.abc.Listener[trio.SocketStream]]]],
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Accept at each door until ``scope`` is cancelled; what was accepted goes on in ``connections``."""
+    serve_listeners = partial(trio.serve_listeners, handler_nursery=connections)
+    with scope:
+        async with trio.open_nursery() as accepting:
+            for door, listeners in doors:
+                if listeners:
+                    await accepting.start(serve_listeners, door.serve_connection, list(listeners))
+            task_status.started()

@@ -1,6 +1,7 @@
 """The web side as ASGI applications: webhooks and readiness for all, metrics and more for the operator."""
 
 import hmac
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
@@ -15,9 +16,13 @@ from agent.carrier.webhooks import VoiceWebhooks, voice_routes
 
 NAME: Final = "call-agent"
 VERSION: Final = version(NAME)
+Figures = Callable[[], Awaitable[bytes]]
+"""The metrics as Prometheus reads them. Raises trio.TooSlowError."""
 
 
-def make_app(webhooks: VoiceWebhooks, admin_token: str | None = None, *more: APIRouter) -> FastAPI:
+def make_app(
+    webhooks: VoiceWebhooks, admin_token: str | None = None, *more: APIRouter, figures: Figures | None = None
+) -> FastAPI:
     """What the public port serves, ``more`` included. With ``admin_token`` also the operator's pages."""
     app = _bare_app()
     # A proxy may keep the public URL's prefix in front of our paths, or take it off.
@@ -25,16 +30,18 @@ def make_app(webhooks: VoiceWebhooks, admin_token: str | None = None, *more: API
         for routes in (voice_routes(webhooks), _readiness(webhooks), *more):
             app.include_router(routes, prefix=prefix, include_in_schema=not prefix)
     if admin_token is not None:
-        app.include_router(_operators(webhooks, app, admin_token), include_in_schema=False)
+        app.include_router(_operators(webhooks, app, admin_token, figures), include_in_schema=False)
     app.middleware_stack = app.build_middleware_stack()  # 30 ms, else of the first request
     return app
 
 
-def make_admin_app(webhooks: VoiceWebhooks, public: FastAPI, admin_token: str | None) -> FastAPI:
+def make_admin_app(
+    webhooks: VoiceWebhooks, public: FastAPI, admin_token: str | None, figures: Figures | None = None
+) -> FastAPI:
     """What the operator's port serves; to anybody there if there is no token."""
     app = _bare_app()
     app.include_router(_readiness(webhooks))
-    app.include_router(_operators(webhooks, public, admin_token))
+    app.include_router(_operators(webhooks, public, admin_token, figures))
     return app
 
 
@@ -60,7 +67,7 @@ def _readiness(webhooks: VoiceWebhooks) -> APIRouter:
     return routes
 
 
-def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None) -> APIRouter:
+def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None, figures: Figures | None) -> APIRouter:
     async def has_token(authorization: Annotated[str, Header()] = "") -> None:
         given = authorization.encode(errors="replace")
         if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
@@ -68,6 +75,10 @@ def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None) -> A
 
     routes = APIRouter(dependencies=[Depends(has_token)])
     threads = trio.CapacityLimiter(1)
+
+    async def own_figures() -> bytes:
+        registry = webhooks.events.telemetry.registry
+        return await trio.to_thread.run_sync(generate_latest, registry, limiter=threads)
 
     @routes.get("/")
     async def about() -> dict[str, Any]:
@@ -87,9 +98,10 @@ def _operators(webhooks: VoiceWebhooks, public: FastAPI, token: str | None) -> A
     @routes.get("/metrics")
     async def metrics() -> Response:
         """Figures for Prometheus; written in a thread, because that takes over a millisecond."""
-        registry = webhooks.events.telemetry.registry
-        text = await trio.to_thread.run_sync(generate_latest, registry, limiter=threads)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        try:
+            return Response(await (figures or own_figures)(), media_type=CONTENT_TYPE_LATEST)
+        except trio.TooSlowError:
+            raise HTTPException(503, "the parent of the server's processes does not answer") from None
 
     @routes.get("/openapi.json")
     async def description() -> dict[str, Any]:

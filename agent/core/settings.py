@@ -4,9 +4,10 @@ Names without the ``AGENT_`` prefix are those their owners use (OpenAI, Twilio).
 do not show up in logs, tracebacks or ``repr``.
 """
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
         "AGENT_MAX_CALLS",
         description="Calls at once, in all processes; more are refused. Empty: as many as the processor carries",
         ge=1,
+    )
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=32)] = _named(
+        1,
+        "AGENT_PROCESSES",
+        description="Processes that take calls, and share all else; auto: one for each core (docs/deploying.md)",
     )
     drain_s: float = _named(20.0, "AGENT_DRAIN_S", description="Seconds that calls may go on after SIGTERM", ge=0)
     log_level: Literal["debug", "info", "warning", "error"] = _named(
@@ -330,6 +336,13 @@ class Settings(BaseSettings):
             responses=self.max_responses,
             text=self.max_text,
         )
+
+    @property
+    def process_count(self) -> int:
+        """How many processes take calls."""
+        if self.processes != "auto":
+            return self.processes
+        return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 32)
 
     @property
     def uses_embedded_model(self) -> bool:

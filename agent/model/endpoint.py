@@ -30,6 +30,8 @@ class ModelSide:
 
     settings: Settings
     events: EventLog
+    embedded_url: str = ""
+    """Where an embedded model is that somebody else runs; empty: we do, if it is wanted."""
     _url: str | None = attrs.field(default=None, init=False)
 
     @property
@@ -58,6 +60,10 @@ class ModelSide:
                 await trio.to_thread.run_sync(client_tls)
             self._ready(url)
             task_status.started(url)
+            await trio.sleep_forever()
+        if self.embedded_url:
+            self._ready(self.embedded_url)
+            task_status.started(self.embedded_url)
             await trio.sleep_forever()
         # Imported only here: with a key, nothing of the [local] extra is loaded.
         local = importlib.import_module("agent.local.process")

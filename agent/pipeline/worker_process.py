@@ -1,7 +1,7 @@
 """A process that does post-call work and nothing else: any number of them share one Postgres."""
 
 import signal
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -16,17 +16,23 @@ GRACE_S: Final = 20.0
 """How long the steps under way may take after the first signal; what is left is begun again by another worker."""
 
 
-async def work(settings: Settings, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def work(
+    settings: Settings,
+    telemetry: Telemetry | None = None,
+    fields: dict[str, Any] | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Work until SIGTERM or SIGINT; started once the database is there. The second signal ends it at once.
 
-    Runs in the main thread (signals). Raises DatabaseError.
+    ``fields`` are in all events. Runs in the main thread (signals). Raises DatabaseError.
     """
-    telemetry = Telemetry()
+    telemetry = telemetry or Telemetry()
     with (
         open_logging(settings.log_level, settings.log_format, telemetry, show_numbers=settings.log_numbers),
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
     ):
-        events = EventLog(telemetry)
+        events = EventLog(telemetry, fields or {})
         async with (
             open_database(settings, events, max_size=settings.worker_calls + 2) as database,
             open_backends(settings) as backends,

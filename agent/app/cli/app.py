@@ -1,9 +1,6 @@
 """The command line. What a command needs is imported when it runs, so ``--help`` answers at once."""
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Never
@@ -14,11 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent.core.errors import AgentError, SettingsError, TenantError, first_error
+from agent.app.cli.errors import FAILED, errors_in_one_sentence
 from agent.core.settings import load_settings
-
-USAGE_ERROR: Final = 2
-FAILED: Final = 1
 
 app = typer.Typer(
     name="call-agent",
@@ -51,11 +45,16 @@ def serve(
     """Answer calls until SIGTERM or Ctrl-C.
 
     Ready when /readyz answers 200. Point the voice webhook of a Twilio number at POST /voice/incoming. At the
-    first signal running calls may go on (AGENT_DRAIN_S); the second ends them.
+    first signal running calls may go on (AGENT_DRAIN_S); the second ends them. With AGENT_PROCESSES, SIGHUP
+    starts new processes for all new calls, and the old ones stay until their last call has ended.
     """
-    with _errors_in_one_sentence():
-        settings = load_settings(port=port, host=host, public_url=public_url, data_dir=data_dir)
-        trio.run(_imported("agent.app.server").serve, settings)
+    with errors_in_one_sentence():
+        given = {"port": port, "host": host, "public_url": public_url, "data_dir": data_dir}
+        settings = load_settings(**given)
+        if settings.processes == 1:
+            trio.run(_imported("agent.app.server").serve, settings)
+        else:
+            trio.run(_imported("agent.app.processes.parent").supervise, settings, given)
 
 
 @app.command()
@@ -70,7 +69,7 @@ def talk(
 
     As **call-agent serve**, but nobody else reaches it.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         settings = load_settings(port=port, host="127.0.0.1", browser=True, public_url="")
         trio.run(partial(_imported("agent.app.talk").talk, settings, opens=opens))
 
@@ -88,7 +87,7 @@ def worker(
     call is taken by one, and a worker that dies gives its calls back at once. **call-agent serve** has one
     inside; AGENT_WORKER=0 there leaves the work to these.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         settings = load_settings(worker_calls=calls)
         trio.run(_imported("agent.pipeline.worker_process").work, settings)
 
@@ -106,7 +105,7 @@ def dial(
     Needs a running **call-agent serve** that Twilio reaches at AGENT_PUBLIC_URL, and TWILIO_ACCOUNT_SID,
     TWILIO_AUTH_TOKEN and TWILIO_NUMBER.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         settings = load_settings()
         call = partial(_imported("agent.app.cli.dial").dial, settings, number, machine_detection=detect_machine)
         typer.echo(f"calling {number}: {trio.run(call)}")
@@ -118,7 +117,7 @@ def doctor() -> None:
 
     Changes nothing. Exit status 1 when something required is wrong.
     """
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         settings = load_settings()
         findings = trio.run(_imported("agent.app.cli.doctor.checks").examine, settings)
         _show(findings)
@@ -152,32 +151,12 @@ def main() -> Never:
 
 def _run_app(module: str, name: str, arguments: list[str]) -> None:
     """Run the subcommands that ``app`` of ``module`` declares."""
-    with _errors_in_one_sentence():
+    with errors_in_one_sentence():
         _imported(module).app(args=arguments, prog_name=f"call-agent {name}")
 
 
 def _imported(name: str) -> Any:
     return importlib.import_module(name)
-
-
-@contextmanager
-def _errors_in_one_sentence() -> Iterator[None]:
-    """Wrong settings, tenants and usage exit with 2, other errors raised on purpose and the system's with 1.
-
-    Programming mistakes keep their traceback.
-    """
-    failed: BaseException | None = None
-    status = 0
-    try:
-        yield
-    except* (SettingsError, TenantError) as group:
-        failed, status = group, USAGE_ERROR
-    except* (AgentError, OSError) as group:
-        failed, status = group, FAILED
-    # Behind the clauses: Python 3.11.2 wraps what is raised in one of them in a group.
-    if failed is not None:
-        typer.echo(f"call-agent: {first_error(failed)}", err=True)
-        sys.exit(status)
 
 
 def _show(findings: list[Any]) -> None:

@@ -168,10 +168,11 @@ async def open_steps(connection: Connection[TupleRow], call_id: int) -> None:
     )
 
 
-async def end_crashed(connection: Connection[TupleRow]) -> list[str]:
+async def end_crashed(connection: Connection[TupleRow], gone: UUID | None = None) -> list[str]:
     """End the calls whose server is gone, with the turns that were saved; their SIDs.
 
-    A server counts as seen when the database itself came back, so that a long outage of it ends no calls.
+    The server ``gone`` is known to be. Another one counts as seen when the database itself came back, so that a
+    long outage of it ends no calls.
     """
     async with connection.transaction():
         ended = await connection.fetch_all(
@@ -186,12 +187,13 @@ async def end_crashed(connection: Connection[TupleRow]) -> list[str]:
             WHERE id IN (
               SELECT c.id FROM calls c LEFT JOIN servers s ON s.id = c.server_id
               WHERE c.status = 'active'
-                AND greatest(s.seen_at, c.answered_at, pg_postmaster_start_time())
-                  < now() - %(unseen_s)s * interval '1 s'
+                AND (c.server_id = %(gone)s::uuid
+                  OR greatest(s.seen_at, c.answered_at, pg_postmaster_start_time())
+                    < now() - %(unseen_s)s * interval '1 s')
               FOR UPDATE OF c SKIP LOCKED)
             RETURNING id, call_sid
             """,
-            {"unseen_s": UNSEEN_S},
+            {"gone": gone, "unseen_s": UNSEEN_S},
         )
         for call_id, call_sid in ended:
             await _adopt_callbacks(connection, call_id, call_sid)

@@ -337,6 +337,17 @@ async def test_a_call_whose_server_was_not_seen_is_ended_with_the_turns_that_wer
     assert await end_crashed(connection) == []
 
 
+async def test_the_calls_of_a_server_that_is_known_to_be_gone_end_at_once(
+    connection: Connection[TupleRow],
+) -> None:
+    """The parent of several processes saw it die: nobody waits for a minute in which it is not seen."""
+    other, gone = await answered_by(connection, 1), await answered_by(connection, 2)
+    assert other.server_id != gone.server_id
+    assert await end_crashed(connection) == []
+    assert await end_crashed(connection, gone.server_id) == [gone.call_sid]
+    assert await end_crashed(connection, gone.server_id) == []
+
+
 async def test_calls_survive_the_databases_own_absence(
     connection: Connection[TupleRow], postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
