@@ -26,6 +26,8 @@ from bench.attacks.stranger import Attack
 from bench.load import RunResult, Variant, plan_of, run_in_turns
 from bench.machine import Machine
 from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
+from bench.parts.browser.measuring import measure_browser
+from bench.parts.browser.rows import browser_rows
 from bench.parts.browser.screenshots import take_screenshots
 from bench.parts.running import Part, run_parts
 from bench.reporting.load_table import largest_table, load_tables
@@ -178,6 +180,26 @@ def parts(
     missed = [row.what for row in rows if row.ok is False]
     if missed:
         _console.print(f"missed: {'; '.join(missed)}")
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def browser(*, write: Write = False) -> None:
+    """Phone the embedded model from the installed Chromium, and listen beside the page: five minutes.
+
+    Answer times, interruptions, what counts as heard against what was played, a connection that breaks, the page
+    itself. Exit status 1: a figure missed its must, or the [local] extra or Chromium is missing.
+    """
+    machine, when = Machine.here(), _now()
+    if chromium() is None:
+        _console.print(f"bench: {HOW_TO_GET_IT}")
+        raise typer.Exit(_FAILED)
+    with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
+        Path(folder).chmod(0o755)  # the embedded Postgres of root runs as another user
+        rows = browser_rows(measure_browser(Path(folder), _console.print))
+    _show(must_table(rows))
+    _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
+    if not all(row.ok for row in rows):
         raise typer.Exit(_FAILED)
 
 

@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from bench.parts.browser.chromium import AT_MOST_MS, open_chromium, open_tab, state, until
+from bench.parts.browser.ear import LISTEN, listen_to
 
 QUIET_MS = 4000
 """Nothing new for so long: the agent has said all it had to say."""
@@ -21,7 +22,9 @@ QUIET_MS = 4000
 @contextmanager
 def open_page(url: str, microphone: str) -> Iterator[Page]:
     """The page, with a microphone that plays a file once; without a file the microphone is refused."""
-    with open_chromium(microphone, allowed=bool(microphone)) as browser, open_tab(browser) as page:
+    allowed = bool(microphone)
+    with open_chromium(microphone, allowed=allowed) as browser, open_tab(browser, bypass_csp=True) as page:
+        page.add_init_script(LISTEN)
         page.goto(url)
         yield page
 
@@ -44,6 +47,7 @@ def report(page: Page) -> dict[str, Any]:
         "trouble": page.inner_text("#trouble") if page.is_visible("#trouble") else "",
         "captions": page.inner_text("#captions"),
         "latency": page.inner_text("#latency"),
+        "played": listen_to(page).played,
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.sim.sounds import silence
+from bench.parts.browser import talking
 from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
 
 SUPPORT = Path(__file__).parent
@@ -58,27 +59,8 @@ def write_conversation(path: Path) -> Path:
 @contextmanager
 def open_talk(folder: Path, **settings: str) -> Iterator[tuple[str, Path]]:
     """``call-agent talk`` with the embedded model: its page, and where its records are."""
-    set_to = {"AGENT_ADMIN_PORT": "0", "AGENT_DRAIN_S": "0", **settings}
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent", "talk", "--port", "0", "--no-open"],
-        cwd=folder,
-        env={**_environment(), **set_to},
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        page = next((line.split()[-1] for line in process.stdout if line.startswith("Talk to the agent")), "")
-        assert page, (folder / "log").read_text()
-        yield page, folder / "data"
-    finally:
-        process.terminate()
-        process.wait(30)
-        assert process.stdout is not None
-        process.stdout.close()
-        log.close()
+    with talking.open_server(folder, **settings) as (page, calls):
+        yield page, calls.parent
 
 
 def call_agent(folder: Path, *arguments: str) -> None:
@@ -110,9 +92,7 @@ def drive(what: str, *arguments: object, program: str = "chromium_page.py") -> d
 
 def newest_record(data: Path) -> dict[str, Any]:
     """The record of the last call."""
-    newest = max((data / "calls").glob("BR*.json"), key=lambda path: path.stat().st_mtime)
-    record: dict[str, Any] = json.loads(newest.read_text("utf-8"))
-    return record
+    return talking.newest_record(data / "calls")
 
 
 def heard_ms(record: dict[str, Any]) -> int:

@@ -72,16 +72,16 @@ export class Sound {
   }
 
   heard(data) {
+    this.playedMs = data.playedMs ?? this.playedMs;
     if (data.played !== undefined) {
       setTimeout(() => this.on.played(data.played), this.outputMs);
     } else if (data.started) {
       this.waitMs = 1000 * data.delay;
       this.tellDelay();
       this.on.started();
-    } else {
+    } else if (!data.cleared) {
       this.theirs = data.level;
       if (this.level) this.mine = this.level();
-      this.playedMs = data.playedMs;
       this.on.levels(this.mine, this.theirs);
     }
   }

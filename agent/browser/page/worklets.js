@@ -60,8 +60,11 @@ class Speaker extends AudioWorkletProcessor {
     this.port.onmessage = ({ data }) => this.take(data);
   }
 
+  get playedMs() { return (1000 * this.total) / RATE; }
+
   take(data) {
     if (data.clear) {
+      this.port.postMessage({ cleared: true, playedMs: this.playedMs });
       this.pieces = [];
       this.at = this.waiting = 0;
       this.playing = false;
@@ -96,7 +99,7 @@ class Speaker extends AudioWorkletProcessor {
     for (const channel of output.slice(1)) channel.set(left);
     this.energy += energy / left.length;
     if (++this.blocks === 16) {
-      this.port.postMessage({ level: Math.sqrt(this.energy / 16), playedMs: (1000 * this.total) / RATE });
+      this.port.postMessage({ level: Math.sqrt(this.energy / 16), playedMs: this.playedMs });
       this.energy = this.blocks = 0;
     }
     return true;
@@ -122,7 +125,9 @@ class Speaker extends AudioWorkletProcessor {
   }
 
   marks() {
-    while (typeof this.pieces[0] === "string") this.port.postMessage({ played: this.pieces.shift() });
+    while (typeof this.pieces[0] === "string") {
+      this.port.postMessage({ played: this.pieces.shift(), playedMs: this.playedMs });
+    }
   }
 }
 

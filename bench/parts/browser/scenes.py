@@ -232,7 +232,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "error-lost": _lost,
     "error-unreachable": _unreachable,
     "error-insecure": _crippled("Object.defineProperty(window, 'isSecureContext', { value: false })"),
-    "error-no-worklet": _crippled("window.AudioWorkletNode = undefined"),
+    "error-no-worklet": _crippled("window.AudioWorkletNode = window.MediaRecorder = undefined"),
     "error-no-microphone": _crippled(_no_stream("NotFoundError")),
     "error-taken": _crippled(_no_stream("NotReadableError")),
     "error-refused": _crippled(_no_stream("NotAllowedError")),
