@@ -54,7 +54,7 @@ VOICES: Final[Mapping[str, str]] = {
 """A voice for each language but English: ``<Say>`` fails with a voice that lacks the language, and the default
 has few.
 
-Source: https://www.twilio.com/docs/voice/twiml/say/text-speech.
+Source: https://www.twilio.com/docs/voice/twiml/say/text-speech; the tests hold it against Twilio's list.
 """
 
 
