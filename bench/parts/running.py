@@ -59,7 +59,7 @@ def _run(part: Part, kill_plan: KillPlan, folder: Path, say: Say) -> list[Row]: 
             say("two hours of call in virtual time")
             return [hour_row(plan, measure_hour(plan)) for plan in (SPARSE, TALKING)]
         case Part.PASSES:
-            say("an hour of lively call in virtual time, each pass of the scheduler timed")
+            say("three hours of lively call in virtual time, each pass of the scheduler timed")
             return [pass_row(measure_passes())]
         case Part.DEMO:
             say("the demo call, for its latency: a minute")

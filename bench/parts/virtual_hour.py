@@ -17,6 +17,7 @@ import trio
 from trio.testing import MockClock
 
 from agent.app.call_answer import answer
+from agent.app.garbage import GarbageCollector
 from agent.audio.metronome import Metronome
 from agent.call.services import CallServices
 from agent.carrier.media_stream import Start
@@ -142,6 +143,7 @@ async def _open_house(model: ScriptedRealtime, plan: HourPlan) -> AsyncIterator[
                 guests=guests,
             )
             nursery.start_soon(metronome.run)
+            await nursery.start(GarbageCollector(lambda: True).run)
             yield services
             nursery.cancel_scope.cancel(reason="the hour is over")
 

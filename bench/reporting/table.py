@@ -43,7 +43,7 @@ def pass_row(figures: PassFigures) -> Row:
     """The row of the worst pass of the scheduler: the yardstick is what two milliseconds are here."""
     measured = (
         f"{figures.worst_ms:.2f} ms, yardstick {figures.yardstick_ms:.2f} ms: "
-        f"{figures.worst_ms / figures.yardstick_ms:.2f} ({figures.task} at {figures.at_s:.0f} s, "
+        f"{figures.worst_ms / figures.yardstick_ms:.2f} ({figures.task} at {figures.at_s:.2f} s, "
         f"{figures.passes} passes)"
     )
     ok = figures.worst_ms <= figures.yardstick_ms
