@@ -250,6 +250,8 @@ class Session(WSListener):
                 self._tell("conversation.item.added", item=item, previous_item_id=None)
                 self._tell("conversation.item.done", item=item, previous_item_id=None)
             case "conversation.item.delete":
+                if (known := self._known(event["item_id"])) is not None:
+                    self.seen.truncations.append(Truncation(monotonic(), known[0], 0))
                 self._tell("conversation.item.deleted", item_id=event["item_id"])
             case other:
                 self._refuse(event, f"unknown event {other}")
@@ -262,16 +264,16 @@ class Session(WSListener):
         self._transcribes = bool(audio_in.get("transcription"))
         self._tell("session.updated", session=self._settings)
 
+    def _known(self, item_id: str) -> tuple[int, float] | None:
+        """The number of the answer that has an item, and the milliseconds of it that were sent."""
+        if self._active and item_id == self._active.item_id:
+            return self._active.seen.number, sum(self._active.seen.sizes) / BYTES_PER_MS
+        return self._lengths_ms.get(item_id)
+
     def _truncate(self, event: Mapping[str, Any]) -> None:
         item_id, end_ms = event["item_id"], event["audio_end_ms"]
-        if self._active and item_id == self._active.item_id:
-            known: tuple[int, float] | None = (
-                self._active.seen.number,
-                sum(self._active.seen.sizes) / BYTES_PER_MS,
-            )
-        else:
-            known = self._lengths_ms.get(item_id)
-        if known is None or end_ms > known[1]:
+        known = self._known(item_id)
+        if known is None or not 0 < end_ms <= known[1]:
             self._refuse(event, f"Audio content of {known and known[1]} ms is already shorter than {end_ms} ms")
             return
         self.seen.truncations.append(Truncation(monotonic(), known[0], end_ms))

@@ -38,17 +38,14 @@ def test_pl_8_of_a_complete_answer_only_what_was_not_heard_whole_is_truncated() 
     assert talk.truncated == {"second": 200}
 
 
-def test_pl_8_a_truncation_to_nothing_that_is_refused_deletes_the_item() -> None:
+def test_pl_8_an_item_of_which_nothing_was_heard_is_deleted_and_never_truncated_at_0() -> None:
+    """The provider refuses a truncate at 0 (D6)."""
     talk = Talk()
     talk.created("r1")
     talk.audio("r1", 1000)
     talk.starts()
     talk.clears()
-    [truncate] = talk.told("conversation.item.truncate")
-    assert truncate["audio_end_ms"] == 0
-    refusal = model.ErrorEvent("invalid_request_error", "invalid_value", "too short", truncate["event_id"], "")
-    talk.event(refusal)
-    talk.event(refusal)
+    assert talk.told("conversation.item.truncate") == []
     assert [event["item_id"] for event in talk.told("conversation.item.delete")] == ["item of r1"]
 
 

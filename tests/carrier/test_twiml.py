@@ -19,8 +19,8 @@ TWILIO_VOICES = {
 Sources: the names are those of ``Say.VoiceEnum`` and ``Say.LanguageEnum`` in Twilio's own C# library, which is
 generated from its definition of TwiML (github.com/twilio/twilio-csharp, src/Twilio/TwiML/Voice/Say.cs at
 02cffba); the language of a Polly voice is that of
-https://docs.aws.amazon.com/polly/latest/dg/available-voices.html. The Python library has no such list: its ``Say``
-takes any voice.
+https://docs.aws.amazon.com/polly/latest/dg/available-voices.html. The Python library has no such list: its
+``Say`` takes any voice.
 """
 
 

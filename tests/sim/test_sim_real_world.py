@@ -22,9 +22,8 @@ from worlds import in_worlds
 import agent.sim.__main__ as command_line
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.core.errors import HandshakeRejectedError
-from agent.core.units import ItemId
 from agent.model import events as codec
-from agent.model.requests import encode_response_create, encode_text_item, encode_truncate
+from agent.model.requests import encode_response_create, encode_text_item
 from agent.model.server_shapes import Outbox
 from agent.sim.carrier.network import Network, OneWay, network_of
 from agent.sim.model.script import PAUSE_S, Answer, Faults, ToolCall, plan_roughly
@@ -188,16 +187,6 @@ def test_transcripts_are_late_missing_or_of_the_turn_before() -> None:
     [complete, *_] = [event for event in sent if event["type"].endswith("completed")]
     deltas = [event["delta"] for event in sent if event["type"].endswith("delta")][:4]
     assert "".join(deltas) == complete["transcript"] == "Good morning to you"
-
-
-async def test_a_truncate_at_nothing_is_refused_as_the_provider_does(autojump_clock: MockClock) -> None:
-    model = ScriptedRealtime([Answer("a", 1000)], profile=Profile.real(1))
-    async with open_session(model) as client:
-        await client.send(update(), encode_response_create("ev", "x"))
-        await client.until("response.done")
-        await client.send(encode_truncate(ItemId(model.session.responses[0].item_id), 0, 0, "ev_zero"))
-        await client.until("error")
-    assert client.errors() == ["unsupported_content_type"]
 
 
 async def test_refused_settings_leave_the_providers_own(autojump_clock: MockClock) -> None:

@@ -189,7 +189,7 @@ async def test_a_cancel_before_response_created_cancels_at_birth(autojump_clock:
 
 
 async def test_truncate_is_refused_beyond_what_there_is(autojump_clock: MockClock) -> None:
-    model = ScriptedRealtime([Answer("a", 1000)], faults=Faults(refuse_truncate_at_zero=True))
+    model = ScriptedRealtime([Answer("a", 1000)])
     async with open_session(model) as client:
         await client.send(encode_text_item("user", "Hi.", "ev"), encode_response_create("ev", "x"))
         await client.until("response.done")

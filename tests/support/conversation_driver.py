@@ -199,8 +199,9 @@ class Talk:
 
     @property
     def truncated(self) -> dict[str, int]:
-        """Each truncated item and the milliseconds of it that were heard."""
-        return {event["item_id"]: event["audio_end_ms"] for event in self.told("conversation.item.truncate")}
+        """Each item that was cut off and the milliseconds of it that were heard: none of one that was deleted."""
+        ends = {event["item_id"]: event["audio_end_ms"] for event in self.told("conversation.item.truncate")}
+        return ends | {event["item_id"]: 0 for event in self.told("conversation.item.delete")}
 
     @property
     def asked(self) -> list[str]:

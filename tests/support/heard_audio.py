@@ -30,9 +30,8 @@ def believed_ms(model: ScriptedRealtime) -> list[int]:
 
 
 def refusals(model: ScriptedRealtime) -> list[str]:
-    """What the model refused, but for a truncate at 0: that is asked, and the item deleted when it is refused."""
-    codes = [str(error["code"]) for error in model.errors_sent]
-    return [code for code in codes if code != "unsupported_content_type"]
+    """What the model refused."""
+    return [str(error["code"]) for error in model.errors_sent]
 
 
 def ear_ms(world: Profile, *, stalls: bool = False) -> int:

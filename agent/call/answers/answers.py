@@ -122,8 +122,6 @@ class Answers:
 
     def error(self, event: model.ErrorEvent, now: float) -> None:
         """The provider refuses something of ours, or fails."""
-        if self.truncation.refused(event.event_id):
-            return
         grade = severity(event.kind, event.code)
         level: Any = "info" if grade is Severity.IGNORABLE else "error"
         self.events.emit(

@@ -120,8 +120,6 @@ class Session:
     """Those that are asked for or active, the oldest first."""
     requests: dict[str, Response] = attrs.field(factory=dict)
     """Our requests by the event id that a refusal names."""
-    deletable: dict[str, ItemId] = attrs.field(factory=dict)
-    """Items of which nothing was heard, by the event that truncated them at 0: deleted if that is refused."""
     retold: dict[GenerationId, ItemId] = attrs.field(factory=dict)
     """Answers of a session before that still played when this one was told of them, by the items that tell it."""
     tool_names: dict[ItemId, str] = attrs.field(factory=dict)

@@ -1,8 +1,8 @@
 """What the caller heard of each answer: the transcript has it, and the model is told (PL-8). Pure.
 
 An answer that is cut off waits here for its ``clear``: what was heard is computed at the instant that is written
-(docs/decisions.md, 7). The model is then told of each of its items where it ended, at 0 if nothing of it was
-heard; where the provider refuses a 0, the item is deleted.
+(docs/decisions.md, 7). The model is then told of each of its items where it ended; one of which nothing was heard
+is deleted, because the provider refuses to truncate at 0.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class TruncationLedger:
             generation.interrupted = heard_ms < generation.received_ms or not generation.response_done
             self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
             for part in generation.parts:
-                self._truncate(generation, part, part.heard_of(heard_ms))
+                self._end(generation, part, part.heard_of(heard_ms))
             self._correct_retold(generation, heard_ms)
             self.playout.forget(generation.id)
 
     def withdrawn(self, generation: Generation) -> None:
         """Nothing of it was or will be heard: the model is told so, and the transcript has none of it."""
         for part in generation.parts:
-            self._truncate(generation, part, 0)
+            self._end(generation, part, 0)
         self.playout.forget(generation.id)
 
     def _correct_retold(self, generation: Generation, heard_ms: int) -> None:
@@ -66,7 +66,7 @@ class TruncationLedger:
         self.transcript.agent_spoke(generation, generation.received_ms, complete=generation.response_done)
         if generation.overflowed and generation.parts:
             last = generation.parts[-1]
-            self._truncate(generation, last, last.length_ms)
+            self._end(generation, last, last.length_ms)
         self.playout.forget(generation.id)
 
     def ended_with_call(self, generation: Generation, now: float) -> None:
@@ -76,23 +76,19 @@ class TruncationLedger:
         self.transcript.agent_spoke(generation, heard_ms, complete=generation.response_done)
 
     def came_late(self, generation: Generation, item_id: ItemId, content_index: int) -> None:
-        """Audio of an answer that was cut off; if it begins an item that was never truncated, none was heard."""
+        """Audio of an answer that was cut off; if it begins an item that was not ended yet, none was heard."""
         if all(part.item_id != item_id for part in generation.parts):
-            self._truncate(generation, generation.part_of(item_id, content_index), 0)
+            self._end(generation, generation.part_of(item_id, content_index), 0)
 
-    def refused(self, event_id: str) -> bool:
-        """Whether the provider refused one of our truncates at 0; the item is deleted instead."""
-        unheard = self.requests.turns.session.deletable.pop(event_id, None)
-        if unheard is not None:
-            self.requests.tell(requests.encode_item_delete(unheard, self.requests.next_event_id()))
-        return unheard is not None
-
-    def _truncate(self, generation: Generation, part: Part, heard_ms: int) -> None:
+    def _end(self, generation: Generation, part: Part, heard_ms: int) -> None:
+        """Tell the model that no more of an item was heard."""
         whole = generation.response_done and not generation.overflowed and heard_ms >= part.length_ms
         response = self.requests.turns.session.responses.get(generation.response_id)
         if whole or response is None or response.generation is not generation:
             return  # all of it was heard, or its items went with their session
         event_id = self.requests.next_event_id()
-        if heard_ms == 0:
-            self.requests.turns.session.deletable[event_id] = part.item_id
-        self.requests.tell(requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id))
+        self.requests.tell(
+            requests.encode_truncate(part.item_id, part.content_index, heard_ms, event_id)
+            if heard_ms
+            else requests.encode_item_delete(part.item_id, event_id)
+        )

@@ -31,7 +31,6 @@ class SimulatedConversation:
     """Items in order, and what was done to them."""
 
     outbox: Outbox
-    refuse_truncate_at_zero: bool = False
     items: dict[str, SimulatedItem] = attrs.field(factory=dict)
     truncations: list[tuple[str, int]] = attrs.field(factory=list)
     deleted: list[str] = attrs.field(factory=list)
@@ -79,7 +78,7 @@ class SimulatedConversation:
         if item.spoken is None:
             raise RefusedError("invalid_value", "Only model output audio messages can be truncated", "item_id")
         end_ms = event.get("audio_end_ms")
-        if end_ms == 0 and self.refuse_truncate_at_zero:
+        if end_ms == 0:
             raise RefusedError(
                 "unsupported_content_type", "Unable to truncate: no audio content.", "audio_end_ms"
             )

@@ -185,7 +185,6 @@ class Faults:
     early_done: bool = False
     """``response.done`` comes before the last audio delta of its answer."""
     speech_started_delay_ms: int = 0
-    refuse_truncate_at_zero: bool = False
     refuse_setting: str = ""
     """Each ``session.update`` that has this field, ``audio.output.voice`` for example, is refused for it."""
     busy_error: bool = False

@@ -91,7 +91,7 @@ class ModelSession:
             if wire is None
             else Outbox(RealWire(self.ready.append, wire).put, session=f"{wire.getrandbits(32):08x}")
         )
-        self.conversation = SimulatedConversation(self.outbox, faults.refuse_truncate_at_zero or is_real)
+        self.conversation = SimulatedConversation(self.outbox)
         self._sender = ResponseSender(self.ready, self.outbox, self.conversation, faults, self.settings)
         self._transcribing = Transcribing(
             self.outbox, self._later, self.transcription_delay_ms / 1000, self._draws("transcripts")
