@@ -37,8 +37,8 @@ PURE = {
     " tools.spoken_numbers tools.use_counts",
     "browser": "admission messages webm",
     "carrier": "media_stream signature stream_events twiml",
-    "core": "admission audio_format bounds caller_leg errors log_text provider_models steps tenant tenant_fields"
-    " units",
+    "core": "admission audio_format bounds caller_leg errors log_text provider_models state_table steps tenant"
+    " tenant_fields units",
     "model": "errors events opening requests server_shapes",
     "pipeline": "analysis.extraction analysis.extraction_rules analysis.request recording.wav_format"
     " transcription.talk_spans transcription.transcription"

@@ -23,7 +23,7 @@ from agent.call.memory.transcript import Transcript
 from agent.call.turns.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
 from agent.call.turns.dtmf import DtmfCollector
 from agent.call.turns.greeted_turn import GreetedTurns, Verdict
-from agent.call.turns.leaving import Departure
+from agent.call.turns.leaving import Departure, Move, Why
 from agent.call.turns.own_ear import OwnEar
 from agent.core.audio_format import ULAW_8K, AudioFormat
 from agent.core.event_log import EventLog
@@ -55,6 +55,8 @@ class Conversation:
     ear: OwnEar
     max_answer_ms: int
     bounds: TalkBounds = attrs.field(factory=TalkBounds)
+    departure: Departure = attrs.field(factory=Departure)
+    """Whether the call is about to end."""
     format: AudioFormat = ULAW_8K
     """Of the caller's leg and of the model's."""
     language: str = ""
@@ -71,8 +73,6 @@ class Conversation:
     caller_quiet_since: float | None = None
     """When the caller's last speech really ended, end-pointing silence taken off; None once it is answered."""
     barged_in_s: float = 0.0
-    departure: Departure | None = None
-    """Why the call is about to end; None while it stays."""
     response_requests: ResponseRequests = attrs.field(init=False)
     truncation: TruncationLedger = attrs.field(init=False)
     answers: Answers = attrs.field(init=False)
@@ -80,7 +80,7 @@ class Conversation:
     _replay: Replay = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.response_requests = ResponseRequests(self.commands, self.turns, self.events)
+        self.response_requests = ResponseRequests(self.commands, self.turns, self.events, self.departure)
         self.truncation = TruncationLedger(self.playout, self.transcript, self.response_requests)
         self._greeted = GreetedTurns(self.ear.meter, self.language, self.transcript.live)
         self.answers = Answers(
@@ -145,31 +145,29 @@ class Conversation:
             self.response_requests.ask_when_free(Purpose.TOOL)
 
     @decision
-    def leave(self, outcome: Outcome, reason: str) -> Departure:
-        """Begin to end the call; a speech start takes it back."""
-        self.departure = Departure(outcome, reason, before=self.departure)
-        return self.departure
+    def leave(self, outcome: Outcome, reason: str) -> Why:
+        """Begin to end the call; a speech start takes it back. Returns the reason that counts."""
+        why = Why(outcome, reason)
+        self.departure.move(Move.LEAVE, why)
+        return self.departure.why or why
 
     @decision
     def stay(self) -> None:
         """Who was leaving stays: the caller speaks, or there is nowhere to go."""
-        if self.departure is not None and not self.departure.final:
-            self.events.emit("LEAVING_TAKEN_BACK", reason=self.departure.reason)
-            self.departure.take_back()
-            self.departure = None
+        why = self.departure.why
+        if self.departure.move(Move.CALL_BACK) and why is not None:
+            self.events.emit("LEAVING_TAKEN_BACK", reason=why.reason)
 
     @decision
-    def apologise(self, audio: bytes, words: str, reason: str, now: float) -> Departure:
+    def apologise(self, audio: bytes, words: str, now: float) -> None:
         """The model is gone for good: say so in its stead, in ``audio`` that says ``words``.
 
         What it had begun is cut, unless it is nearly over.
         """
-        self.departure = Departure(Outcome.MODEL_LOST, reason, final=True)
         if sum(generation.owed_frames for generation in self.answers.live) * FRAME_MS > APOLOGY_WAITS_MS:
             self._interrupt(now, audible=False)
         self.answers.session_lost()
         self.answers.say(audio, words, now)
-        return self.departure
 
     # What the caller does
 
@@ -300,8 +298,8 @@ class Conversation:
         return min(due, default=None)
 
     def _due_interruption(self, now: float) -> float | None:
-        given_up, ready = self.response_requests.given_up, self.turns.session.ready
-        if self.answers.live and not (ready or given_up):
+        given_up = self.departure.final
+        if self.answers.live and not (self.turns.session.ready or given_up):
             return self._due_by_ear(now)
         if self.policy.protecting:
             decided = self.policy.due_interruption(

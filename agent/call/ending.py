@@ -19,7 +19,7 @@ from agent.audio.pacer_metrics import PacerMetrics
 from agent.call.conversation import Conversation
 from agent.call.prompts import APOLOGY, UNAVAILABLE, prompt, say_unavailable
 from agent.call.state import CallState, run_guest
-from agent.call.turns.leaving import Departure
+from agent.call.turns.leaving import Why
 from agent.core.errors import CarrierError
 from agent.core.records import CallMetrics, CallRecord, Outcome
 from agent.core.units import FRAME_S
@@ -51,19 +51,20 @@ class CallEnding:
 
     # While the call runs
 
-    def leave(self, outcome: Outcome, reason: str) -> Departure:
+    def leave(self, outcome: Outcome, reason: str) -> Why:
         """Decide to end the call, in the step in which the model asks for it; a speech start takes it back."""
         asked = "TRANSFER_ASKED" if outcome is Outcome.TRANSFERRED else "END_CALL_ASKED"
         self.state.events.emit(asked, reason=reason)
         return self.conversation.leave(outcome, reason)
 
-    async def hang_up(self, departure: Departure) -> bool:
+    async def hang_up(self, why: Why) -> bool:
         """The model's ``end_call``: hang up when its last word was heard; False if the caller speaks again."""
-        if await self._until_let_go(departure, DRAIN_BOUND_S) and not self._transferring:
-            self.state.end(departure.outcome, departure.reason)
-        return not departure.taken_back
+        let_go = await self._until_let_go(why)
+        if let_go and not self._transferring:
+            self.state.end(why.outcome, why.reason)
+        return let_go
 
-    async def transfer(self, departure: Departure, number: str) -> bool:
+    async def transfer(self, why: Why, number: str) -> bool:
         """The model's ``transfer_call``: as ``hang_up``, but the carrier connects the caller to ``number``.
 
         It takes the call from us, so the stream may end before the carrier's answer is here, which counts all the
@@ -79,7 +80,7 @@ class CallEnding:
 
         self._transferring += 1
         try:
-            if not await self._until_let_go(departure, DRAIN_BOUND_S):
+            if not await self._until_let_go(why):
                 return False
             with trio.fail_after(STEP_S):
                 await state.guests.run(TRANSFER, dial, grace_s=REQUEST_GRACE_S)
@@ -91,20 +92,20 @@ class CallEnding:
             self._transferring -= 1
         return True
 
-    async def say_farewell(self, instructions: str, departure: Departure) -> None:
+    async def say_farewell(self, instructions: str, why: Why) -> None:
         """Have the model say goodbye, then end the call; what the caller says meanwhile takes that back."""
         with trio.move_on_after(FAREWELL_BOUND_S):
-            while self.conversation.turns.busy and not departure.taken_back:
+            while self.conversation.turns.busy and self._leaves(why):
                 await self.state.changed.park()
-            if not departure.taken_back:
+            if self._leaves(why):
                 self.conversation.response_requests.ask(Purpose.FAREWELL, instructions)
-                await self._drain(departure)
-        if not departure.taken_back:
-            self.state.end(departure.outcome, departure.reason)
+                await self._drain(why)
+        if self._leaves(why):
+            self.state.end(why.outcome, why.reason)
 
     async def apologise(self, reason: str) -> None:
         """The model is of no use any more: have it said in the tenant's language, or say it; the call ends."""
-        state = self.state
+        state, why = self.state, self.state.departure.why
         state.events.emit("MODEL_GIVEN_UP", "error", reason=reason)
         outcome = Outcome.MODEL_LOST if self.leg.sessions else Outcome.MODEL_UNAVAILABLE
         if await say_unavailable(state.leg.rest, state.ticket.call_sid, state.tenant.language, state.events):
@@ -112,32 +113,35 @@ class CallEnding:
             return
         with trio.move_on_after(FAREWELL_BOUND_S):
             apology = prompt(UNAVAILABLE, state.leg.format)
-            await self._drain(self.conversation.apologise(apology, APOLOGY, reason, trio.current_time()))
+            self.conversation.apologise(apology, APOLOGY, trio.current_time())
+            await self._drain(why)
         state.end(outcome, reason)
 
-    async def _until_let_go(self, departure: Departure, bound_s: float) -> bool:
-        """Wait until what was said was heard, within a bound; whether the caller let us go."""
-        with trio.move_on_after(bound_s):
-            await self._drain(departure)
-        return not departure.taken_back
+    def _leaves(self, why: Why | None) -> bool:
+        """Whether the call is still about to end for this reason."""
+        return self.state.departure.why is why
 
-    async def _drain(self, departure: Departure) -> None:
+    async def _until_let_go(self, why: Why) -> bool:
+        """Wait until what was said was heard, within a bound; whether the caller let us go."""
+        with trio.move_on_after(DRAIN_BOUND_S):
+            await self._drain(why)
+        return self._leaves(why)
+
+    async def _drain(self, why: Why | None) -> None:
         """Wait until all that was said was heard, and a little longer; return early if it is taken back.
 
         Who begins to speak in the last moment is heard by our own ear before the model says so.
         """
-        conversation, changed = self.conversation, self.state.changed
-        while not departure.taken_back and (
-            conversation.live or (conversation.turns.busy and not departure.final)
-        ):
+        conversation, changed, final = self.conversation, self.state.changed, self.state.departure.final
+        while self._leaves(why) and (conversation.live or (conversation.turns.busy and not final)):
             await changed.park()
         with trio.move_on_after(DRAIN_EXTRA_S):
-            while not departure.taken_back:
+            while self._leaves(why):
                 await changed.park()
         with trio.move_on_after(LAST_LOOK_S):
-            while not (departure.taken_back or departure.final) and conversation.ear.voiced(trio.current_time()):  # noqa: ASYNC110
+            while self._leaves(why) and not final and conversation.ear.voiced(trio.current_time()):  # noqa: ASYNC110
                 await trio.sleep(FRAME_S)
-        if not departure.taken_back:
+        if self._leaves(why):
             self.state.playout.drained()
 
     async def record_call(self) -> None:
@@ -181,7 +185,9 @@ class CallEnding:
         """A closed stream is not an ended call (D11): only REST ends it, unless the caller did, or a transfer."""
         state, rest = self.state, self.state.leg.rest
         await state.guests.until_ended(TRANSFER)
-        if rest is not None and state.outcome is not Outcome.CALLER_HUNG_UP and not state.carrier_goes_on:
+        ended = state.departure.ended
+        hung_up = ended is not None and ended.outcome is Outcome.CALLER_HUNG_UP
+        if rest is not None and not hung_up and not state.carrier_goes_on:
             with trio.fail_at(until_s):
                 await state.guests.run("hang up", partial(rest.hang_up, state.ticket.call_sid))
 
@@ -216,6 +222,7 @@ class CallEnding:
         """The record of the call as it was at ``ended_s``."""
         state, ticket, conversation = self.state, self.state.ticket, self.conversation
         duration_s = ended_s - state.answered_s
+        ended = state.departure.ended or Why(Outcome.SERVER_STOPPED, "")
         return CallRecord(
             call_sid=ticket.call_sid,
             stream_sid=state.leg.stream_sid,
@@ -224,8 +231,8 @@ class CallEnding:
             called=ticket.called,
             answered_at=state.answered_at,
             ended_at=state.answered_at + timedelta(seconds=duration_s),
-            outcome=state.outcome or Outcome.SERVER_STOPPED,
-            reason=state.reason,
+            outcome=ended.outcome,
+            reason=ended.reason,
             turns=conversation.transcript.turns(),
             metrics=self._metrics(duration_s),
             recording_sid=state.recording_sid,

@@ -12,6 +12,7 @@ import trio
 from agent.call.guests import Guests
 from agent.call.leg import CallerLeg
 from agent.call.services import CallServices
+from agent.call.turns.leaving import Departure, Move, Why
 from agent.carrier.stream_token import CallTicket
 from agent.core.errors import sole_error
 from agent.core.event_log import EventLog
@@ -38,8 +39,7 @@ class CallState:
     answered_at: datetime
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Around everything the call does; cancelled by ``end``, or by a server that stops."""
-    outcome: Outcome | None = None
-    reason: str = ""
+    departure: Departure = attrs.field(factory=Departure)
     ended_s: float | None = None
     carrier_goes_on: bool = False
     """The carrier has the call and ends it: a hang-up of ours would cut it off."""
@@ -63,8 +63,8 @@ class CallState:
 
     def end(self, outcome: Outcome, reason: str) -> None:
         """The call is over; only the first reason counts. Cancels everything the call does."""
-        if self.outcome is None:
-            self.outcome, self.reason, self.ended_s = outcome, reason, trio.current_time()
+        if self.departure.move(Move.END, Why(outcome, reason)):
+            self.ended_s = trio.current_time()
             self.scope.cancel(reason=f"{outcome.value}: {reason}")
 
     def transferred(self, number: str) -> None:
@@ -74,8 +74,9 @@ class CallState:
     def taken_over(self, outcome: Outcome, reason: str) -> None:
         """The carrier goes on with the call without us, and ends it; its stream ended or will end by that."""
         self.carrier_goes_on = True
-        if self.outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
-            self.outcome, self.reason = outcome, reason
+        ended = self.departure.ended
+        if ended is not None and ended.outcome in (Outcome.CALLER_HUNG_UP, Outcome.CARRIER_LOST):
+            self.departure.why = Why(outcome, reason)
         self.end(outcome, reason)
 
     def _note(self, event: str, fields: dict[str, Any]) -> None:

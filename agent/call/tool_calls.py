@@ -27,7 +27,7 @@ from agent.call.ending import CallEnding
 from agent.call.state import CallState
 from agent.call.tools.declare import END_CALL, TRANSFER_CALL, Tool, ToolCall, transfer_tool
 from agent.call.tools.use_counts import UseCounts
-from agent.call.turns.leaving import Departure
+from agent.call.turns.leaving import Why
 from agent.core.errors import BoundError, CarrierError, ToolArgumentsError, ToolError
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
@@ -73,7 +73,7 @@ class Use:
     tool: Tool | None
     session: Session
     """The one that wanted it: no later one knows of it."""
-    departure: Departure | None = None
+    leaving: Why | None = None
     """Of a tool that ends the call: decided as it was asked for."""
 
     @property
@@ -109,7 +109,7 @@ class CallTools:
         session.tool_uses.add(call.call_id)
         use = Use(call, self.tools.get(call.name), session)
         if call.name == END_CALL.name:
-            use.departure = self.ending.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+            use.leaving = self.ending.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
         self._uses.append(use)
         self.conversation.tools_at_work += not use.ends_call
         return use
@@ -128,7 +128,7 @@ class CallTools:
 
     async def _run(self, use: Use) -> None:
         tool, events = use.tool, self.state.events
-        if use.departure is None:  # hanging up is always possible
+        if use.leaving is None:  # hanging up is always possible
             try:
                 self._counts.take(tool)
             except BoundError as error:
@@ -145,8 +145,8 @@ class CallTools:
             events.emit("TOOL_ARGUMENTS_WRONG", "warning", tool=tool.name, error=str(error)[:200])
             await self._answer(use, {"error": str(error)[:500]})
             return
-        if use.departure is not None:
-            if not await self.ending.hang_up(use.departure):
+        if use.leaving is not None:
+            if not await self.ending.hang_up(use.leaving):
                 self._tell(use, _TAKEN_BACK)
         elif tool.name == TRANSFER_CALL.name:
             await self._transfer(use, str(arguments["number"]))
@@ -165,8 +165,8 @@ class CallTools:
             await self._answer(use, {"error": f"calls may only be transferred to {', '.join(allowed)}"})
             return
         try:
-            departure = self.ending.leave(Outcome.TRANSFERRED, f"transferred to {number}")
-            gone = await self.ending.transfer(departure, number)
+            why = self.ending.leave(Outcome.TRANSFERRED, f"transferred to {number}")
+            gone = await self.ending.transfer(why, number)
         except (CarrierError, trio.TooSlowError):
             await self._answer(use, {"error": "the transfer failed; nobody was reached"})
         else:
@@ -255,7 +255,7 @@ class CallTools:
         """Answer a use when the answer it was made in is over, and have the model go on if nothing else will."""
         same = (other for other in self._uses if other.call.response_id == use.call.response_id)
         last = all(other is use or other.ends_call for other in same)
-        self._tell(use, output, answer=last and self.conversation.departure is None)
+        self._tell(use, output, answer=last and self.conversation.departure.staying)
 
     def _tell(self, use: Use, output: Any, *, answer: bool = False) -> None:
         conversation, now = self.conversation, trio.current_time()

@@ -73,8 +73,7 @@ class CallWatchdog:
         if reached and self.clock.cut_short(now):
             self.state.events.emit("BOUND_REACHED", "warning", bound=reached)
         idle = self.conversation.quiet and not playout.audible(now)
-        leaving = self.conversation.departure is not None
-        held = leaving or self.conversation.caller_holds_the_floor(now)
+        held = not self.state.departure.staying or self.conversation.caller_holds_the_floor(now)
         match self.clock.look(now, idle=idle, audible_until=playout.audible_until):
             case Due.OVERDUE:
                 self.state.end(Outcome.TIME_LIMIT, "the caller went on past the time limit")

@@ -79,6 +79,7 @@ class CallParts(TxObserver):
             OwnEar(LevelMeter(state.leg.format)),
             max_answer_ms=int(settings.max_answer_s * 1000),
             bounds=TalkBounds(settings.bounds),
+            departure=state.departure,
             format=state.leg.format,
             language=state.tenant.language or settings.language,
             endpoint_ms=settings.vad_silence_ms if settings.turn_detection == "server_vad" else 0,
@@ -208,5 +209,5 @@ class CallParts(TxObserver):
         self.nursery.start_soon(run_guest, self.state.events, name, run, name=name)
 
     def _start_farewell(self, instructions: str, outcome: Outcome) -> None:
-        departure = self.conversation.leave(outcome, "the agent said goodbye")
-        self.nursery.start_soon(self.ending.say_farewell, instructions, departure)
+        why = self.conversation.leave(outcome, "the agent said goodbye")
+        self.nursery.start_soon(self.ending.say_farewell, instructions, why)

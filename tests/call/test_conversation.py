@@ -11,6 +11,7 @@ from conversation_driver import LOUD, Talk
 from agent.audio.generation import Purpose
 from agent.call.answers.response_requests import ANSWER_ATTEMPTS
 from agent.call.answers.responses import ANSWER_GRACE_S, FREED_GRACE_S
+from agent.call.turns.leaving import Presence
 from agent.core.records import Outcome
 from agent.core.units import ItemId, ResponseId
 from agent.model import events as model
@@ -532,16 +533,29 @@ def test_an_incomplete_answer_that_runs_a_tool_is_asked_for_once() -> None:
 
 
 def test_mo_7_a_key_takes_a_leaving_back_and_so_does_speech_with_all_that_came_before() -> None:
-    """Two tools may both want to leave; who speaks is answered by neither."""
+    """Two tools may both want to leave, for the first reason; who speaks is answered by neither."""
     talk = Talk()
+    departure = talk.conversation.departure
     first = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
-    second = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+    second = talk.conversation.leave(Outcome.TRANSFERRED, "transferred")
+    assert departure.why is first is second
     talk.starts()
-    assert (first.taken_back, second.taken_back) == (True, True)
+    assert departure.staying
     third = talk.conversation.leave(Outcome.AGENT_HUNG_UP, "the agent ended the call")
+    assert departure.why is third is not first
     talk.conversation.key_pressed("1", talk.now)
-    assert third.taken_back
-    assert talk.conversation.departure is None
+    assert departure.staying
+
+
+def test_mo_7_a_model_that_is_gone_for_good_is_not_waited_for() -> None:
+    """Whoever was leaving before leaves it to the apology, and no speech start takes that back."""
+    talk = Talk()
+    leaving = talk.conversation.leave(Outcome.IDLE, "the agent said goodbye")
+    talk.event(model.ErrorEvent("invalid_request_error", "invalid_api_key", "no", "", ""))
+    assert talk.conversation.departure.presence is Presence.GIVEN_UP
+    assert talk.conversation.departure.why is not leaving
+    talk.starts()
+    assert talk.conversation.departure.final
 
 
 def test_mo_4_a_limit_of_the_provider_s_is_told_to_whoever_takes_calls() -> None:

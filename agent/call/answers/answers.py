@@ -209,5 +209,5 @@ class Answers:
         """While the provider limits the rate, the caller hears a tone that asks to wait in any language."""
         wait_s = self.requests.wait_s
         speaks = any(generation.received_bytes for generation in self.live)
-        if wait_s and not speaks and not self.requests.given_up:
+        if wait_s and not speaks and not self.requests.departure.final:
             self.say(waiting_tone(round(wait_s * 1000), self.format), "", now)

@@ -12,7 +12,9 @@ import attrs
 from agent.audio.generation import Purpose
 from agent.call.answers.responses import Debt, ResponseTracker
 from agent.call.commands import Commands, GiveUp, RateLimited, ToModel
+from agent.call.turns.leaving import Departure, Move, Why
 from agent.core.event_log import EventLog
+from agent.core.records import Outcome
 from agent.model import requests
 from agent.model.errors import Severity, severity
 from agent.model.events import ErrorEvent
@@ -38,10 +40,9 @@ class ResponseRequests:
     commands: Commands
     turns: ResponseTracker
     events: EventLog
+    departure: Departure
     instructions: str = ""
     """Those of the session. A request's own replace them for its answer, so it repeats them."""
-    given_up: bool = False
-    """Nothing is asked of the model any more."""
     wait_s: float = 0.0
     """How long the caller waits before an answer is asked for again, for the provider limits the rate; else 0."""
     _event_count: int = 0
@@ -64,7 +65,7 @@ class ResponseRequests:
 
     def ask(self, purpose: Purpose, instructions: str = "") -> None:
         """Request an answer, unless the model was given up; from the next session if there is none."""
-        if self.given_up:
+        if self.departure.final:
             return
         if self.turns.session.ready:
             self.commands.add(ToModel(self.request(purpose, instructions)))
@@ -85,8 +86,7 @@ class ResponseRequests:
 
     def give_up(self, reason: str) -> None:
         """The model is of no use any more: nothing is asked of it, and the call is given up, once."""
-        if not self.given_up:
-            self.given_up = True
+        if self.departure.move(Move.GIVE_UP, Why(Outcome.MODEL_LOST, reason)):
             self.commands.add(GiveUp(reason))
 
     def refused(self, event: ErrorEvent, grade: Severity, now: float) -> None:

@@ -69,13 +69,6 @@ STEPS: Final[Mapping[Stage, Mapping[Step, Stage]]] = {
 _ACTIVE: Final = (Stage.GENERATING, Stage.CANCELLED)
 
 
-def stages_as_markdown() -> str:
-    """The table of the states, for ``docs/`` and for whoever debugs a call."""
-    rows = [["stage", *(step.value for step in Step)], ["---"] * (len(Step) + 1)]
-    rows += [[stage.value, *(STEPS[stage].get(step, stage).value for step in Step)] for stage in Stage]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
 @attrs.define(eq=False)
 class Response:
     """One response of a session, asked for by us or begun by the provider."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.call.answers.responses import STEPS, Stage, Step, stages_as_markdown
+from agent.call.answers.responses import STEPS, Stage, Step
+from agent.core.state_table import as_markdown
 
 DOCS = Path(__file__).parents[3] / "docs" / "responses.md"
 
 
 def test_the_documents_show_the_table_in_force() -> None:
-    assert stages_as_markdown() in DOCS.read_text(encoding="utf-8")
+    assert as_markdown("stage", STEPS, Step) in DOCS.read_text(encoding="utf-8")
 
 
 def test_bi_3_a_cancel_is_sent_once_and_only_while_generating() -> None:
