@@ -24,10 +24,7 @@ MAX_MEDIA_BYTES: Final = 8000
 
 @attrs.frozen
 class Connected:
-    """The first message of a stream: the protocol's name and version."""
-
-    protocol: str
-    version: str
+    """The first message of a stream."""
 
 
 @attrs.frozen
@@ -36,7 +33,6 @@ class Start:
 
     stream_sid: StreamSid
     call_sid: CallSid
-    account_sid: str
     encoding: str
     sample_rate: int
     channels: int
@@ -61,7 +57,6 @@ class _FormatBody(msgspec.Struct, rename="camel"):
 class _StartBody(msgspec.Struct, rename="camel"):
     call_sid: str
     stream_sid: str = ""
-    account_sid: str = ""
     media_format: _FormatBody = msgspec.field(default_factory=_FormatBody)
     custom_parameters: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -82,8 +77,6 @@ class _Message(msgspec.Struct, rename="camel"):
     start: _StartBody | None = None
     mark: _MarkBody | None = None
     dtmf: _DtmfBody | None = None
-    protocol: str = ""
-    version: str = ""
 
 
 _decoder: Final = msgspec.json.Decoder(_Message, strict=False)
@@ -129,7 +122,6 @@ def _start(message: _Message) -> Start:
     return Start(
         stream_sid=StreamSid(stream_sid),
         call_sid=CallSid(body.call_sid),
-        account_sid=body.account_sid,
         encoding=media_format.encoding,
         sample_rate=media_format.sample_rate,
         channels=media_format.channels,
@@ -152,7 +144,7 @@ _BUILDERS: Final[Mapping[str, Callable[[_Message], CarrierMessage]]] = {
     "mark": lambda message: MarkReturned(_required(message, message.mark).name),
     "dtmf": lambda message: Dtmf(_required(message, message.dtmf).digit),
     "start": _start,
-    "connected": lambda message: Connected(message.protocol, message.version),
+    "connected": lambda _: Connected(),
     "stop": lambda _: Stop(),
 }
 

@@ -4,8 +4,6 @@ Source: https://developers.openai.com/api/reference/resources/realtime. A light 
 deltas are most of the traffic: fields that nothing reads are skipped.
 """
 
-from __future__ import annotations
-
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
@@ -39,15 +37,14 @@ class SessionUpdated:
 
 @attrs.frozen
 class SpeechStarted:
-    """VAD heard the caller begin; ``audio_start_ms`` counts all audio appended in this session."""
+    """VAD heard the caller begin."""
 
     item_id: ItemId
-    audio_start_ms: int
 
 
 @attrs.frozen
 class SpeechStopped:
-    """VAD heard the caller end."""
+    """VAD heard the caller end; ``audio_end_ms`` counts all audio appended in this session."""
 
     item_id: ItemId
     audio_end_ms: int
@@ -73,7 +70,6 @@ class InputTranscriptionFailed:
     """The caller's words could not be transcribed; the model heard them all the same."""
 
     item_id: ItemId
-    message: str
 
 
 @attrs.frozen
@@ -86,12 +82,9 @@ class ResponseCreated:
 
 @attrs.frozen
 class OutputItemAdded:
-    """An item of an answer begins: ``kind`` is ``message`` or ``function_call``, which has the rest."""
+    """An item of an answer begins; that of a tool's use has the tool's ``name``."""
 
-    response_id: ResponseId
     item_id: ItemId
-    kind: str
-    call_id: str = ""
     name: str = ""
 
 
@@ -103,14 +96,6 @@ class AudioDelta:
     item_id: ItemId
     content_index: int
     audio: bytes
-
-
-@attrs.frozen
-class AudioDone:
-    """No more audio for this item."""
-
-    response_id: ResponseId
-    item_id: ItemId
 
 
 @attrs.frozen
@@ -126,20 +111,10 @@ class TranscriptDelta:
 class FunctionCallDone:
     """The model calls the tool ``name``; ``arguments`` is JSON text, not yet validated.
 
-    The name may be empty: then it is that of the item, see OutputItemAdded and ResponseDone.
+    The name may be empty: then it is that of the item, see OutputItemAdded.
     """
 
     response_id: ResponseId
-    item_id: ItemId
-    call_id: str
-    name: str
-    arguments: str
-
-
-@attrs.frozen
-class OutputCall:
-    """A function call among the output of an answer; ``arguments`` is JSON text, not yet validated."""
-
     item_id: ItemId
     call_id: str
     name: str
@@ -154,16 +129,12 @@ class ResponseDone:
     status: str
     reason: str
     message: str
-    calls: tuple[OutputCall, ...] = ()
-    has_audio: bool = False
-    """Whether any message in its output has audio."""
 
 
 @attrs.frozen
 class RateLimit:
-    """What is left of ``requests`` or ``tokens``, and in how many seconds it is whole again; None: not said."""
+    """What is left of requests or tokens, and in how many seconds it is whole again; None: not said."""
 
-    name: str
     remaining: int | None
     reset_s: float | None
 
@@ -173,14 +144,6 @@ class RateLimits:
     """The limits as they stand after an answer."""
 
     limits: tuple[RateLimit, ...]
-
-
-@attrs.frozen
-class ItemTruncated:
-    """The provider now agrees that this much of the item was heard."""
-
-    item_id: ItemId
-    audio_end_ms: int
 
 
 @attrs.frozen
@@ -212,12 +175,10 @@ ModelEvent = (
     | ResponseCreated
     | OutputItemAdded
     | AudioDelta
-    | AudioDone
     | TranscriptDelta
     | FunctionCallDone
     | ResponseDone
     | RateLimits
-    | ItemTruncated
     | ErrorEvent
     | OtherEvent
 )
@@ -231,17 +192,9 @@ class _ErrorBody(msgspec.Struct):
     param: str | None = None
 
 
-class _Part(msgspec.Struct):
-    type: str | None = None
-
-
 class _Item(msgspec.Struct):
     id: str | None = None
-    type: str | None = None
-    call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
-    content: list[_Part] | None = None
 
 
 class _StatusDetails(msgspec.Struct):
@@ -254,7 +207,6 @@ class _Response(msgspec.Struct):
     status: str | None = None
     status_details: _StatusDetails | None = None
     metadata: dict[str, str] | None = None
-    output: list[_Item] | None = None
 
 
 class _Ended(msgspec.Struct):
@@ -265,7 +217,6 @@ class _Ended(msgspec.Struct):
 
 
 class _Limit(msgspec.Struct):
-    name: str | None = None
     remaining: int | None = None
     reset_seconds: float | None = None
 
@@ -302,7 +253,6 @@ class _Event(msgspec.Struct):
     content_index: int | None = None
     delta: str | None = None
     transcript: str | None = None
-    audio_start_ms: int | None = None
     audio_end_ms: int | None = None
     call_id: str | None = None
     name: str | None = None
@@ -376,8 +326,7 @@ def _output_item(event: _Event) -> OutputItemAdded:
     item = event.item
     if item is None:
         raise MalformedMessageError("model_field", f"{event.type} without item")
-    names = item.call_id or "", item.name or ""
-    return OutputItemAdded(_response_id(event), ItemId(item.id or ""), item.type or "", *names)
+    return OutputItemAdded(ItemId(item.id or ""), item.name or "")
 
 
 def _response_created(event: _Event) -> ResponseCreated:
@@ -395,15 +344,8 @@ def _response_done(event: _Event) -> ResponseDone:
     details = response.status_details or _StatusDetails()
     error = details.error or _ErrorBody()
     reason = details.reason or error.code or error.type or ""
-    output = response.output or ()
-    calls = tuple(_output_call(item) for item in output if item.type == "function_call")
-    audible = any(part.type in _AUDIO_PARTS for item in output for part in item.content or ())
     status = response.status or "completed"
-    return ResponseDone(_own_id(response, event), status, reason, error.message or "", calls, audible)
-
-
-def _output_call(item: _Item) -> OutputCall:
-    return OutputCall(ItemId(item.id or ""), item.call_id or "", item.name or "", item.arguments or "")
+    return ResponseDone(_own_id(response, event), status, reason, error.message or "")
 
 
 def _session_updated(event: _Event) -> SessionUpdated:
@@ -422,7 +364,7 @@ def _stated(audio: dict[str, Any] | None) -> dict[str, Any]:
 
 def _rate_limits(event: _Event) -> RateLimits:
     limits = event.rate_limits or ()
-    return RateLimits(tuple(RateLimit(each.name or "", each.remaining, each.reset_seconds) for each in limits))
+    return RateLimits(tuple(RateLimit(each.remaining, each.reset_seconds) for each in limits))
 
 
 def _error(event: _Event) -> ErrorEvent:
@@ -430,10 +372,8 @@ def _error(event: _Event) -> ErrorEvent:
     return ErrorEvent(body.type or "", body.code or "", body.message or "", body.event_id or "", body.param or "")
 
 
-_AUDIO_PARTS: Final = ("output_audio", "audio")
 _BUILDERS: Final[Mapping[str, Callable[[_Event], ModelEvent]]] = {
     "response.output_audio.delta": _audio_delta,
-    "response.output_audio.done": lambda event: AudioDone(_response_id(event), _item_id(event)),
     "response.output_audio_transcript.delta": lambda event: TranscriptDelta(
         _response_id(event), _item_id(event), event.delta or ""
     ),
@@ -443,16 +383,13 @@ _BUILDERS: Final[Mapping[str, Callable[[_Event], ModelEvent]]] = {
     "response.function_call_arguments.done": lambda event: FunctionCallDone(
         _response_id(event), _item_id(event), event.call_id or "", event.name or "", event.arguments or ""
     ),
-    "input_audio_buffer.speech_started": lambda event: SpeechStarted(_item_id(event), event.audio_start_ms or 0),
+    "input_audio_buffer.speech_started": lambda event: SpeechStarted(_item_id(event)),
     "input_audio_buffer.speech_stopped": lambda event: SpeechStopped(_item_id(event), event.audio_end_ms or 0),
     "input_audio_buffer.committed": lambda event: InputCommitted(_item_id(event)),
     "conversation.item.input_audio_transcription.completed": lambda event: InputTranscribed(
         _item_id(event), event.transcript or ""
     ),
-    "conversation.item.input_audio_transcription.failed": lambda event: InputTranscriptionFailed(
-        _item_id(event), (event.error or _ErrorBody()).message or ""
-    ),
-    "conversation.item.truncated": lambda event: ItemTruncated(_item_id(event), event.audio_end_ms or 0),
+    "conversation.item.input_audio_transcription.failed": lambda event: InputTranscriptionFailed(_item_id(event)),
     "session.created": lambda _: SessionCreated(),
     "session.updated": _session_updated,
     "rate_limits.updated": _rate_limits,

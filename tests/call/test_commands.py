@@ -90,11 +90,11 @@ def test_carrying_out_may_begin_steps_of_its_own() -> None:
 
 
 EVENTS: dict[str, model.ModelEvent] = {
-    "speech started": model.SpeechStarted(ItemId("i"), 0),
+    "speech started": model.SpeechStarted(ItemId("i")),
     "speech stopped": model.SpeechStopped(ItemId("i"), 0),
     "committed": model.InputCommitted(ItemId("i")),
     "transcribed": model.InputTranscribed(ItemId("i"), "hello"),
-    "not transcribed": model.InputTranscriptionFailed(ItemId("i"), "no"),
+    "not transcribed": model.InputTranscriptionFailed(ItemId("i")),
     "created": model.ResponseCreated(ResponseId("r"), ""),
     "done": model.ResponseDone(ResponseId("r"), "completed", "", ""),
     "error": model.ErrorEvent("", "", "", "", ""),

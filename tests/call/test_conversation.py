@@ -565,7 +565,7 @@ def test_mo_4_a_limit_of_the_provider_s_is_told_to_whoever_takes_calls() -> None
     talk.done("r1", "failed", "rate_limit_exceeded")
     [wait_s] = talk.did.limited_s
     assert wait_s >= 1.0
-    talk.event(model.RateLimits((model.RateLimit("requests", 0, 12.0), model.RateLimit("tokens", 900, 1.0))))
-    talk.event(model.RateLimits((model.RateLimit("tokens", 0, 3600.0),)))
-    talk.event(model.RateLimits((model.RateLimit("tokens", None, None),)))
+    talk.event(model.RateLimits((model.RateLimit(0, 12.0), model.RateLimit(900, 1.0))))
+    talk.event(model.RateLimits((model.RateLimit(0, 3600.0),)))
+    talk.event(model.RateLimits((model.RateLimit(None, None),)))
     assert talk.did.limited_s == [wait_s, 12.0, 60.0]

@@ -171,7 +171,7 @@ class ProviderAndCaller(RuleBasedStateMachine):
         event = self.to_provider.popleft()
         if event["type"] == "speech begins":
             self.heard = event["turn"]
-            self.to_us.append(model.SpeechStarted(ItemId(f"turn {self.heard}"), 0))
+            self.to_us.append(model.SpeechStarted(ItemId(f"turn {self.heard}")))
         elif event["type"] == "speech ends":
             self._commit(self.heard)
         elif event["type"] == "response.create":

@@ -36,7 +36,6 @@ START = {
 STARTED = Start(
     stream_sid=STREAM,
     call_sid=CALL,
-    account_sid=ACCOUNT,
     encoding="audio/x-mulaw",
     sample_rate=8000,
     channels=1,
@@ -50,7 +49,7 @@ MEDIA = {
     "streamSid": STREAM,
 }
 DOCUMENTED: list[tuple[dict[str, Any], codec.CarrierMessage]] = [
-    ({"event": "connected", "protocol": "Call", "version": "1.0.0"}, Connected("Call", "1.0.0")),
+    ({"event": "connected", "protocol": "Call", "version": "1.0.0"}, Connected()),
     (START, STARTED),
     (MEDIA, Media(PAYLOAD, b"\xff\x7f" * 80, 5, 4)),
     (
@@ -107,7 +106,7 @@ def test_counters_may_be_numbers_too() -> None:
 def test_a_start_without_what_it_may_leave_out() -> None:
     """The stream's sid may stand outside; format and parameters have defaults."""
     started = decode_message(text({"event": "start", "streamSid": STREAM, "start": {"callSid": CALL}}))
-    assert started == Start(STREAM, CALL, "", "audio/x-mulaw", 8000, 1, {})
+    assert started == Start(STREAM, CALL, "audio/x-mulaw", 8000, 1, {})
 
 
 def test_unknown_events_are_ignored_by_name() -> None:

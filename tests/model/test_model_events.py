@@ -178,7 +178,7 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
     ),
     (
         {"type": "input_audio_buffer.speech_started", "item_id": "item_1", "audio_start_ms": 960},
-        codec.SpeechStarted(ITEM, 960),
+        codec.SpeechStarted(ITEM),
     ),
     (
         {"type": "input_audio_buffer.speech_stopped", "item_id": "item_1", "audio_end_ms": 1960},
@@ -204,7 +204,7 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
             "item_id": "item_1",
             "error": {"type": "transcription_error", "message": "unintelligible", "code": None},
         },
-        codec.InputTranscriptionFailed(ITEM, "unintelligible"),
+        codec.InputTranscriptionFailed(ITEM),
     ),
     (
         {"type": "response.created", "response": {"id": "resp_1", "metadata": {"purpose": "greeting"}}},
@@ -222,7 +222,7 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
             "output_index": 0,
             "item": {"id": "item_1", "type": "message", "role": "assistant", "content": []},
         },
-        codec.OutputItemAdded(RESPONSE, ITEM, "message"),
+        codec.OutputItemAdded(ITEM),
     ),
     (
         {
@@ -230,13 +230,12 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
             "response_id": "resp_1",
             "item": {"id": "item_1", "type": "function_call", "call_id": "call_1", "name": "end_call"},
         },
-        codec.OutputItemAdded(RESPONSE, ITEM, "function_call", "call_1", "end_call"),
+        codec.OutputItemAdded(ITEM, "end_call"),
     ),
     (
         {"type": "response.output_audio.delta", **IDS, "content_index": 1, "delta": b64encode(AUDIO).decode()},
         codec.AudioDelta(RESPONSE, ITEM, 1, AUDIO),
     ),
-    ({"type": "response.output_audio.done", **IDS}, codec.AudioDone(RESPONSE, ITEM)),
     (
         {"type": "response.output_audio_transcript.delta", **IDS, "delta": HEBREW},
         codec.TranscriptDelta(RESPONSE, ITEM, HEBREW),
@@ -286,36 +285,6 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
     ),
     (
         {
-            "type": "response.done",
-            "response": {
-                "id": "resp_1",
-                "status": "completed",
-                "output": [
-                    {
-                        "id": "item_0",
-                        "type": "message",
-                        "content": [{"type": "output_audio", "transcript": "Hi"}],
-                    },
-                    {
-                        "id": "item_1",
-                        "type": "function_call",
-                        "call_id": "call_1",
-                        "name": "end_call",
-                        "arguments": "{}",
-                    },
-                ],
-            },
-        },
-        codec.ResponseDone(
-            RESPONSE, "completed", "", "", (codec.OutputCall(ITEM, "call_1", "end_call", "{}"),), has_audio=True
-        ),
-    ),
-    (
-        {"type": "conversation.item.truncated", "item_id": "item_1", "content_index": 0, "audio_end_ms": 1200},
-        codec.ItemTruncated(ITEM, 1200),
-    ),
-    (
-        {
             "type": "error",
             "event_id": "event_890",
             "error": {
@@ -336,7 +305,7 @@ DECODED: list[tuple[dict[str, Any], codec.ModelEvent]] = [
                 {"name": "tokens", "remaining": None},
             ],
         },
-        codec.RateLimits((codec.RateLimit("requests", 999, 60.0), codec.RateLimit("tokens", None, None))),
+        codec.RateLimits((codec.RateLimit(999, 60.0), codec.RateLimit(None, None))),
     ),
     ({"type": "an.event.of.tomorrow", "anything": [1, {}]}, codec.OtherEvent("an.event.of.tomorrow")),
 ]
@@ -371,8 +340,8 @@ def test_every_event_that_is_read_was_decoded_above() -> None:
         ('{"type":"response.created"}', "model_field"),
         ('{"type":"response.done","response":null}', "model_field"),
         ('{"type":"response.output_item.added","response_id":"r"}', "model_field"),
-        ('{"type":"response.output_audio.done","item_id":"i"}', "model_field"),
-        ('{"type":"input_audio_buffer.speech_started","item_id":"i","audio_start_ms":"soon"}', "model_field"),
+        ('{"type":"response.output_audio_transcript.delta","item_id":"i"}', "model_field"),
+        ('{"type":"input_audio_buffer.speech_stopped","item_id":"i","audio_end_ms":"soon"}', "model_field"),
         ('{"type":"input_audio_buffer.committed"}', "model_field"),
         (
             '{"type":"response.output_audio.delta","response_id":"r","item_id":"i","delta":"AAA"}',

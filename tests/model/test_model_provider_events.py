@@ -109,12 +109,7 @@ def test_every_event_of_the_provider_is_understood(
     decoded = codec.decode_event(msgspec.json.encode(event))
     assert isinstance(decoded, codec.OtherEvent) == (type_of(model) not in codec._BUILDERS)
     if isinstance(decoded, codec.ResponseDone):
-        output = event["response"].get("output") or []
-        calls = [item for item in output if item["type"] == "function_call"]
         assert decoded.response_id == event["response"]["id"]
-        assert [(call.name, call.arguments) for call in decoded.calls] == [
-            (item["name"], item["arguments"]) for item in calls
-        ]
     if isinstance(decoded, codec.OutputItemAdded):
         assert decoded.name == (event["item"].get("name") or "")
 
@@ -122,10 +117,8 @@ def test_every_event_of_the_provider_is_understood(
 def test_a_response_that_cannot_be_read_in_full_ends_all_the_same() -> None:
     """Its id and its status are enough."""
     troubles: list[dict[str, Any]] = [
-        {"output": "none"},
         {"status_details": []},
         {"metadata": 7},
-        {"output": [None]},
     ]
     for trouble in troubles:
         response = {"id": "resp_1", "status": "failed", **trouble}

@@ -91,7 +91,6 @@ async def speaks_like_twilio(carrier_end: EngineSocket, agent_end: EngineSocket)
     assert agent.messages[1][1] == Start(
         stream_sid=StreamSid("MZ1"),
         call_sid=CallSid("CA1"),
-        account_sid="AC" + "0" * 32,
         encoding="audio/x-mulaw",
         sample_rate=8000,
         channels=1,

@@ -144,7 +144,7 @@ class Talk:
 
     def starts(self, item: str = "caller 1") -> None:
         """The model hears the caller begin."""
-        self.event(model.SpeechStarted(ItemId(item), 0))
+        self.event(model.SpeechStarted(ItemId(item)))
 
     def commits(self, item: str = "caller 1", text: str = "") -> None:
         """The model hears the caller end, commits the turn and transcribes it."""

@@ -5,8 +5,6 @@ A barge-in can fall between our ``response.create`` and its ``created``. And wit
 provider does not answer a turn that was committed while an answer was active: we then ask for it (BI-6).
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from math import inf
@@ -257,11 +255,6 @@ class ResponseTracker:
     def busy(self) -> bool:
         """Whether a response is active or asked for."""
         return bool(self.session.open)
-
-    def is_active(self, response_id: ResponseId) -> bool:
-        """Whether the response is between its ``created`` and its ``done``."""
-        response = self.session.responses.get(response_id)
-        return response is not None and response.active
 
     def session_lost(self) -> Session:
         """The session is gone as a whole: whoever was being answered, or spoke, is owed an answer again."""

@@ -78,7 +78,7 @@ def test_bi_3_a_response_is_cancelled_once_and_only_while_active() -> None:
     assert turns.barge_in() == []
     assert not turns.cancel(R1)
     turns.done(R1, 0.0)
-    assert not turns.is_active(R1)
+    assert not turns.session.responses[R1].active
     assert turns.barge_in() == []
 
 
