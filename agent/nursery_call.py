@@ -7,8 +7,6 @@ call says so once, to ``CallState.end``: the call's scope is cancelled, the two 
 are writing, and the ending, shielded and bounded, hangs up, makes the record durable and hands it over.
 """
 
-from __future__ import annotations
-
 import math
 from datetime import UTC, datetime
 from functools import partial

@@ -12,8 +12,6 @@ schedule alone counts.
 Pure: times are seconds on the monotonic clock and come in as arguments. Nothing here waits.
 """
 
-from __future__ import annotations
-
 import enum
 from collections import deque
 from math import inf

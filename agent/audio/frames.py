@@ -1,7 +1,5 @@
 """From chunks of any size to frames of 20 ms: no byte lost, none invented but the last frame's padding (TX-2)."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

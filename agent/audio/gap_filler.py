@@ -5,8 +5,6 @@ certain, at a jump of the carrier's own timestamps; and where nothing comes at a
 never end: the model ends it by counting silence in the audio it was given.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

@@ -5,8 +5,6 @@ task that fills it is in ``call/generations.py``; ``live`` is false from the ins
 and the pacer looks at it immediately before each write.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Final
 

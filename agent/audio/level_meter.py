@@ -5,8 +5,6 @@ mu-law byte is mapped to its magnitude code (0 to 127, roughly logarithmic) and 
 sample is, as at 8 kHz, so that a level means the same in both: about five microseconds.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections import deque
 from functools import cache

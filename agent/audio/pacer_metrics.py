@@ -4,8 +4,6 @@ A gap is the time between two frames of one talk spurt. While the model has not 
 pace; that time is *starved* and counted apart, because its cause is not here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

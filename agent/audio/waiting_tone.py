@@ -4,8 +4,6 @@ Source: ITU-T E.180/Q.35: 400 to 450 Hz, 425 Hz preferred, at -10 dBm0 +- 5 dB; 
 cadences, of which this is one of the most common: twice 0.2 s, 0.6 s apart, and 3 s of silence.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from bisect import bisect

@@ -1,7 +1,5 @@
 """How long a call has been silent and how long it lasts: idle prompts and the time limit. Pure."""
 
-from __future__ import annotations
-
 import enum
 from typing import Final
 

@@ -5,8 +5,6 @@ it wants done is handed over as a whole when it ends, also if that is nothing: i
 whoever waits for that is woken there and nowhere else, so that no place has to remember to.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Synchronous and without I/O: every method runs to its end before any other task 
 no half-made decisions. Time comes in; what is to be done goes out as values (see ``commands``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 

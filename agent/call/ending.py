@@ -5,8 +5,6 @@ waits until what was said was heard (AUDIO_DRAIN, PL-6), within a bound. Afterwa
 record durable, hand it over.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from functools import partial
 from typing import Final

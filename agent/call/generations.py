@@ -1,7 +1,5 @@
 """The generations of one call: each answer is one task with one cancel scope (ST-2, DESIGN D4)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import attrs

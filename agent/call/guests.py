@@ -4,8 +4,6 @@ It may fail, ignore a cancel, or hang in a thread. So it runs in a nursery that 
 for it can always leave: the call, its tool's limit and its ending are never held by it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Final

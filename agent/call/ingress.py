@@ -1,7 +1,5 @@
 """From the carrier into the call: caller audio to the model, untouched and ungated (BI-1), and the rest."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Final, TypeVar

@@ -1,7 +1,5 @@
 """The model's leg of one call: what its sessions are told, and what becomes of what they say."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What is said without the model: by the carrier in the caller's language, or from what is bundled."""
 
-from __future__ import annotations
-
 from array import array
 from functools import cache
 from importlib.resources import files

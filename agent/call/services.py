@@ -1,7 +1,5 @@
 """What all calls of a process share: made once by the server, or by a test with simulators in its place."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any

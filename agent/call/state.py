@@ -1,7 +1,5 @@
 """What the tasks of one call share, and the one way a call ends."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final

@@ -8,8 +8,6 @@ The model may call several tools in one answer. It is asked to go on once: when 
 of them was answered. If one of them was ``end_call``, it has said goodbye and is not asked to go on at all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The watch over one call: stuck writes, silence, the time limit, a vanished carrier, the pacer's figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The parts of one call, wired together: what the conversation decides and the pacer tells is carried out."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 

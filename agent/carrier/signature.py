@@ -7,8 +7,6 @@ secret of a shared key. Behind a proxy our own address is not that URL, so it is
 Source: https://www.twilio.com/docs/usage/security#validating-requests, and the ``twilio`` package's validator.
 """
 
-from __future__ import annotations
-
 import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error

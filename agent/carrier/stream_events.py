@@ -4,8 +4,6 @@ A stream that fails before it reaches us leaves no trace here but this callback:
 Source: https://www.twilio.com/docs/voice/twiml/stream (statusCallback) and the pages of the errors.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Final

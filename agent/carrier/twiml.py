@@ -4,8 +4,6 @@ After ``<Connect>`` nothing follows: when our socket closes, Twilio would run it
 leaves the caller on a dead line.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Final
 

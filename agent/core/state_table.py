@@ -1,7 +1,5 @@
 """A table of states, printed for ``docs/`` and for whoever debugs a call. Pure."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from typing import TypeVar

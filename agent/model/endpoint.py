@@ -1,7 +1,5 @@
 """Which model answers, and how it is reached: the provider's Realtime API, or the embedded one without a key."""
 
-from __future__ import annotations
-
 import importlib
 from contextlib import AbstractAsyncContextManager
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit

@@ -4,8 +4,6 @@ Source: the error codes of the Realtime API's ``error`` events and failed respon
 because a call that goes on can still be ended, and an ended one cannot be resumed.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Final
 

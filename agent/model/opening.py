@@ -5,8 +5,6 @@ force: another format, which is played as noise, and interruptions of its own. T
 left out, and the rest is asked for again.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import attrs

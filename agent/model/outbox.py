@@ -4,8 +4,6 @@ The receive loops put messages here without waiting (DESIGN D8); one task writes
 caller audio is kept, newest first to stay: the words said during a reconnection are answered afterwards.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from typing import Final

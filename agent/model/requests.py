@@ -4,8 +4,6 @@ Source: https://developers.openai.com/api/reference/resources/realtime; the test
 against the shapes of ``openai.types.realtime``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

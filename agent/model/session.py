@@ -5,8 +5,6 @@ lost one is replaced with growing pauses between the tries; a session near the p
 replaced when nobody speaks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial

@@ -6,8 +6,6 @@ another disk if there is one; from there it is brought back as soon as there is 
 by name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

@@ -3,8 +3,6 @@
 An answer is a ``Response`` while the provider generates it and a ``Generation`` while the caller may hear it.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import attrs

@@ -3,8 +3,6 @@
 Requests and answers are kept apart by event ids: an error of the provider names the event of ours it is about.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

@@ -5,8 +5,6 @@ An answer that is cut off waits here for its ``clear``: what was heard is comput
 is deleted, because the provider refuses to truncate at 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import attrs

@@ -1,7 +1,5 @@
 """Values in the order of their keys, each replaced where it stands: nothing is sorted or made anew. Pure."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from typing import Generic, TypeVar
 

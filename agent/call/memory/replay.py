@@ -1,7 +1,5 @@
 """What tells a new session all that was said and heard so far, encoded when it happens and never again. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Final
 

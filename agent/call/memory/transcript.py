@@ -1,7 +1,5 @@
 """The transcript of one call, in memory: who said what, and what of it was heard (PL-8, NB-5). Pure."""
 
-from __future__ import annotations
-
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final

@@ -1,7 +1,5 @@
 """The built-in tools: appointments, leads, and what may be told of a caller (DO-4)."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from datetime import UTC, date, datetime, timedelta

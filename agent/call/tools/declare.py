@@ -12,8 +12,6 @@ schema of the session and are validated when the model calls: what does not fit 
 are those of msgspec (str, int, bool, float, Literal, list, ``Annotated[..., Meta(...)]``, defaults).
 """
 
-from __future__ import annotations
-
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,7 +1,5 @@
 """Tools of users: every ``agent.call.tools.declare.Tool`` in the modules that AGENT_TOOLS names."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 Caller audio is never gated (BI-1): protection acts on the events of the voice activity detection, never on audio.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Keys the caller presses, gathered into one message for the model. Pure."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

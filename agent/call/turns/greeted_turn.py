@@ -4,8 +4,6 @@ A hello gets one answer, the greeting; a question into the greeting gets its own
 words say; where none come, how long there was voice.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import attrs

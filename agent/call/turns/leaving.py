@@ -4,8 +4,6 @@ There is one ``Departure`` in a call. It moves in the step in which something is
 leaving back until the line is closed: nobody is hung up on while speaking.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from typing import Final

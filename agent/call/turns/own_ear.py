@@ -3,8 +3,6 @@
 It decides no turns: it keeps a line open, interrupts while no session is there, and tells that words were lost.
 """
 
-from __future__ import annotations
-
 from math import inf
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Words that are no turn of their own: what people say into a greeting, by language. Pure."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from typing import Final
