@@ -69,7 +69,7 @@ class _HeardSoFar:
 
 
 @attrs.define
-class _Mark:
+class _SentMark:
     generation: GenerationId
     position_ms: int
     due: float
@@ -89,7 +89,7 @@ class PlayoutClock:
     device_s: float = 0.0
     """How long audio is in the caller's device before it is heard: what a clear meets there is not."""
     _heard: dict[GenerationId, _HeardSoFar] = attrs.field(factory=dict)
-    _marks: dict[str, _Mark] = attrs.field(factory=dict)
+    _marks: dict[str, _SentMark] = attrs.field(factory=dict)
     """What is waited for, in the order it was sent, which is the order it comes back in."""
     _settled: dict[str, MarkOutcome] = attrs.field(factory=dict)
     """Marks whose return proves nothing any more, and what it means."""
@@ -141,7 +141,7 @@ class PlayoutClock:
         name = f"{generation}:{position_ms}"
         if len(self._marks) >= MARKS_PENDING:
             del self._marks[next(iter(self._marks))]
-        self._marks.setdefault(name, _Mark(generation, position_ms, max(self.buffer_end, now)))
+        self._marks.setdefault(name, _SentMark(generation, position_ms, max(self.buffer_end, now)))
         return name
 
     def clear_sent(self, now: float) -> None:

@@ -18,7 +18,7 @@ from agent.call.bounds import TalkBounds
 from agent.call.commands import Commands, Interrupt, RateLimited, decision
 from agent.call.memory.replay import Replay
 from agent.call.memory.transcript import Transcript
-from agent.call.turns.barge_in import PROTECT_CHECK_S, BargeInPolicy, SpeechStart
+from agent.call.turns.barge_in import PROTECT_CHECK_S, BargeInDecision, BargeInPolicy
 from agent.call.turns.dtmf import DtmfCollector
 from agent.call.turns.greeted_turn import GreetedTurns, Verdict
 from agent.call.turns.leaving import Departure, Move, Why
@@ -230,7 +230,7 @@ class Conversation:
         self.events.emit(
             "SPEECH_STARTED", decision=decided.value, **self.playout.status(now), **self.ear.meter.snapshot()
         )
-        if decided is SpeechStart.INTERRUPT:
+        if decided is BargeInDecision.INTERRUPT:
             self._interrupt(now, audible=audible)
 
     def _greeting_is_new(self, heard_ms: int | None) -> bool:
@@ -303,7 +303,7 @@ class Conversation:
             decided = self.policy.due_interruption(
                 greeting_heard_ms=self.greeting_heard_ms(now), voiced=self.ear.voiced_now(now)
             )
-            if decided is SpeechStart.INTERRUPT:
+            if decided is BargeInDecision.INTERRUPT:
                 self._interrupt(now, audible=True)
             if self.policy.protecting:
                 return now + PROTECT_CHECK_S

@@ -38,7 +38,7 @@ class CallTicket:
     called: str
 
 
-class _Claims(msgspec.Struct, array_like=True):
+class _TokenClaims(msgspec.Struct, array_like=True):
     nonce: str
     expires_s: float
     call_sid: str
@@ -48,7 +48,7 @@ class _Claims(msgspec.Struct, array_like=True):
 
 
 _Name = TypeVar("_Name", bound=str)
-_decoder: Final = msgspec.msgpack.Decoder(_Claims)
+_decoder: Final = msgspec.msgpack.Decoder(_TokenClaims)
 
 
 def stream_secret(auth_token: str | None) -> bytes:
@@ -83,7 +83,7 @@ class StreamTokens:
 
     def issue(self, ticket: CallTicket, now_s: float) -> str:
         """A token for the stream of this call, of URL-safe characters, at most 450 of them."""
-        claims = _Claims(
+        claims = _TokenClaims(
             secrets.token_urlsafe(9),
             now_s + TOKEN_LIFE_S,
             ticket.call_sid,

@@ -18,7 +18,7 @@ from agent.local.receptionist.business import read_context
 from agent.local.receptionist.receptionist import Receptionist, Reply, State
 from agent.local.response import LocalResponse
 from agent.local.speech.engines import Engines
-from agent.model.server_shapes import Outbox, RefusedError
+from agent.model.server_shapes import EventRefusedError, Outbox
 
 _VERBATIM: Final = ("say exactly, and nothing else:", "say exactly:")
 
@@ -41,7 +41,7 @@ class CallerWords:
 
 
 @attrs.define(eq=False)
-class _Running:
+class _RunningAnswer:
     """The answer being generated; its scope was made before its task."""
 
     answer: LocalResponse
@@ -78,7 +78,7 @@ class Answering:
     outputs: list[str] = attrs.field(factory=list)
     """Tools' results to be answered."""
     _state: State = attrs.field(factory=State)
-    _running: _Running | None = None
+    _running: _RunningAnswer | None = None
 
     @property
     def active(self) -> bool:
@@ -93,27 +93,27 @@ class Answering:
         self._state, _ = self.receptionist.say(self._state, said)
 
     def start(self, instructions: str = "", metadata: Mapping[str, Any] | None = None) -> None:
-        """Begin an answer. Raises RefusedError while one is active."""
+        """Begin an answer. Raises EventRefusedError while one is active."""
         if self._running is not None:
             text = f"Conversation already has an active response: {self._running.answer.id}."
-            raise RefusedError("conversation_already_has_active_response", text)
-        self._running = running = _Running(
+            raise EventRefusedError("conversation_already_has_active_response", text)
+        self._running = running = _RunningAnswer(
             LocalResponse(self._outbox.new_id("resp"), self.voice, self.audio, metadata), instructions
         )
         self._outbox.send_all(running.answer.begin())
         self._nursery.start_soon(self._run, running)
 
     def cancel(self, response_id: str, reason: str) -> None:
-        """End the active answer; its last events are sent before this returns. Raises RefusedError."""
+        """End the active answer; its last events are sent before this returns. Raises EventRefusedError."""
         running = self._running
         if running is None or response_id not in {"", running.answer.id}:
             text = "Cancellation failed: no active response found."
-            raise RefusedError("response_cancel_not_active", text)
+            raise EventRefusedError("response_cancel_not_active", text)
         self._running, self.cut = None, True
         self._outbox.send_all(running.answer.finish("cancelled", reason))
         running.scope.cancel(reason=reason)
 
-    async def _run(self, running: _Running) -> None:
+    async def _run(self, running: _RunningAnswer) -> None:
         answer, words = running.answer, _verbatim(running.instructions)
         await trio.lowlevel.checkpoint()
         with running.scope:
@@ -134,7 +134,7 @@ class Answering:
             if self._running is running:
                 self._finish(running, thought)
 
-    def _finish(self, running: _Running, thought: _Thought) -> None:
+    def _finish(self, running: _RunningAnswer, thought: _Thought) -> None:
         answer = running.answer
         if answer.items:
             self._outbox.send_all(answer.close_message())

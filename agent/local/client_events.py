@@ -7,45 +7,45 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.model.server_shapes import RefusedError
+from agent.model.server_shapes import EventRefusedError
 
 T = TypeVar("T")
 
 
 def decode(raw: str | bytes) -> Mapping[str, Any]:
-    """The event as an object with a type. Raises RefusedError."""
+    """The event as an object with a type. Raises EventRefusedError."""
     try:
         event = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RefusedError("invalid_json", f"Not a JSON object: {error}") from None
+        raise EventRefusedError("invalid_json", f"Not a JSON object: {error}") from None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):
-        raise RefusedError("missing_required_parameter", "An event is an object with a type.", "type")
+        raise EventRefusedError("missing_required_parameter", "An event is an object with a type.", "type")
     return event
 
 
 def audio_field(event: Mapping[str, Any]) -> bytes:
-    """The bytes of an append. Raises RefusedError."""
+    """The bytes of an append. Raises EventRefusedError."""
     try:
         return a2b_base64(text_field(event, "audio"), strict_mode=True)
     except (Base64Error, ValueError) as error:
-        raise RefusedError("invalid_value", f"The audio is not base64: {error}", "audio") from None
+        raise EventRefusedError("invalid_value", f"The audio is not base64: {error}", "audio") from None
 
 
 def mapping_field(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object; empty if it is absent or null. Raises RefusedError."""
+    """An object; empty if it is absent or null. Raises EventRefusedError."""
     return _field(event, key, dict[str, Any], "an object")
 
 
 def text_field(event: Mapping[str, Any], key: str) -> str:
-    """A string; empty if it is absent or null. Raises RefusedError."""
+    """A string; empty if it is absent or null. Raises EventRefusedError."""
     return _field(event, key, str, "a string")
 
 
 def count_field(event: Mapping[str, Any], key: str) -> int:
-    """An integer. Raises RefusedError."""
+    """An integer. Raises EventRefusedError."""
     value = event.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise RefusedError("invalid_type", f"'{key}' is an integer.", key)
+        raise EventRefusedError("invalid_type", f"'{key}' is an integer.", key)
     return value
 
 
@@ -55,5 +55,5 @@ def _field(event: Mapping[str, Any], key: str, kind: Callable[[], T], article: s
     if value is None:
         return empty
     if not isinstance(value, type(empty)):
-        raise RefusedError("invalid_type", f"'{key}' is {article}.", key)
+        raise EventRefusedError("invalid_type", f"'{key}' is {article}.", key)
     return value

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.core.audio_format import PCM16_24K, ULAW_8K, AudioFormat
-from agent.model.server_shapes import RefusedError, merged
+from agent.model.server_shapes import EventRefusedError, merged
 
 FORMATS: Final = {audio.name: audio for audio in (ULAW_8K, PCM16_24K)}
 """What is heard and spoken, by the provider's names; PCM16 at its one rate."""
@@ -69,15 +69,17 @@ class SessionConfig:
     echo: Mapping[str, Any] = attrs.field(factory=_default_session, repr=False)
 
     def updated(self, session: Mapping[str, Any]) -> SessionConfig:
-        """This configuration with the fields of a ``session.update`` in it. Raises RefusedError."""
+        """This configuration with the fields of a ``session.update`` in it. Raises EventRefusedError."""
         if session.get("type", "realtime") != "realtime":
-            raise RefusedError("invalid_value", "Only sessions of type 'realtime' are supported.", "session.type")
+            raise EventRefusedError(
+                "invalid_value", "Only sessions of type 'realtime' are supported.", "session.type"
+            )
         echo = merged(self.echo, session, whole=_REPLACED)
         audio = _mapping(echo, "audio", "session")
         audio_in, audio_out = (_mapping(audio, side, "session.audio") for side in ("input", "output"))
         tools = echo.get("tools") or []
         if not isinstance(tools, Sequence) or not all(isinstance(tool, Mapping) for tool in tools):
-            raise RefusedError("invalid_type", "Tools are a list of objects.", "session.tools")
+            raise EventRefusedError("invalid_type", "Tools are a list of objects.", "session.tools")
         voice = audio_out.get("voice")
         return SessionConfig(
             instructions=str(echo.get("instructions") or ""),
@@ -94,7 +96,7 @@ class SessionConfig:
 def _mapping(parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
     value = parent.get(key)
     if not isinstance(value, Mapping):
-        raise RefusedError("invalid_type", f"'{path}.{key}' is an object.", f"{path}.{key}")
+        raise EventRefusedError("invalid_type", f"'{path}.{key}' is an object.", f"{path}.{key}")
     return value
 
 
@@ -103,7 +105,7 @@ def _format(part: Mapping[str, Any], path: str) -> AudioFormat:
     audio = FORMATS.get(str(given.get("type")))
     if audio is None or given.get("rate", audio.rate_hz) != audio.rate_hz:
         text = "Supported are audio/pcmu, and audio/pcm at a rate of 24000."
-        raise RefusedError("invalid_value", text, f"{path}.format")
+        raise EventRefusedError("invalid_value", text, f"{path}.format")
     return audio
 
 
@@ -112,19 +114,19 @@ def _turn_detection(value: object) -> TurnDetection | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise RefusedError("invalid_type", f"'{path}' is an object or null.", path)
+        raise EventRefusedError("invalid_type", f"'{path}' is an object or null.", path)
     given = {key: part for key, part in value.items() if part is not None}
     kind = given.get("type")
     if kind == "semantic_vad":
         eagerness = str(given.get("eagerness", "auto"))
         if eagerness not in _EAGERNESS_MS:
-            raise RefusedError("invalid_value", f"Unknown eagerness {eagerness!r}.", f"{path}.eagerness")
+            raise EventRefusedError("invalid_value", f"Unknown eagerness {eagerness!r}.", f"{path}.eagerness")
         given = {key: given[key] for key in ("create_response", "interrupt_response") if key in given}
         given["silence_duration_ms"] = _EAGERNESS_MS[eagerness]
     elif kind != "server_vad":
-        raise RefusedError("invalid_value", f"Unknown turn detection {kind!r}.", f"{path}.type")
+        raise EventRefusedError("invalid_value", f"Unknown turn detection {kind!r}.", f"{path}.type")
     try:
         return msgspec.convert(given, TurnDetection)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        raise RefusedError("invalid_value", f"{what}.", f"{path}.{where.rstrip('`')}") from None
+        raise EventRefusedError("invalid_value", f"{what}.", f"{path}.{where.rstrip('`')}") from None

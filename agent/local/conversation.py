@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from agent.model import server_shapes as realtime_wire
-from agent.model.server_shapes import Event, RefusedError
+from agent.model.server_shapes import Event, EventRefusedError
 
 
 @attrs.define(eq=False)
@@ -53,52 +53,54 @@ class LocalConversation:
         return next(reversed(self._items), None)
 
     def add(self, item: Item) -> str | None:
-        """Append ``item``; the id of the one before it. Raises RefusedError if its id is taken."""
+        """Append ``item``; the id of the one before it. Raises EventRefusedError if its id is taken."""
         if item.id in self._items:
-            raise RefusedError("item_create_duplicate_item_id", f"Item {item.id!r} exists already.", "item.id")
+            raise EventRefusedError(
+                "item_create_duplicate_item_id", f"Item {item.id!r} exists already.", "item.id"
+            )
         previous = self.last_id
         self._items[item.id] = item
         return previous
 
     def truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
-        """Only the first ``audio_end_ms`` were heard; the words are no longer known. Raises RefusedError."""
+        """Only the first ``audio_end_ms`` were heard; the words are no longer known. Raises EventRefusedError."""
         item = self._find(item_id, "item_truncate_invalid_item_id")
         if item.role != "assistant" or item.audio_ms is None:
-            raise RefusedError("invalid_value", "Only audio of the model can be truncated.", "item_id")
+            raise EventRefusedError("invalid_value", "Only audio of the model can be truncated.", "item_id")
         if content_index != 0:
-            raise RefusedError(
+            raise EventRefusedError(
                 "invalid_value", f"Item {item_id!r} has no content {content_index}.", "content_index"
             )
         if not 0 <= audio_end_ms <= item.audio_ms:
             length = f"Audio content of {item.audio_ms:.0f}ms is already shorter than {audio_end_ms}ms"
-            raise RefusedError("invalid_value", length, "audio_end_ms")
+            raise EventRefusedError("invalid_value", length, "audio_end_ms")
         item.audio_ms, item.text = audio_end_ms, ""
 
     def delete(self, item_id: str) -> None:
-        """Remove an item. Raises RefusedError if there is none of that id."""
+        """Remove an item. Raises EventRefusedError if there is none of that id."""
         self._find(item_id, "item_delete_invalid_item_id")
         del self._items[item_id]
 
     def _find(self, item_id: str, code: str) -> Item:
         if item_id not in self._items:
-            raise RefusedError(code, f"Item with item_id not found: {item_id}", "item_id")
+            raise EventRefusedError(code, f"Item with item_id not found: {item_id}", "item_id")
         return self._items[item_id]
 
 
 def read_item(value: Mapping[str, Any], new_id: str) -> Item:
-    """The item of a ``conversation.item.create``: a text message or a tool's output. Raises RefusedError."""
+    """The item of a ``conversation.item.create``: a text message or a tool's output. Raises EventRefusedError."""
     kind, item_id = value.get("type"), str(value.get("id") or new_id)
     if kind == "function_call_output":
         call_id, output = value.get("call_id"), value.get("output")
         if not isinstance(call_id, str) or not isinstance(output, str):
-            raise RefusedError("invalid_type", "A tool's output has a call_id and a text.", "item")
+            raise EventRefusedError("invalid_type", "A tool's output has a call_id and a text.", "item")
         return Item(item_id, kind, text=output, call_id=call_id)
     role, content = value.get("role"), value.get("content")
     if kind != "message" or role not in {"user", "assistant", "system"}:
-        raise RefusedError("invalid_value", "Items are messages or tool outputs.", "item.type")
+        raise EventRefusedError("invalid_value", "Items are messages or tool outputs.", "item.type")
     if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
-        raise RefusedError("invalid_type", "The content of a message is a list of parts.", "item.content")
+        raise EventRefusedError("invalid_type", "The content of a message is a list of parts.", "item.content")
     texts = [part.get("text") for part in content if part.get("type") in {"input_text", "output_text", "text"}]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise RefusedError("invalid_value", "Only text can be added to the conversation.", "item.content")
+        raise EventRefusedError("invalid_value", "Only text can be added to the conversation.", "item.content")
     return Item(item_id, "message", role=str(role), text=" ".join(map(str, texts)))

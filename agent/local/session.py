@@ -25,15 +25,15 @@ from agent.local.receptionist.receptionist import Receptionist
 from agent.local.receptionist.tools import read_tools
 from agent.local.speech.endpointing import (
     EndpointEvent,
-    SpeechPaused,
-    SpeechResumed,
-    SpeechStarted,
-    SpeechStopped,
+    TurnEnded,
+    TurnPaused,
+    TurnResumed,
+    TurnStarted,
 )
 from agent.local.speech.engines import Engines
 from agent.local.speech.listening import Listener
 from agent.local.speech.resampling import Narrowing
-from agent.model.server_shapes import Outbox, RefusedError
+from agent.model.server_shapes import EventRefusedError, Outbox
 from agent.wire.websocket import MessageSocket
 
 OUTBOX_MESSAGES: Final = 4096
@@ -115,13 +115,13 @@ class LocalSession:
                 await self._append(audio_field(event))
             else:
                 self._obey(event)
-        except RefusedError as refused:
+        except EventRefusedError as refused:
             self._outbox.error(refused.error, event_id)
 
     def _obey(self, event: Mapping[str, Any]) -> None:
         obey = self._OBEY.get(event["type"])
         if obey is None:
-            raise RefusedError("invalid_value", f"Unknown event type {event['type']!r}.", "type")
+            raise EventRefusedError("invalid_value", f"Unknown event type {event['type']!r}.", "type")
         obey(self, event)
 
     def _update(self, event: Mapping[str, Any]) -> None:
@@ -153,18 +153,18 @@ class LocalSession:
 
     def _on_endpoint(self, event: EndpointEvent) -> None:
         match event:
-            case SpeechStarted(audio_start_ms):
+            case TurnStarted(audio_start_ms):
                 self._turn_id = self._outbox.new_id("item")
                 where = {"item_id": self._turn_id, "audio_start_ms": audio_start_ms}
                 self._outbox.send("input_audio_buffer.speech_started", **where)
                 detection = self._config.turn_detection
                 if detection is not None and detection.interrupt_response and self._answering.active:
                     self._answering.cancel("", "turn_detected")
-            case SpeechPaused(start_ms, end_ms):
+            case TurnPaused(start_ms, end_ms):
                 self._guess = self._transcribe(self._listener.cut(start_ms, end_ms))
-            case SpeechResumed():
+            case TurnResumed():
                 self._drop_guess()
-            case SpeechStopped(start_ms, end_ms):
+            case TurnEnded(start_ms, end_ms):
                 where = {"item_id": self._turn_id, "audio_end_ms": end_ms}
                 self._outbox.send("input_audio_buffer.speech_stopped", **where)
                 heard = self._guess or self._transcribe(self._listener.cut(start_ms, end_ms))
@@ -176,7 +176,7 @@ class LocalSession:
 
     def _commit_buffer(self, _event: Mapping[str, Any]) -> None:
         if self._listener.empty:
-            raise RefusedError("input_audio_buffer_commit_empty", "The input audio buffer is empty.")
+            raise EventRefusedError("input_audio_buffer_commit_empty", "The input audio buffer is empty.")
         voiced, audio = self._listener.voiced, self._listener.take()
         self._drop_guess()
         self._turn_id = self._turn_id or self._outbox.new_id("item")

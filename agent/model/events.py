@@ -192,7 +192,7 @@ class _ErrorBody(msgspec.Struct):
     param: str | None = None
 
 
-class _Item(msgspec.Struct):
+class _ItemBody(msgspec.Struct):
     id: str | None = None
     name: str | None = None
 
@@ -202,7 +202,7 @@ class _StatusDetails(msgspec.Struct):
     error: _ErrorBody | None = None
 
 
-class _Response(msgspec.Struct):
+class _ResponseBody(msgspec.Struct):
     id: str | None = None
     status: str | None = None
     status_details: _StatusDetails | None = None
@@ -237,7 +237,7 @@ class _Audio(msgspec.Struct):
     output: _Way | None = None
 
 
-class _Session(msgspec.Struct):
+class _SessionBody(msgspec.Struct):
     audio: _Audio | None = None
 
 
@@ -259,7 +259,7 @@ class _Event(msgspec.Struct):
     arguments: str | None = None
     response: msgspec.Raw = _NOTHING
     session: msgspec.Raw = _NOTHING
-    item: _Item | None = None
+    item: _ItemBody | None = None
     error: _ErrorBody | None = None
     rate_limits: list[_Limit] | None = None
 
@@ -310,7 +310,7 @@ def _item_id(event: _Event) -> ItemId:
     return ItemId(_required(event.item_id, "item_id", event))
 
 
-def _own_id(response: _Response | _Ended, event: _Event) -> ResponseId:
+def _own_id(response: _ResponseBody | _Ended, event: _Event) -> ResponseId:
     return ResponseId(_required(response.id, "response.id", event))
 
 
@@ -330,13 +330,13 @@ def _output_item(event: _Event) -> OutputItemAdded:
 
 
 def _response_created(event: _Event) -> ResponseCreated:
-    response = msgspec.json.decode(event.response, type=_Response)
+    response = msgspec.json.decode(event.response, type=_ResponseBody)
     return ResponseCreated(_own_id(response, event), (response.metadata or {}).get("purpose", ""))
 
 
 def _response_done(event: _Event) -> ResponseDone:
     try:
-        response = msgspec.json.decode(event.response, type=_Response)
+        response = msgspec.json.decode(event.response, type=_ResponseBody)
     except msgspec.ValidationError:
         ended = msgspec.json.decode(event.response, type=_Ended)
         status = ended.status if isinstance(ended.status, str) else "completed"
@@ -349,7 +349,7 @@ def _response_done(event: _Event) -> ResponseDone:
 
 
 def _session_updated(event: _Event) -> SessionUpdated:
-    audio = msgspec.json.decode(event.session, type=_Session).audio or _Audio()
+    audio = msgspec.json.decode(event.session, type=_SessionBody).audio or _Audio()
     rx, tx = audio.input or _Way(), audio.output or _Way()
     turns = rx.turn_detection or _Detection()
     return SessionUpdated(

@@ -20,7 +20,7 @@ Event = dict[str, Any]
 
 
 @attrs.frozen
-class ProviderError:
+class ErrorDetails:
     """An error as the provider words it; ``param`` names the field of the client's event that is wrong."""
 
     type: str
@@ -29,12 +29,12 @@ class ProviderError:
     param: str | None = None
 
 
-class RefusedError(AgentError):
+class EventRefusedError(AgentError):
     """A client event that cannot be obeyed; it becomes an ``error`` event and the session goes on."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.error = ProviderError("invalid_request_error", code, message, param)
+        self.error = ErrorDetails("invalid_request_error", code, message, param)
 
 
 @attrs.define(eq=False)
@@ -71,7 +71,7 @@ class Outbox:
             f'"content_index":0,"delta":"{payload}"}}'
         )
 
-    def error(self, error: ProviderError, event_id: str | None = None) -> Event:
+    def error(self, error: ErrorDetails, event_id: str | None = None) -> Event:
         """Send an error event and return its body; ``event_id`` is the client's event, if it was one's fault."""
         body = {**attrs.asdict(error), "event_id": event_id}
         self.send("error", error=body)

@@ -14,10 +14,10 @@ from agent.local.speech.endpointing import (
     WINDOW_MS,
     Endpointer,
     EndpointEvent,
-    SpeechPaused,
-    SpeechResumed,
-    SpeechStarted,
-    SpeechStopped,
+    TurnEnded,
+    TurnPaused,
+    TurnResumed,
+    TurnStarted,
 )
 
 
@@ -33,15 +33,15 @@ def test_a_turn_starts_with_padding_and_ends_with_the_silence_waited_for() -> No
     endpointer = Endpointer(silence_duration_ms=320, prefix_padding_ms=96)
     events = feed(endpointer, windows(320, 0.0) + windows(640, 0.9) + windows(640, 0.0))
     assert events == [
-        SpeechStarted(320 - 96),
-        SpeechPaused(224, 960 + SPECULATE_MS),
-        SpeechStopped(224, 960 + 320),
+        TurnStarted(320 - 96),
+        TurnPaused(224, 960 + SPECULATE_MS),
+        TurnEnded(224, 960 + 320),
     ]
     assert not endpointer.speaking
 
 
 def test_padding_never_reaches_before_the_session() -> None:
-    assert feed(Endpointer(prefix_padding_ms=300), windows(64, 0.9)) == [SpeechStarted(0)]
+    assert feed(Endpointer(prefix_padding_ms=300), windows(64, 0.9)) == [TurnStarted(0)]
 
 
 def test_a_click_is_no_speech() -> None:
@@ -57,7 +57,7 @@ def test_the_end_needs_a_clearly_lower_probability() -> None:
     assert feed(endpointer, windows(3200, 0.4)) == []
     assert endpointer.speaking
     events = feed(endpointer, [0.1, *windows(320 - WINDOW_MS, 0.4)])
-    assert [type(event) for event in events] == [SpeechPaused, SpeechStopped]
+    assert [type(event) for event in events] == [TurnPaused, TurnEnded]
 
 
 def test_a_pause_inside_a_turn_is_taken_back() -> None:
@@ -65,26 +65,26 @@ def test_a_pause_inside_a_turn_is_taken_back() -> None:
     pause = windows(320, 0.0)
     events = feed(endpointer, windows(320, 0.9) + pause + windows(320, 0.9) + pause + windows(320, 0.0))
     assert [type(event) for event in events] == [
-        SpeechStarted,
-        SpeechPaused,
-        SpeechResumed,
-        SpeechPaused,
-        SpeechStopped,
+        TurnStarted,
+        TurnPaused,
+        TurnResumed,
+        TurnPaused,
+        TurnEnded,
     ]
 
 
 def test_a_short_end_point_needs_no_pause_event() -> None:
     """A silence shorter than the speculation ends the turn at once."""
     events = feed(Endpointer(silence_duration_ms=96), windows(320, 0.9) + windows(320, 0.0))
-    assert [type(event) for event in events] == [SpeechStarted, SpeechStopped]
+    assert [type(event) for event in events] == [TurnStarted, TurnEnded]
 
 
 def test_an_endless_turn_is_ended() -> None:
     """A caller (or a radio) that never pauses cannot make a buffer grow without limit."""
     events = feed(Endpointer(), windows(MAX_SPEECH_MS + 1000, 0.9))
-    assert isinstance(events[1], SpeechStopped)
+    assert isinstance(events[1], TurnEnded)
     assert events[1].audio_end_ms - events[1].audio_start_ms >= MAX_SPEECH_MS
-    assert isinstance(events[2], SpeechStarted)
+    assert isinstance(events[2], TurnStarted)
 
 
 def test_reset_forgets_the_turn_and_sets_the_clock() -> None:
@@ -92,7 +92,7 @@ def test_reset_forgets_the_turn_and_sets_the_clock() -> None:
     feed(endpointer, windows(320, 0.9))
     endpointer.reset(1000)
     assert not endpointer.speaking
-    assert feed(endpointer, windows(320, 0.0) + windows(64, 0.9)) == [SpeechStarted(1320)]
+    assert feed(endpointer, windows(320, 0.0) + windows(64, 0.9)) == [TurnStarted(1320)]
 
 
 @given(
@@ -106,23 +106,23 @@ def test_events_alternate_and_turns_do_not_forget_audio(
     """Whatever comes in: start, (pause, resume)*, stop; and audio of an open turn is never given up."""
     endpointer = Endpointer(silence_duration_ms=silence_ms, prefix_padding_ms=padding_ms)
     allowed: dict[type, set[type]] = {
-        SpeechStopped: {SpeechStarted},
-        SpeechStarted: {SpeechPaused, SpeechStopped},
-        SpeechPaused: {SpeechResumed, SpeechStopped},
-        SpeechResumed: {SpeechPaused, SpeechStopped},
+        TurnEnded: {TurnStarted},
+        TurnStarted: {TurnPaused, TurnEnded},
+        TurnPaused: {TurnResumed, TurnEnded},
+        TurnResumed: {TurnPaused, TurnEnded},
     }
-    last: type = SpeechStopped
+    last: type = TurnEnded
     kept = 0
     for probability in probabilities:
         event = endpointer.push(probability)
         if event is not None:
             assert type(event) in allowed[last]
             last = type(event)
-            if isinstance(event, SpeechStarted):
+            if isinstance(event, TurnStarted):
                 assert event.audio_start_ms >= kept
-            if isinstance(event, SpeechStopped):
+            if isinstance(event, TurnEnded):
                 assert event.audio_start_ms == kept
-        assert endpointer.speaking == (last is not SpeechStopped)
+        assert endpointer.speaking == (last is not TurnEnded)
         if endpointer.speaking or event is None:
             assert endpointer.keep_from_ms >= kept
             kept = endpointer.keep_from_ms

@@ -15,7 +15,7 @@ from agent.call.tools.declare import END_CALL
 from agent.core.audio_format import ULAW_8K
 from agent.core.units import BYTES_PER_MS, FRAME_BYTES, FRAME_S, SILENCE_FRAME
 from agent.local.process import open_local_model
-from agent.local.speech.endpointing import Endpointer, EndpointEvent, SpeechStarted, SpeechStopped
+from agent.local.speech.endpointing import Endpointer, EndpointEvent, TurnEnded, TurnStarted
 from agent.local.speech.listening import Listener
 from agent.model.events import (
     AudioDelta,
@@ -111,7 +111,7 @@ def endpoints(ulaw: bytes) -> list[EndpointEvent]:
     from agent.local.speech.vad import SileroVad  # noqa: PLC0415  (the extra)
 
     listener = Listener(SileroVad(), Endpointer(silence_duration_ms=400))
-    return [event for event in listener.append(ulaw) if isinstance(event, SpeechStarted | SpeechStopped)]
+    return [event for event in listener.append(ulaw) if isinstance(event, TurnStarted | TurnEnded)]
 
 
 def test_speech_is_found_where_it_is() -> None:
@@ -126,8 +126,8 @@ def test_speech_is_found_where_it_is() -> None:
     noisy = pcm16_to_ulaw((ulaw_to_pcm16(call) + noise).clip(-32000, 32000).astype(np.int16))
     for ulaw in (call, noisy):
         started, stopped = endpoints(ulaw)
-        assert isinstance(started, SpeechStarted)
-        assert isinstance(stopped, SpeechStopped)
+        assert isinstance(started, TurnStarted)
+        assert isinstance(stopped, TurnEnded)
         assert abs(started.audio_start_ms + 300 - 1000) <= 150
         end_ms = 1000 + len(speech) // BYTES_PER_MS - 280
         assert abs(stopped.audio_end_ms - 400 - end_ms) <= 200

@@ -26,7 +26,7 @@ from agent.model import events as codec
 from agent.model.requests import encode_response_create, encode_text_item
 from agent.model.server_shapes import Outbox
 from agent.sim.carrier.network import Network, OneWay, network_of
-from agent.sim.model.script import PAUSE_S, Answer, Faults, ToolCall, plan_roughly
+from agent.sim.model.script import PAUSE_S, Answer, Faults, ScriptedToolCall, plan_roughly
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import TO_NOISE
 from agent.sim.model.transcribing import Transcribing
@@ -38,7 +38,7 @@ SERVER_EVENT: Final[TypeAdapter[Any]] = TypeAdapter(RealtimeServerEvent)
 WORDS: Final = "One moment please I look it up for you we are open from nine to five"
 PLAIN: Final = ("rate_limits.updated", "response.output_audio.delta")
 """Events without a field of tomorrow."""
-TOOL: Final = ToolCall("book", {"day": "monday"})
+TOOL: Final = ScriptedToolCall("book", {"day": "monday"})
 
 
 async def talk(world: Profile, answers: int = 4) -> tuple[list[dict[str, Any]], list[float], ScriptedRealtime]:

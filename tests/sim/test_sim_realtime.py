@@ -27,7 +27,7 @@ from agent.model.requests import (
     make_session,
 )
 from agent.sim.memory import open_memory_sockets
-from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Stage, ToolCall
+from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Milestone, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
 from agent.sim.sounds import Utterance, numbered, numbers_in, silence, tone
 from agent.wire.websocket import open_client
@@ -93,7 +93,7 @@ async def answers_a_caller(client: Client, model: ScriptedRealtime) -> None:
 
 
 def three_answers() -> ScriptedRealtime:
-    book = ToolCall("book", {"day": "monday"})
+    book = ScriptedToolCall("book", {"day": "monday"})
     answers = [Answer("Good morning to you.", 600), Answer("One moment.", 300, book), Answer("Done.", 300)]
     return ScriptedRealtime(answers, transcripts=["שלום"])
 
@@ -313,24 +313,26 @@ async def run_fault(faults: Faults) -> Client:
 
 
 @pytest.mark.parametrize("drop", [False, True])
-@pytest.mark.parametrize("stage", list(Stage))
-async def test_the_socket_closes_at_every_stage(autojump_clock: MockClock, stage: Stage, *, drop: bool) -> None:
+@pytest.mark.parametrize("stage", list(Milestone))
+async def test_the_socket_closes_at_every_stage(
+    autojump_clock: MockClock, stage: Milestone, *, drop: bool
+) -> None:
     client = await run_fault(Faults(close_at=stage, drop=drop, after_appends=30))
     assert client.close_code == (1006 if drop else 1011)
     kinds = [event["type"] for _, event in client.events]
-    assert ("session.created" in kinds) == (stage != Stage.CONNECTED)
-    assert ("session.updated" in kinds) == (stage != Stage.CONNECTED)
-    assert ("response.created" in kinds) == (stage in (Stage.ANSWERING, Stage.APPENDED))
-    if stage == Stage.UPDATED:
+    assert ("session.created" in kinds) == (stage != Milestone.CONNECTED)
+    assert ("session.updated" in kinds) == (stage != Milestone.CONNECTED)
+    assert ("response.created" in kinds) == (stage in (Milestone.ANSWERING, Milestone.APPENDED))
+    if stage == Milestone.UPDATED:
         assert kinds[-1] == "session.updated"
-    if stage == Stage.ANSWERING:
+    if stage == Milestone.ANSWERING:
         assert 8000 <= len(decode_audio(client)) < 16000
-    assert "response.done" not in kinds or stage == Stage.APPENDED
+    assert "response.done" not in kinds or stage == Milestone.APPENDED
 
 
 async def test_only_the_first_sessions_suffer(autojump_clock: MockClock) -> None:
     """After a reconnect the script goes on where it was."""
-    faults = Faults(close_at=Stage.ANSWERING, sessions=1)
+    faults = Faults(close_at=Milestone.ANSWERING, sessions=1)
     model = ScriptedRealtime([Answer("first", 500), Answer("second", 500)], faults=faults)
     async with open_session(model) as client:
         await client.send(encode_response_create("ev", "x"))
@@ -347,7 +349,7 @@ async def test_only_the_first_sessions_suffer(autojump_clock: MockClock) -> None
 
 async def test_a_deaf_server_answers_neither_pings_nor_closes(autojump_clock: MockClock) -> None:
     """Leaving it is bounded by our own close grace; what it says still arrives."""
-    model = ScriptedRealtime([Answer("a", 500)], faults=Faults(deaf_at=Stage.UPDATED))
+    model = ScriptedRealtime([Answer("a", 500)], faults=Faults(deaf_at=Milestone.UPDATED))
     async with open_session(model) as client:
         await client.send(update())
         await client.until("session.updated")
@@ -395,7 +397,7 @@ async def test_garbage_strays_duplicates_and_disorder(autojump_clock: MockClock)
 
 
 async def test_errors_of_the_provider(autojump_clock: MockClock) -> None:
-    client = await run_fault(Faults(fail_answers=RATE_LIMITED, error_at=(Stage.UPDATED, SERVER_ERROR)))
+    client = await run_fault(Faults(fail_answers=RATE_LIMITED, error_at=(Milestone.UPDATED, SERVER_ERROR)))
     assert client.errors() == [None]
     assert client.of("error")[0]["error"]["type"] == "server_error"
     done = client.of("response.done")

@@ -19,7 +19,7 @@ from agent.core.tenant import Tenant
 from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.analysis.extraction import Extraction, TranscriptLine, extract_by_rules, summarise_by_rules
 from agent.pipeline.backends import Backends
-from agent.pipeline.recording.download import Media, RecordingState
+from agent.pipeline.recording.download import RecordingMedia, RecordingState
 from agent.pipeline.recording.wav_format import write_head
 from agent.pipeline.transcription.transcription import Transcription, Utterance, make_transcription
 from agent.pipeline.webhook.delivery import Delivery
@@ -74,12 +74,12 @@ class MemoryCarrier:
         await self.faults.strike()
         return RecordingState(recording_sid, self.state)
 
-    def open_media(self, recording_sid: RecordingSid, start: int) -> AbstractAsyncContextManager[Media]:
+    def open_media(self, recording_sid: RecordingSid, start: int) -> AbstractAsyncContextManager[RecordingMedia]:
         """See RecordingSource."""
         return self._open_media(start)
 
     @asynccontextmanager
-    async def _open_media(self, start: int) -> AsyncIterator[Media]:
+    async def _open_media(self, start: int) -> AsyncIterator[RecordingMedia]:
         await trio.lowlevel.checkpoint()
         whole = write_head(len(SAMPLES), 2, 8000) + SAMPLES
 
@@ -87,7 +87,7 @@ class MemoryCarrier:
             await trio.lowlevel.checkpoint()
             yield whole[start:]
 
-        yield Media(start, len(whole), "etag", chunks)
+        yield RecordingMedia(start, len(whole), "etag", chunks)
 
     async def delete_recording(self, recording_sid: RecordingSid) -> None:
         """See RecordingSource."""

@@ -23,13 +23,12 @@ from trio.testing import MockClock
 from unkind_models import run_in_order
 from virtual_call import CALL_SID, FakeServices, counts, open_services
 
-from agent.call.tools.declare import ToolCall as Use
-from agent.call.tools.declare import make_tool
+from agent.call.tools.declare import ToolCall, make_tool
 from agent.core.records import CallRecord, Outcome
 from agent.core.units import BYTES_PER_MS, FRAME_S
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import SERVER_ERROR, Answer, Faults, ToolCall
+from agent.sim.model.script import SERVER_ERROR, Answer, Faults, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import numbers_in, tone
 
@@ -56,7 +55,7 @@ class Desk:
 
     does: str = ""
 
-    async def book(self, call: Use) -> str:
+    async def book(self, call: ToolCall) -> str:
         """Book an appointment."""
         if self.does == "tool fails":
             raise RuntimeError("the calendar said no")
@@ -225,7 +224,13 @@ def answer(chance: random.Random, number: int, wanted: str) -> Answer:
     leaves = wanted == "leaving" and number % 3 == 2
     at_once = number or wanted != "opening"
     what = chance.random() if number else 1.0
-    tool = ToolCall("book") if what < 0.25 else ToolCall("end_call") if what < 0.3 or leaves else None
+    tool = (
+        ScriptedToolCall("book")
+        if what < 0.25
+        else ScriptedToolCall("end_call")
+        if what < 0.3 or leaves
+        else None
+    )
     return Answer(
         f"Answer {number} with some words in it.",
         chance.choice([800, 2000, 4000]),

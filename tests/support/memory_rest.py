@@ -26,7 +26,7 @@ from typing_extensions import override
 from agent.carrier.rest import CarrierRest
 from agent.core.errors import CarrierError, StepDeadError
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.recording.download import Media, RecordingSource, RecordingState
+from agent.pipeline.recording.download import RecordingMedia, RecordingSource, RecordingState
 from agent.sim.carrier.rest.recordings import Recordings, SimulatedRecording
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.carrier.tape import Tape
@@ -140,7 +140,7 @@ class MemoryRest(CarrierRest, RecordingSource):
 
     @asynccontextmanager
     @override
-    async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[Media]:
+    async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[RecordingMedia]:
         """Of the faults those of the file itself are obeyed, not those of HTTP."""
         await self._request("open_media", recording_sid)
         recording = self.kept.by_sid.get(recording_sid)
@@ -158,7 +158,7 @@ class MemoryRest(CarrierRest, RecordingSource):
             if break_after is not None:
                 raise httpx.ReadError("broken off")
 
-        yield Media(begin, recording.size, recording.etag, chunks)
+        yield RecordingMedia(begin, recording.size, recording.etag, chunks)
 
     @override
     async def delete_recording(self, recording_sid: RecordingSid) -> None:

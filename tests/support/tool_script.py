@@ -14,7 +14,7 @@ from agent.call.tool_calls import WRITE_GRACE_S
 from agent.call.tools.builtin import DeskTools
 from agent.core.tenant import Tenant
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -27,13 +27,15 @@ DESKS: list[NotingDesk] = []
 async def run_script(instrument: CancelAt) -> Result:
     """The scripted call; its desk is the last of DESKS."""
     next_month = datetime.now(UTC) + timedelta(days=30)
-    appointment = ToolCall("create_appointment", {"starts_at": f"{next_month:%Y-%m-%dT10:00}", "name": "Dana"})
+    appointment = ScriptedToolCall(
+        "create_appointment", {"starts_at": f"{next_month:%Y-%m-%dT10:00}", "name": "Dana"}
+    )
     model = ScriptedRealtime(
         [
             Answer("Hello.", 200, first_delta_ms=40),
             Answer("Let me see.", 0, first_delta_ms=40, tool_call=appointment),
-            Answer("Just a second.", 60, first_delta_ms=40, tool_call=ToolCall("lookup_caller", {})),
-            Answer("Transferring.", 100, first_delta_ms=40, tool_call=ToolCall("transfer_call", {})),
+            Answer("Just a second.", 60, first_delta_ms=40, tool_call=ScriptedToolCall("lookup_caller", {})),
+            Answer("Transferring.", 100, first_delta_ms=40, tool_call=ScriptedToolCall("transfer_call", {})),
         ],
         transcription_delay_ms=20,
     )

@@ -14,17 +14,17 @@ from agent.call.tools.builtin import DeskTools
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
 PERSON = "+15557770001"
 TENANT = Tenant("shop", "The Shop", transfer_numbers=(PERSON,))
-GOODBYE = Answer("Goodbye.", 300, tool_call=ToolCall("end_call", {}))
+GOODBYE = Answer("Goodbye.", 300, tool_call=ScriptedToolCall("end_call", {}))
 
 
 async def call_in_which_the_model_uses(
-    *uses: ToolCall,
+    *uses: ScriptedToolCall,
     words: str = "Let me see.",
     last: Answer = GOODBYE,
     desk: MemoryDesk | None = None,
@@ -66,8 +66,8 @@ def reached(services: FakeServices) -> list[dict[str, Any]]:
     return [event.detail for event in services.record.timeline if event.kind == "BOUND_REACHED"]
 
 
-def appointment(number: int, **more: str) -> ToolCall:
-    return ToolCall("create_appointment", {"starts_at": f"2027-03-01T{10 + number}:00", **more})
+def appointment(number: int, **more: str) -> ScriptedToolCall:
+    return ScriptedToolCall("create_appointment", {"starts_at": f"2027-03-01T{10 + number}:00", **more})
 
 
 async def test_do_4_so_many_appointments_a_call(autojump_clock: MockClock) -> None:
@@ -84,8 +84,8 @@ async def test_do_4_an_appointment_that_was_not_made_is_none(autojump_clock: Moc
     """Neither a date that is past nor arguments that do not fit take the place of one."""
     desk = MemoryDesk()
     past, wrong = (
-        ToolCall("create_appointment", {"starts_at": "2020-01-01T10:00"}),
-        ToolCall("create_appointment"),
+        ScriptedToolCall("create_appointment", {"starts_at": "2020-01-01T10:00"}),
+        ScriptedToolCall("create_appointment"),
     )
     await call_in_which_the_model_uses(
         past, wrong, wrong, past, *(appointment(hour) for hour in range(3)), desk=desk
@@ -94,7 +94,7 @@ async def test_do_4_an_appointment_that_was_not_made_is_none(autojump_clock: Moc
 
 
 async def test_do_4_so_many_transfers_are_tried(autojump_clock: MockClock) -> None:
-    transfer = ToolCall("transfer_call", {"number": PERSON})
+    transfer = ScriptedToolCall("transfer_call", {"number": PERSON})
     services, model = await call_in_which_the_model_uses(*[transfer] * 4, max_transfers=2)
     assert [request.what for request in services.rest.requests].count("transfer") == 2
     assert "transfer_call can be used 2 times" in outputs(model)[-1]
@@ -102,7 +102,7 @@ async def test_do_4_so_many_transfers_are_tried(autojump_clock: MockClock) -> No
 
 
 async def test_do_4_so_many_lookups(autojump_clock: MockClock) -> None:
-    guess = ToolCall("lookup_caller", {"full_name": "Dana Levi"})
+    guess = ScriptedToolCall("lookup_caller", {"full_name": "Dana Levi"})
     services, model = await call_in_which_the_model_uses(*[guess] * 6)
     assert "lookup_caller can be used 5 times" in outputs(model)[-1]
     assert counts(services.record)["TOOL_USED"] == 5
@@ -110,7 +110,11 @@ async def test_do_4_so_many_lookups(autojump_clock: MockClock) -> None:
 
 async def test_do_4_so_many_uses_in_all_and_hanging_up_is_always_possible(autojump_clock: MockClock) -> None:
     """Unknown tools and wrong arguments count, too."""
-    uses = [ToolCall("update_lead", {"name": "Dana"}), ToolCall("no_such_tool", {}), ToolCall("update_lead", {})]
+    uses = [
+        ScriptedToolCall("update_lead", {"name": "Dana"}),
+        ScriptedToolCall("no_such_tool", {}),
+        ScriptedToolCall("update_lead", {}),
+    ]
     services, model = await call_in_which_the_model_uses(*uses, *uses, max_tool_uses=3)
     assert sum("tools can be used 3 times" in output for output in outputs(model)) == 3
     assert reached(services)[0] == {"bound": "tool_uses", "tool": "update_lead"}
@@ -152,7 +156,7 @@ async def test_do_4_a_call_without_an_end_is_brought_to_one(
     autojump_clock: MockClock, settings: dict[str, Any], bound: str
 ) -> None:
     """A model that goes round in circles is told to say goodbye, once, and the call ends."""
-    uses = [ToolCall("update_lead", {"name": "Dana"})] * 40
+    uses = [ScriptedToolCall("update_lead", {"name": "Dana"})] * 40
     services, model = await call_in_which_the_model_uses(
         *uses, words="And another thing. " * 10, last=Answer("Goodbye.", 300), **settings
     )

@@ -32,13 +32,13 @@ from agent.call.wiring import CallParts
 from agent.core.records import CallRecord, Outcome
 from agent.core.units import CallSid
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.tx_scheduler import TxScheduler
 
 SID = CallSid(CALL_SID)
-GOODBYE = Answer("Goodbye.", 600, tool_call=ToolCall("end_call", {}))
+GOODBYE = Answer("Goodbye.", 600, tool_call=ScriptedToolCall("end_call", {}))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from virtual_call import counts, received
 from agent.core.records import Outcome
 from agent.model.session import RENEW_AFTER_S, RENEW_AT_LATEST_S
 from agent.sim.carrier.network import Network
-from agent.sim.model.script import Answer, Faults, Stage
+from agent.sim.model.script import Answer, Faults, Milestone
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.wire.websocket import MAX_MESSAGE_BYTES
@@ -148,8 +148,8 @@ async def test_deltas_that_follow_a_cancel_never_leave(autojump_clock: MockClock
     assert model.errors_sent == []
 
 
-@pytest.mark.parametrize("stage", [Stage.UPDATED, Stage.ANSWERING, Stage.APPENDED])
-async def test_a_deaf_model_is_found_out_and_replaced(autojump_clock: MockClock, stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [Milestone.UPDATED, Milestone.ANSWERING, Milestone.APPENDED])
+async def test_a_deaf_model_is_found_out_and_replaced(autojump_clock: MockClock, stage: Milestone) -> None:
     """It reads no more, not even pings: within half a minute there is another session, and the call goes on."""
     faults = Faults(sessions=1, deaf_at=stage)
     model = ScriptedRealtime([GREETING, LONG, SHORT], faults=faults)

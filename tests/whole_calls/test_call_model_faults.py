@@ -32,18 +32,18 @@ from agent.core.audio_format import ULAW_8K
 from agent.core.errors import HandshakeRejectedError
 from agent.core.records import Outcome
 from agent.core.task_nursery import open_task_nursery
-from agent.model.server_shapes import ProviderError
+from agent.model.server_shapes import ErrorDetails
 from agent.model.session import Connector
 from agent.sim.link import memory_link
 from agent.sim.memory import Connect, memory_realtime
-from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Stage
+from agent.sim.model.script import RATE_LIMITED, SERVER_ERROR, Answer, Faults, Milestone
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 from agent.sim.sounds import numbers_in, tone
 from agent.wire.websocket import MessageSocket, TrioWebSocket, open_client_over
 
-EXPIRED = ProviderError("invalid_request_error", "session_expired", "Your session hit the maximum duration.")
-NO_QUOTA = ProviderError("insufficient_quota", "insufficient_quota", "You exceeded your current quota.")
+EXPIRED = ErrorDetails("invalid_request_error", "session_expired", "Your session hit the maximum duration.")
+NO_QUOTA = ErrorDetails("insufficient_quota", "insufficient_quota", "You exceeded your current quota.")
 
 
 def raising(error: Exception, after_s: float = 0.0) -> Connector:
@@ -113,11 +113,11 @@ UNREACHABLE: dict[str, tuple[Connector, float]] = {
     "no HTTP at all": (answering(b"SSH-2.0-OpenSSH_9.6\r\n"), 11.0),
     "silence after accepting": (memory_realtime(Mute), 13.0),
     "closed before session.created": (
-        memory_realtime(lambda: ScriptedRealtime(faults=Faults(close_at=Stage.CONNECTED))),
+        memory_realtime(lambda: ScriptedRealtime(faults=Faults(close_at=Milestone.CONNECTED))),
         4.5,
     ),
     "dropped before session.created": (
-        memory_realtime(lambda: ScriptedRealtime(faults=Faults(close_at=Stage.CONNECTED, drop=True))),
+        memory_realtime(lambda: ScriptedRealtime(faults=Faults(close_at=Milestone.CONNECTED, drop=True))),
         4.5,
     ),
 }
@@ -174,9 +174,9 @@ def texts(model: ScriptedRealtime, session: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("drop", [False, True], ids=["close frame", "dropped"])
-@pytest.mark.parametrize("stage", Stage)
+@pytest.mark.parametrize("stage", Milestone)
 async def test_a_session_lost_at_any_stage_is_replaced(
-    autojump_clock: MockClock, stage: Stage, *, drop: bool
+    autojump_clock: MockClock, stage: Milestone, *, drop: bool
 ) -> None:
     """Reconnect; the greeting is said once, or again only if nothing of it was; the call goes on to its end."""
     faults = Faults(sessions=1, close_at=stage, drop=drop, after_appends=60)
@@ -196,12 +196,12 @@ async def test_a_session_lost_at_any_stage_is_replaced(
         assert record.outcome is Outcome.CALLER_HUNG_UP
         assert len(model.sessions) == 2
         assert counts(record)["MODEL_SESSION_LOST"] == 1
-        assert record.metrics.reconnects == (0 if stage is Stage.CONNECTED else 1)
+        assert record.metrics.reconnects == (0 if stage is Milestone.CONNECTED else 1)
         assert model.errors_sent == []
         assert stream.heard_ms() >= heard_ms + 800, "the caller's turn after it was answered"
         greetings = [event for event in received(model, "response.create") if "Say exactly" in str(event)]
         assert numbers_in(stream.playback.tape.audio())[0] > 0, "the greeting was heard"
-        begun = stage in (Stage.ANSWERING, Stage.APPENDED)
+        begun = stage in (Milestone.ANSWERING, Milestone.APPENDED)
         assert len(greetings) == 1
         if begun:
             [(role, text)] = texts(model, 1)
@@ -265,7 +265,7 @@ async def test_caller_audio_of_the_gap_is_delivered(autojump_clock: MockClock) -
     async with open_one_call(model) as (services, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
-        model.faults = Faults(sessions=3, close_at=Stage.CONNECTED)
+        model.faults = Faults(sessions=3, close_at=Milestone.CONNECTED)
         model.disconnect(drop=True)
         stream.say(words)
         await trio.sleep(6)
@@ -321,8 +321,8 @@ async def test_a_model_that_hangs_after_a_loss_is_given_up_in_time(autojump_cloc
     assert record_of(services).outcome is Outcome.MODEL_LOST
 
 
-@pytest.mark.parametrize("stage", [Stage.UPDATED, Stage.ANSWERING, Stage.APPENDED])
-async def test_an_expired_session_is_renewed(autojump_clock: MockClock, stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [Milestone.UPDATED, Milestone.ANSWERING, Milestone.APPENDED])
+async def test_an_expired_session_is_renewed(autojump_clock: MockClock, stage: Milestone) -> None:
     """``session_expired``: another session, the call goes on."""
     model = ScriptedRealtime([GREETING, SHORT, SHORT], faults=Faults(sessions=1, error_at=(stage, EXPIRED)))
     async with open_one_call(model) as (services, stream, _):
@@ -423,7 +423,7 @@ async def test_a_failure_without_a_message_ends_its_response(
             fields["response"]["status_details"]["error"]["message"] = None
 
     edit_events(monkeypatch, silence_errors)
-    failing = Faults(fail_answers=ProviderError("server_error", "server_error", ""))
+    failing = Faults(fail_answers=ErrorDetails("server_error", "server_error", ""))
     async with open_one_call(ScriptedRealtime([GREETING], faults=failing)) as (services, stream, _):
         silent_s = await until_spoken_to(stream, 9.0)
         await stream.hang_up()

@@ -13,7 +13,7 @@ from virtual_call import counts, received
 
 from agent.core.records import Outcome
 from agent.sim.model.response import SimulatedResponse
-from agent.sim.model.script import Answer, Faults, ToolCall
+from agent.sim.model.script import Answer, Faults, ScriptedToolCall
 from agent.sim.model.sending import ResponseSender
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
@@ -138,7 +138,7 @@ async def test_a_caller_who_speaks_before_the_greeting_is_answered(
 
 async def test_a_barge_in_while_a_tools_answer_is_pending(autojump_clock: MockClock) -> None:
     """The tool was called, its answer is not created yet: withdrawn, and the caller's new turn is answered."""
-    looking = Answer("Let me look that up.", 800, tool_call=ToolCall("lookup", {"what": "hours"}))
+    looking = Answer("Let me look that up.", 800, tool_call=ScriptedToolCall("lookup", {"what": "hours"}))
     pending = Answer("Nobody hears this.", 2000, created_ms=600)
     model = ScriptedRealtime([SHORT, looking, pending, LONG])
     async with open_one_call(model) as (services, stream, _):

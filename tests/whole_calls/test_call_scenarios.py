@@ -24,7 +24,7 @@ from agent.core.records import Outcome
 from agent.sim.carrier.network import Network
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, Faults, ToolCall
+from agent.sim.model.script import Answer, Faults, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.profile import Profile
 from agent.sim.sounds import numbered, tone
@@ -280,7 +280,9 @@ async def test_bi_1_caller_audio_flows_from_the_first_frame_during_the_greeting(
 @in_worlds(real=range(10))
 async def test_pl_6_the_agent_hangs_up_after_its_last_word_was_heard(autojump_clock: MockClock) -> None:
     """PL-6, D10: end_call waits until the goodbye was heard, then hangs up by REST and closes."""
-    goodbye = Answer("Goodbye and thank you for calling.", 2000, speed=None, tool_call=ToolCall("end_call", {}))
+    goodbye = Answer(
+        "Goodbye and thank you for calling.", 2000, speed=None, tool_call=ScriptedToolCall("end_call", {})
+    )
     async with open_scripted_call([GREETING, goodbye]) as (services, stream, _):
         await stream.until_heard_ms(3000)
         stream.say(tone(400))
@@ -296,7 +298,7 @@ async def test_end_call_is_taken_back_when_the_caller_speaks_into_the_goodbye(
     autojump_clock: MockClock, world: Profile
 ) -> None:
     """A caller who interrupts the goodbye has more to say: the call goes on, the model is told."""
-    goodbye = Answer("Goodbye and thank you for calling us.", 3000, tool_call=ToolCall("end_call", {}))
+    goodbye = Answer("Goodbye and thank you for calling us.", 3000, tool_call=ScriptedToolCall("end_call", {}))
     async with open_scripted_call([SHORT, goodbye, SHORT]) as (services, stream, model):
         await stream.until_heard_ms(800)
         stream.say(tone(400))

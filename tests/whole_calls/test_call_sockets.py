@@ -19,7 +19,7 @@ import trio
 from agent.core.errors import SocketClosedError
 from agent.core.records import CallRecord, Outcome
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime, serve_realtime
 from agent.sim.sounds import tone
 from agent.store.spool import decode_record
@@ -30,7 +30,7 @@ ADMIN = "token of the operator"
 ACCOUNT, AUTH = "AC" + "b" * 32, "token of the account"
 CALLER, NUMBER = "+15550001111", "+15552223333"
 GREETING = Answer("Hello, how can I help?", 600)
-GOODBYE = Answer("Goodbye and thank you.", 600, tool_call=ToolCall("end_call", {}))
+GOODBYE = Answer("Goodbye and thank you.", 600, tool_call=ScriptedToolCall("end_call", {}))
 IDLE_THREADS_S = 10.0
 """How long Trio keeps a worker thread for the next job."""
 

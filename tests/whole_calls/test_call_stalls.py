@@ -11,7 +11,7 @@ from virtual_call import CALL_SID, received
 from agent.audio.gap_filler import FILL_AT_MOST_MS
 from agent.core.records import CallRecord, Turn
 from agent.core.units import BYTES_PER_MS, FRAME_BYTES, ULAW_SILENCE
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -43,7 +43,9 @@ async def test_a_barge_in_into_a_stall_is_told_with_what_the_ear_had(
 
 async def goodbye_into_a_stall() -> tuple[int, Turn]:
     """The line stalls for 2 s in the goodbye: the milliseconds of it that the ear had, and its turn."""
-    goodbye = Answer("Your code is one two three, goodbye.", 3000, speed=4, tool_call=ToolCall("end_call"))
+    goodbye = Answer(
+        "Your code is one two three, goodbye.", 3000, speed=4, tool_call=ScriptedToolCall("end_call")
+    )
     model = ScriptedRealtime([Answer("Hello.", 600), goodbye])
     async with open_one_call(model) as (services, stream, _):
         services.rest.streams[CALL_SID] = stream

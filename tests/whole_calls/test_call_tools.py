@@ -14,15 +14,14 @@ from trio.testing import MockClock
 from virtual_call import CALL_SID, FakeServices, counts, open_call, open_services, received
 
 from agent.call.tool_calls import AT_ONCE, LIMIT_S, MAX_OUTPUT, SLOW_S, WRITE_GRACE_S
-from agent.call.tools.declare import Tool, make_tool
-from agent.call.tools.declare import ToolCall as Who
+from agent.call.tools.declare import Tool, ToolCall, make_tool
 from agent.core.errors import DatabaseError, ToolError
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
 from agent.core.units import CallSid
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -35,7 +34,7 @@ PERSON = "+15557770001"
 
 def answer_using(name: str, words_ms: int = 0, **arguments: Any) -> Answer:
     """An answer that calls a tool, after words of that many milliseconds."""
-    return Answer("Let me see.", words_ms, tool_call=ToolCall(name, arguments))
+    return Answer("Let me see.", words_ms, tool_call=ScriptedToolCall(name, arguments))
 
 
 @asynccontextmanager
@@ -76,7 +75,7 @@ def also_calls(model: ScriptedRealtime, name: str, call_id: str, arguments: str 
 def taking(seconds: float, answer: Any = None, *, name: str = "look", writes: bool = False) -> Tool:
     """A tool that takes its time."""
 
-    async def work(call: Who, what: str = "") -> Any:
+    async def work(call: ToolCall, what: str = "") -> Any:
         """Look something up."""
         await trio.sleep(seconds)
         return answer or {"done": True}
@@ -86,9 +85,9 @@ def taking(seconds: float, answer: Any = None, *, name: str = "look", writes: bo
 
 async def test_a_tool_is_used_and_its_result_spoken_of(autojump_clock: MockClock) -> None:
     """The tool knows who calls and what is wanted; the model goes on with what it found."""
-    seen: list[tuple[Who, str]] = []
+    seen: list[tuple[ToolCall, str]] = []
 
-    async def look_up(call: Who, what: str) -> dict[str, str]:
+    async def look_up(call: ToolCall, what: str) -> dict[str, str]:
         """Look something up."""
         await trio.sleep(0.3)
         seen.append((call, what))
@@ -126,7 +125,7 @@ async def test_a_tool_is_used_and_its_result_spoken_of(autojump_clock: MockClock
 async def test_wrong_arguments_go_back_to_the_model(autojump_clock: MockClock, arguments: str, said: str) -> None:
     """Nonsense is the model's to mend: it is told what is wrong, the caller hears an answer, the call goes on."""
 
-    async def look_up(call: Who, what: str) -> str:
+    async def look_up(call: ToolCall, what: str) -> str:
         """Look something up."""
         raise AssertionError
 
@@ -232,7 +231,7 @@ async def test_a_tool_that_fails_is_answered_with_an_error(
 ) -> None:
     """Only what a tool says on purpose is for the model; the rest is for the log."""
 
-    async def look(call: Who) -> str:
+    async def look(call: ToolCall) -> str:
         """Look something up."""
         await trio.sleep(0.1)
         raise error
@@ -263,7 +262,7 @@ async def test_a_result_too_long_to_be_read_is_an_error(autojump_clock: MockCloc
 async def test_an_event_that_comes_twice_is_one_use(autojump_clock: MockClock) -> None:
     used: list[str] = []
 
-    async def note(call: Who) -> str:
+    async def note(call: ToolCall) -> str:
         """Note it."""
         used.append(call.id)
         await trio.sleep(0.1)
@@ -296,7 +295,7 @@ async def test_tools_called_in_one_answer_are_answered_together(autojump_clock: 
 
 async def test_after_a_goodbye_nothing_more_is_said(autojump_clock: MockClock) -> None:
     """A lead is noted and the call ended in one answer: the note is kept, and the goodbye is the last word."""
-    goodbye = Answer("Goodbye.", 800, tool_call=ToolCall("end_call", {}))
+    goodbye = Answer("Goodbye.", 800, tool_call=ScriptedToolCall("end_call", {}))
     async with open_talk(goodbye, FOUND, tools=(taking(0.05, writes=True),)) as (services, stream, model):
         await stream.until_heard_ms(520)
         also_calls(model, "look", "call_l")
@@ -359,7 +358,7 @@ async def test_what_writes_is_finished_when_the_caller_hangs_up(
     """The caller was promised it. What only reads is of no use to anybody any more, and is not waited for."""
     done: list[str] = []
 
-    async def work(call: Who) -> str:
+    async def work(call: ToolCall) -> str:
         """Work."""
         await trio.sleep(1.0)
         done.append(call.id)
@@ -398,7 +397,7 @@ async def test_a_transfer_is_spoken_of_first_and_leaves_the_call_to_the_carrier(
 ) -> None:
     """What was said is heard to its end; then the carrier takes the call, and nobody hangs it up."""
     transfer = Answer(
-        "I will connect you.", 1200, speed=None, tool_call=ToolCall("transfer_call", {"number": PERSON})
+        "I will connect you.", 1200, speed=None, tool_call=ScriptedToolCall("transfer_call", {"number": PERSON})
     )
     async with open_talk(transfer, tenant=TENANT) as (services, stream, _):
         await stream.until_closed()

@@ -17,7 +17,7 @@ from virtual_call import CALL_SID, open_call, open_services
 
 from agent.core.records import Outcome
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -29,7 +29,7 @@ def make_model() -> ScriptedRealtime:
     return ScriptedRealtime(
         [
             Answer("Hello, how can I help?", 1200, first_delta_ms=40),
-            Answer("Goodbye then.", 160, first_delta_ms=40, tool_call=ToolCall("end_call", {})),
+            Answer("Goodbye then.", 160, first_delta_ms=40, tool_call=ScriptedToolCall("end_call", {})),
         ],
         transcription_delay_ms=20,
     )

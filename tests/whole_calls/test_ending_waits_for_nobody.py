@@ -16,19 +16,18 @@ from virtual_call import CALL_SID, open_call, open_services
 import agent.call.ending
 import agent.store.spool
 from agent.call.tool_calls import LIMIT_S
-from agent.call.tools.declare import ToolCall as Use
-from agent.call.tools.declare import make_tool
+from agent.call.tools.declare import ToolCall, make_tool
 from agent.core.records import CallRecord, Outcome
 from agent.core.units import CallSid, RecordingSid
 from agent.sim.memory import memory_realtime, open_memory_sockets
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.store.spool import Spool
 from agent.wire.websocket import TrioWebSocket
 
 SOON_S = 3.0
 """Time enough for a hang-up and a record that wait for nobody."""
-LOOK = Answer("Looking.", 400, tool_call=ToolCall("look"))
+LOOK = Answer("Looking.", 400, tool_call=ScriptedToolCall("look"))
 
 
 @attrs.define(eq=False)
@@ -37,13 +36,13 @@ class Library:
 
     released: threading.Event = attrs.field(factory=threading.Event)
 
-    async def look(self, call: Use) -> str:
+    async def look(self, call: ToolCall) -> str:
         """Look something up."""
         with trio.CancelScope(shield=True):
             await trio.sleep(60.0)
         return "found"
 
-    async def look_in_a_thread(self, call: Use) -> str:
+    async def look_in_a_thread(self, call: ToolCall) -> str:
         """Look something up."""
         await trio.to_thread.run_sync(self.released.wait)
         return "found"
@@ -66,7 +65,7 @@ async def test_a_slow_start_of_the_recording_does_not_delay_the_hang_up(
     autojump_clock: object, slow_recording: None
 ) -> None:
     """After the goodbye the line is closed at once, although the recording's request is still on its way."""
-    model = ScriptedRealtime([Answer("We are closed, goodbye.", 800, tool_call=ToolCall("end_call"))])
+    model = ScriptedRealtime([Answer("We are closed, goodbye.", 800, tool_call=ScriptedToolCall("end_call"))])
     async with open_one_call(model) as (services, stream, _):
         services.rest.streams[CALL_SID] = stream
         await stream.until_heard_ms(800)
@@ -104,7 +103,7 @@ async def test_a_tool_that_no_cancel_stops_does_not_delay_the_record(autojump_cl
 @pytest.mark.sockets
 async def test_a_tool_in_a_thread_does_not_delay_the_record() -> None:
     """The same with a real thread, as tools are told to use them."""
-    look = attrs.evolve(LOOK, tool_call=ToolCall("look_in_a_thread"))
+    look = attrs.evolve(LOOK, tool_call=ScriptedToolCall("look_in_a_thread"))
     assert await record_after_hanging_up_on(Library(), look)
 
 
@@ -143,7 +142,7 @@ async def test_a_disk_that_hangs_does_not_hold_the_call(monkeypatch: pytest.Monk
     assert not still_active
 
 
-async def fails_in_its_clean_up(call: Use) -> str:
+async def fails_in_its_clean_up(call: ToolCall) -> str:
     """Look something up."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
@@ -155,7 +154,7 @@ async def fails_in_its_clean_up(call: Use) -> str:
 
 async def test_a_guests_failing_clean_up_is_not_the_calls_outcome(autojump_clock: object) -> None:
     """A tool with a nursery fails as it is cancelled: the call ended for the reason it was cancelled for."""
-    model = ScriptedRealtime([attrs.evolve(LOOK, tool_call=ToolCall("fails_in_its_clean_up"))])
+    model = ScriptedRealtime([attrs.evolve(LOOK, tool_call=ScriptedToolCall("fails_in_its_clean_up"))])
     tools = (make_tool(fails_in_its_clean_up),)
     async with (
         open_services(memory_realtime(lambda: model), tools=tools) as services,
@@ -189,7 +188,7 @@ async def test_closing_a_socket_hides_no_error(autojump_clock: object) -> None:
 
 async def test_a_write_that_fails_in_its_grace_leaves_an_event(autojump_clock: object) -> None:
     """The caller hangs up during a write, which then fails: the call's events say so."""
-    model = ScriptedRealtime([Answer("I book that for you, goodbye.", 400, tool_call=ToolCall("book"))])
+    model = ScriptedRealtime([Answer("I book that for you, goodbye.", 400, tool_call=ScriptedToolCall("book"))])
     tools = (make_tool(Desk(takes_s=1.0, fails=True).book, writes=True),)
     async with (
         open_services(memory_realtime(lambda: model), tools=tools) as services,

@@ -24,7 +24,7 @@ from agent.model.session import Connector
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.link import HeldStream, memory_link
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, Faults, ToolCall
+from agent.sim.model.script import Answer, Faults, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 from agent.wire.websocket import HANDSHAKE_S, TrioWebSocket, open_client_over, open_server_over
@@ -89,7 +89,7 @@ async def strike(fault: str, services: FakeServices, model: ScriptedRealtime, st
 
 async def call_with_a_fault(fault: str, at_ms: int, passes: int) -> None:
     """A greeting, a barge-in, a goodbye; the fault strikes a few passes of the scheduler after ``at_ms``."""
-    goodbye = Answer("Goodbye then.", 160, first_delta_ms=40, tool_call=ToolCall("end_call"))
+    goodbye = Answer("Goodbye then.", 160, first_delta_ms=40, tool_call=ScriptedToolCall("end_call"))
     script = ScriptedRealtime(
         [Answer("Hello, how can I help?", 1200, first_delta_ms=40)], default=goodbye, transcription_delay_ms=20
     )
@@ -144,7 +144,7 @@ def test_a_fault_at_any_moment_leaves_nothing_behind(fault: str, at_ms: int, pas
 def random_answer(chance: random.Random, number: int) -> Answer:
     tool = None
     if number and chance.random() < 0.25:
-        tool = ToolCall("book")
+        tool = ScriptedToolCall("book")
     return Answer(
         f"Answer {number} with some words in it.",
         chance.choice([0, 200, 800, 2000, 4000] if tool else [200, 800, 2000, 4000]),

@@ -12,7 +12,7 @@ PROTECT_CHECK_S: Final = 0.020
 """How often a protected speech start is looked at again while the greeting plays: once a frame."""
 
 
-class SpeechStart(enum.Enum):
+class BargeInDecision(enum.Enum):
     """What to do about a speech start."""
 
     INTERRUPT = "interrupt"
@@ -32,7 +32,7 @@ class BargeInPolicy:
     """When the model said that the caller began to speak; None while silent."""
     _protecting: bool = False
 
-    def speech_started(self, now: float, *, speaking: bool, greeting_heard_ms: int | None) -> SpeechStart:
+    def speech_started(self, now: float, *, speaking: bool, greeting_heard_ms: int | None) -> BargeInDecision:
         """The model hears the caller.
 
         ``speaking``: a generation is live, whether or not the model has finished generating it (BI-2).
@@ -40,29 +40,29 @@ class BargeInPolicy:
         """
         self.speaking_since = now
         if not speaking:
-            return SpeechStart.NOTHING
+            return BargeInDecision.NOTHING
         if greeting_heard_ms is not None and greeting_heard_ms < self.protect_ms:
             self._protecting = True
-            return SpeechStart.PROTECT
-        return SpeechStart.INTERRUPT
+            return BargeInDecision.PROTECT
+        return BargeInDecision.INTERRUPT
 
     def speech_stopped(self) -> None:
         """The caller is silent again: what was protected stays, a short noise is ignored."""
         self.speaking_since = None
         self._protecting = False
 
-    def due_interruption(self, *, greeting_heard_ms: int | None, voiced: bool) -> SpeechStart:
+    def due_interruption(self, *, greeting_heard_ms: int | None, voiced: bool) -> BargeInDecision:
         """Decide on a protected start again; ask each PROTECT_CHECK_S while ``protecting``.
 
         ``voiced`` is our own ear: the model reports the end of speech only after its end-point silence, so a
         cough would else still count as speech when the protection is over.
         """
         if not self._protecting:
-            return SpeechStart.NOTHING
+            return BargeInDecision.NOTHING
         if greeting_heard_ms is not None and (greeting_heard_ms < self.protect_ms or not voiced):
-            return SpeechStart.PROTECT  # a pause just then postpones: the next voiced frame interrupts
+            return BargeInDecision.PROTECT  # a pause just then postpones: the next voiced frame interrupts
         self._protecting = False
-        return SpeechStart.NOTHING if greeting_heard_ms is None else SpeechStart.INTERRUPT
+        return BargeInDecision.NOTHING if greeting_heard_ms is None else BargeInDecision.INTERRUPT
 
     @property
     def protecting(self) -> bool:

@@ -22,14 +22,14 @@ MAX_SPEECH_MS: Final = 120_000
 
 
 @attrs.frozen
-class SpeechStarted:
+class TurnStarted:
     """The caller speaks, from ``audio_start_ms`` on (padding included)."""
 
     audio_start_ms: int
 
 
 @attrs.frozen
-class SpeechPaused:
+class TurnPaused:
     """The caller may have finished: worth to begin transcribing ``audio_start_ms`` to ``audio_end_ms``."""
 
     audio_start_ms: int
@@ -37,19 +37,19 @@ class SpeechPaused:
 
 
 @attrs.frozen
-class SpeechResumed:
+class TurnResumed:
     """The caller went on after a pause: discard what was begun at it."""
 
 
 @attrs.frozen
-class SpeechStopped:
+class TurnEnded:
     """The caller finished."""
 
     audio_start_ms: int
     audio_end_ms: int
 
 
-EndpointEvent = SpeechStarted | SpeechPaused | SpeechResumed | SpeechStopped
+EndpointEvent = TurnStarted | TurnPaused | TurnResumed | TurnEnded
 
 
 @attrs.define(eq=False)
@@ -97,7 +97,7 @@ class Endpointer:
             return None
         self._start_ms = max(0, self._candidate_ms - self.prefix_padding_ms)
         self.speaking, self._paused, self._silence_ms = True, False, 0
-        return SpeechStarted(self._start_ms)
+        return TurnStarted(self._start_ms)
 
     def _while_speaking(self, probability: float) -> EndpointEvent | None:
         quiet = probability < self.threshold - HYSTERESIS or (self._silence_ms and probability < self.threshold)
@@ -105,13 +105,13 @@ class Endpointer:
         too_long = self._now_ms - self._start_ms >= MAX_SPEECH_MS
         if too_long or self._silence_ms >= self.silence_duration_ms:
             self._close()
-            return SpeechStopped(self._start_ms, self._now_ms)
+            return TurnEnded(self._start_ms, self._now_ms)
         if self._paused and not quiet:
             self._paused = False
-            return SpeechResumed()
+            return TurnResumed()
         if not self._paused and self._silence_ms >= SPECULATE_MS:
             self._paused = True
-            return SpeechPaused(self._start_ms, self._now_ms)
+            return TurnPaused(self._start_ms, self._now_ms)
         return None
 
     def _close(self) -> None:

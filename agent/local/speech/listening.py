@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import attrs
 
 from agent.core.units import BYTES_PER_MS
-from agent.local.speech.endpointing import MAX_SPEECH_MS, WINDOW_MS, Endpointer, EndpointEvent, SpeechStarted
+from agent.local.speech.endpointing import MAX_SPEECH_MS, WINDOW_MS, Endpointer, EndpointEvent, TurnStarted
 
 WINDOW_BYTES: Final = WINDOW_MS * BYTES_PER_MS
 
@@ -48,7 +48,7 @@ class Listener:
             window = bytes(self._audio[at : at + WINDOW_BYTES])
             self._seen += WINDOW_BYTES
             event = self.endpointer.push(self._vad.probability(window))
-            self.voiced = self.voiced or isinstance(event, SpeechStarted)
+            self.voiced = self.voiced or isinstance(event, TurnStarted)
             yield event
             self._trim()
 

@@ -18,7 +18,7 @@ import msgspec
 from agent.audio.ulaw import pcm16_to_ulaw
 from agent.core.errors import StepDeadError, WeightsError
 from agent.core.units import BYTES_PER_MS, SAMPLE_RATE_HZ, ULAW_SILENCE
-from agent.local.speech.endpointing import Endpointer, SpeechStopped
+from agent.local.speech.endpointing import Endpointer, TurnEnded
 from agent.local.speech.listening import Listener, Vad
 from agent.pipeline.transcription.local_transcribing import OutputLine
 from agent.pipeline.transcription.wav_reading import WavFile, open_wav
@@ -41,7 +41,7 @@ def write_down(
         listener = Listener(make_vad(), Endpointer(silence_duration_ms=SILENCE_MS))
         for ulaw in _channel(wav, channel):
             for event in listener.append(ulaw):
-                if isinstance(event, SpeechStopped):
+                if isinstance(event, TurnEnded):
                     text = transcribe(listener.cut(event.audio_start_ms, event.audio_end_ms))
                     end_ms = max(event.audio_start_ms, event.audio_end_ms - SILENCE_MS)
                     yield OutputLine(channel, event.audio_start_ms, end_ms, text)

@@ -21,7 +21,7 @@ from typing_extensions import override
 from agent.core.errors import CarrierError, StepDeadError
 from agent.core.settings import Settings
 from agent.core.units import CallSid, RecordingSid
-from agent.pipeline.recording.download import Media, RecordingSource, RecordingState
+from agent.pipeline.recording.download import RecordingMedia, RecordingSource, RecordingState
 
 TWILIO_DOMAINS: Final = ("twilio.com", "twiliocdn.com")
 CONNECT_S: Final = 10.0
@@ -89,7 +89,7 @@ class TwilioRecordings(RecordingSource):
 
     @asynccontextmanager
     @override
-    async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[Media]:
+    async def open_media(self, recording_sid: RecordingSid, start: int) -> AsyncIterator[RecordingMedia]:
         """Both channels are asked for; a recording that has one comes with one."""
         path = f"{self._resource(recording_sid)}.wav"
         headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
@@ -163,7 +163,7 @@ async def open_twilio_recordings(settings: Settings) -> AsyncIterator[TwilioReco
         yield TwilioRecordings(client, httpx.URL(settings.twilio_api_url), settings.twilio_account_sid, auth)
 
 
-def _media_of(response: httpx.Response, start: int) -> Media:
+def _media_of(response: httpx.Response, start: int) -> RecordingMedia:
     """What part of the file comes; an answer that refuses the range says at least how long the file is."""
 
     async def nothing() -> AsyncGenerator[bytes, None]:
@@ -176,13 +176,13 @@ def _media_of(response: httpx.Response, start: int) -> Media:
     total = int(given) if given != "*" else None
     if response.status_code == _RANGE_REFUSED:
         # We have it whole already, or it is another file than the one we have a part of.
-        return Media(start, total, etag, nothing)
+        return RecordingMedia(start, total, etag, nothing)
     if response.status_code == _PARTIAL:
         if content_range is None or content_range.group(1) is None:
             raise CarrierError("a part of the recording came without saying which")
-        return Media(int(content_range.group(1)), total, etag, partial(_read, response))
+        return RecordingMedia(int(content_range.group(1)), total, etag, partial(_read, response))
     length = response.headers.get("content-length", "")
-    return Media(0, int(length) if length.isdigit() else None, etag, partial(_read, response))
+    return RecordingMedia(0, int(length) if length.isdigit() else None, etag, partial(_read, response))
 
 
 async def _read(response: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -49,7 +49,7 @@ class RecordingState:
 
 
 @attrs.frozen
-class Media:
+class RecordingMedia:
     """A recording's file under way, from byte ``start`` on, of ``total`` in all (None: not said).
 
     ``chunks()`` are its bytes; it raises httpx.TransportError when the connection breaks.
@@ -74,7 +74,7 @@ class RecordingSource(Protocol):
     async def recording_state(self, recording_sid: RecordingSid) -> RecordingState | None:
         """A recording; None: there is no such recording (any more)."""
 
-    def open_media(self, recording_sid: RecordingSid, start: int) -> AbstractAsyncContextManager[Media]:
+    def open_media(self, recording_sid: RecordingSid, start: int) -> AbstractAsyncContextManager[RecordingMedia]:
         """Its file, from byte ``start`` on or else from 0. Raises StepDeadError when it is gone."""
 
     async def delete_recording(self, recording_sid: RecordingSid) -> None:
@@ -178,7 +178,7 @@ async def _receive(recording_sid: RecordingSid, carrier: RecordingSource, part: 
         return True
 
 
-async def _write_all(media: Media, part: PartFile) -> httpx.TransportError | None:
+async def _write_all(media: RecordingMedia, part: PartFile) -> httpx.TransportError | None:
     """Write what comes, block by block; what broke the connection, after what came before is written."""
     pending, broken = bytearray(), None
     try:

@@ -43,7 +43,7 @@ class Underrun:
 
 
 @attrs.define(eq=False)
-class Segment:
+class MarkedSpan:
     """The audio between two marks; ``mark`` names the one that ends it, None while it is open."""
 
     mark: str | None = None
@@ -72,7 +72,7 @@ class PlaybackBuffer:
     record: bool = True
 
     tape: Tape = attrs.field(factory=Tape)
-    segments: list[Segment] = attrs.field(factory=list)
+    segments: list[MarkedSpan] = attrs.field(factory=list)
     underruns: list[Underrun] = attrs.field(factory=list)
     received_bytes: int = 0
     played_bytes: int = 0
@@ -81,7 +81,7 @@ class PlaybackBuffer:
     runs: int = 0
     """Stretches of playback without a hole, the current one included."""
 
-    _pieces: deque[tuple[bytes, Segment]] = attrs.field(factory=deque)
+    _pieces: deque[tuple[bytes, MarkedSpan]] = attrs.field(factory=deque)
     _head_bytes: int = 0
     """How much of the first piece was played."""
     _marks: deque[tuple[int, str]] = attrs.field(factory=deque)
@@ -93,7 +93,7 @@ class PlaybackBuffer:
     _spurt_over: bool = True
     _written: bool = False
     """Whether something of this run is on the tape."""
-    _segment: Segment = attrs.field(factory=Segment)
+    _segment: MarkedSpan = attrs.field(factory=MarkedSpan)
 
     def media(self, audio: bytes, now: float) -> None:
         """Take ``audio`` (mu-law, any length) to be played after all that came before."""
@@ -113,7 +113,7 @@ class PlaybackBuffer:
         """Take a mark: due when all that came before it was played, at once if nothing is left to play."""
         self._play(now)
         self._segment.mark = name
-        self._segment = Segment()
+        self._segment = MarkedSpan()
         if self.pending_bytes:
             self._marks.append((self._run_bytes + self.pending_bytes, name))
             return
@@ -154,7 +154,7 @@ class PlaybackBuffer:
         """When playback will be, or was, through with all it got; -inf if it never got anything."""
         return self._time_of(self._run_bytes + self.pending_bytes)
 
-    def heard(self, mark: str) -> Segment:
+    def heard(self, mark: str) -> MarkedSpan:
         """The last segment ended by the mark ``mark``. Raises KeyError (also when not recording)."""
         for segment in reversed(self.segments):
             if segment.mark == mark:

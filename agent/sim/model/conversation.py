@@ -6,7 +6,7 @@ from typing import Any, Final
 import attrs
 
 from agent.model import server_shapes as realtime_wire
-from agent.model.server_shapes import Event, Outbox, RefusedError
+from agent.model.server_shapes import Event, EventRefusedError, Outbox
 from agent.sim.model.response import SimulatedMessage
 
 _CREATED_BY_CLIENTS: Final = ("message", "function_call", "function_call_output")
@@ -56,10 +56,10 @@ class SimulatedConversation:
         self._add_whole(realtime_wire.item(item_id, "message", role="user", status="completed", content=content))
 
     def create(self, event: Mapping[str, Any]) -> None:
-        """``conversation.item.create``: a message, or a tool's output. Raises RefusedError, as the others."""
+        """``conversation.item.create``: a message, or a tool's output. Raises EventRefusedError, as all."""
         given = event.get("item")
         if not isinstance(given, dict) or given.get("type") not in _CREATED_BY_CLIENTS:
-            raise RefusedError("invalid_value", "Invalid 'item'.", "item")
+            raise EventRefusedError("invalid_value", "Invalid 'item'.", "item")
         item_id = str(given.get("id") or self.outbox.new_id("item"))
         if given["type"] == "function_call_output":
             self.tool_outputs[str(given.get("call_id"))] = str(given.get("output"))
@@ -76,18 +76,20 @@ class SimulatedConversation:
         """``conversation.item.truncate``: never beyond what there is, as the provider has it."""
         item = self._found(event, "item_truncate_invalid_item_id", "truncating")
         if item.spoken is None:
-            raise RefusedError("invalid_value", "Only model output audio messages can be truncated", "item_id")
+            raise EventRefusedError(
+                "invalid_value", "Only model output audio messages can be truncated", "item_id"
+            )
         end_ms = event.get("audio_end_ms")
         if end_ms == 0:
-            raise RefusedError(
+            raise EventRefusedError(
                 "unsupported_content_type", "Unable to truncate: no audio content.", "audio_end_ms"
             )
         if not isinstance(end_ms, int) or end_ms < 0:
-            raise RefusedError("invalid_value", "Invalid 'audio_end_ms'.", "audio_end_ms")
+            raise EventRefusedError("invalid_value", "Invalid 'audio_end_ms'.", "audio_end_ms")
         length_ms = item.spoken.sent_ms if item.truncated_ms is None else item.truncated_ms
         if end_ms > length_ms:
             message = f"Audio content of {length_ms}ms is already shorter than {end_ms}ms"
-            raise RefusedError("invalid_value", message, "audio_end_ms")
+            raise EventRefusedError("invalid_value", message, "audio_end_ms")
         item.truncated_ms = end_ms
         self.truncations.append((item.id, end_ms))
         where = {"item_id": item.id, "content_index": event.get("content_index", 0)}
@@ -101,5 +103,5 @@ class SimulatedConversation:
         item = self.items.get(str(event.get("item_id")))
         if item is None:
             message = f"Error {doing} item: the item with id '{event.get('item_id')}' does not exist."
-            raise RefusedError(code, message, "item_id")
+            raise EventRefusedError(code, message, "item_id")
         return item

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from agent.core.units import FRAME_BYTES, SAMPLE_RATE_HZ
-from agent.model.server_shapes import ProviderError
+from agent.model.server_shapes import ErrorDetails
 from agent.sim.sounds import numbered
 
 _TEXT_HEAD_START: Final = 2.0
@@ -28,7 +28,7 @@ PAUSE_S: Final = 0.8
 
 
 @attrs.frozen
-class ToolCall:
+class ScriptedToolCall:
     """A function call at the end of an answer."""
 
     name: str
@@ -47,7 +47,7 @@ class Answer:
 
     text: str
     audio: bytes | int = attrs.field(default=1000, repr=False)
-    tool_call: ToolCall | None = None
+    tool_call: ScriptedToolCall | None = None
     chunk_bytes: tuple[int, ...] = (800, 1200, 2000)
     speed: float | None = 4.0
     first_delta_ms: int = 200
@@ -141,7 +141,7 @@ class Script:
         return self.transcripts.popleft() if self.transcripts else self.default_transcript
 
 
-class Stage(enum.StrEnum):
+class Milestone(enum.StrEnum):
     """A moment in the life of a session at which something can go wrong."""
 
     CONNECTED = "connected"
@@ -154,8 +154,8 @@ class Stage(enum.StrEnum):
     """After ``Faults.after_appends`` pieces of caller audio."""
 
 
-RATE_LIMITED: Final = ProviderError("rate_limit_error", "rate_limit_exceeded", "Rate limit reached.")
-SERVER_ERROR: Final = ProviderError("server_error", None, "The server had an error while processing.")
+RATE_LIMITED: Final = ErrorDetails("rate_limit_error", "rate_limit_exceeded", "Rate limit reached.")
+SERVER_ERROR: Final = ErrorDetails("server_error", None, "The server had an error while processing.")
 
 
 @attrs.frozen(kw_only=True)
@@ -163,18 +163,18 @@ class Faults:
     """What goes wrong; by default nothing does. Only the first ``sessions`` sessions of a server suffer."""
 
     sessions: int = 1_000_000
-    close_at: Stage | None = None
+    close_at: Milestone | None = None
     """The server closes the socket, with ``close_code``; with ``drop`` without a close frame."""
     close_code: int = 1011
     drop: bool = False
-    deaf_at: Stage | None = None
+    deaf_at: Milestone | None = None
     """The server reads no more, not even pings and close frames (needs the link underneath the socket)."""
     after_appends: int = 50
     never_answer_close: bool = False
     """A close frame is not answered and the connection stays open (needs the link, too)."""
-    error_at: tuple[Stage, ProviderError] | None = None
+    error_at: tuple[Milestone, ErrorDetails] | None = None
     """An error event, after which everything goes on."""
-    fail_answers: ProviderError | None = None
+    fail_answers: ErrorDetails | None = None
     """Each answer ends at once, ``failed`` with this error."""
     garbage: bool = False
     """Before the audio of each answer come a message that is no JSON and one that is no event."""

@@ -12,7 +12,7 @@ from agent.model import server_shapes as realtime_wire
 from agent.model.server_shapes import Event, Outbox, Output
 from agent.sim.model.conversation import SimulatedConversation, SimulatedItem
 from agent.sim.model.response import SimulatedMessage, SimulatedResponse
-from agent.sim.model.script import Faults, ToolCall
+from agent.sim.model.script import Faults, ScriptedToolCall
 from agent.sim.model.settings import SessionSettings
 
 EndStatus = Literal["completed", "cancelled", "failed"]
@@ -90,7 +90,7 @@ class ResponseSender:
         if self.faults.stray_delta:
             self.outbox.audio_delta("resp_nobody", "item_nobody", payload)
 
-    def _call_tool(self, response: SimulatedResponse, tool: ToolCall) -> None:
+    def _call_tool(self, response: SimulatedResponse, tool: ScriptedToolCall) -> None:
         item_id, call_id = self.outbox.new_id("item"), self.outbox.new_id("call")
         arguments = msgspec.json.encode(tool.arguments).decode()
         call: Event = {"name": tool.name, "call_id": call_id}

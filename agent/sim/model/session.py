@@ -19,13 +19,13 @@ from typing import Any, Final, Literal
 import attrs
 import msgspec
 
-from agent.model.server_shapes import Outbox, Output, ProviderError, RefusedError
+from agent.model.server_shapes import ErrorDetails, EventRefusedError, Outbox, Output
 from agent.sim.model.conversation import SimulatedConversation
 from agent.sim.model.energy_vad import EnergyVad
 from agent.sim.model.hearing import Hearing
 from agent.sim.model.real_wire import RealWire
 from agent.sim.model.response import SimulatedMessage, SimulatedResponse
-from agent.sim.model.script import Answer, Faults, Script, Stage, plan, plan_roughly
+from agent.sim.model.script import Answer, Faults, Milestone, Script, plan, plan_roughly
 from agent.sim.model.sending import ResponseSender, as_ulaw
 from agent.sim.model.settings import SessionSettings
 from agent.sim.model.transcribing import Transcribing
@@ -80,7 +80,7 @@ class ModelSession:
     _hearing: Hearing = attrs.field(init=False)
     _agenda: list[tuple[float, int, Callable[[float], None]]] = attrs.field(factory=list)
     _order: count[int] = attrs.field(factory=count)
-    _reached: set[Stage] = attrs.field(factory=set)
+    _reached: set[Milestone] = attrs.field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         faults, is_real = self.faults, self.profile.is_real
@@ -112,7 +112,7 @@ class ModelSession:
 
     def open(self, now: float) -> None:
         """Begin: the client has connected."""
-        self._reach(Stage.CONNECTED, now)
+        self._reach(Milestone.CONNECTED, now)
         self._later(now, lambda _: self.outbox.send("session.created", session=self.settings.resource()))
         self._hearing.open(now)
 
@@ -128,10 +128,10 @@ class ModelSession:
             else:
                 event = _decoded(raw)
                 self._take(event, now)
-        except RefusedError as refused:
+        except EventRefusedError as refused:
             self.error(refused.error, event)
 
-    def error(self, error: ProviderError, cause: Mapping[str, Any] | None = None) -> None:
+    def error(self, error: ErrorDetails, cause: Mapping[str, Any] | None = None) -> None:
         """Send an error event; ``cause`` is the client's event, if it was one's fault."""
         self.errors_sent.append(self.outbox.error(error, cause.get("event_id") if cause else None))
 
@@ -167,7 +167,7 @@ class ModelSession:
     def _later(self, at_s: float, action: Callable[[float], None]) -> None:
         heapq.heappush(self._agenda, (at_s, next(self._order), action))
 
-    def _reach(self, stage: Stage, now: float) -> None:
+    def _reach(self, stage: Milestone, now: float) -> None:
         if stage in self._reached:
             return
         self._reached.add(stage)
@@ -210,7 +210,7 @@ class ModelSession:
             case "input_audio_buffer.clear":
                 self.outbox.send("input_audio_buffer.cleared")
             case _:
-                raise RefusedError("invalid_value", f"Invalid value: '{kind}'.", "type")
+                raise EventRefusedError("invalid_value", f"Invalid value: '{kind}'.", "type")
 
     def _update(self, event: Mapping[str, Any], now: float) -> None:
         self.settings.update(event.get("session"))
@@ -218,18 +218,18 @@ class ModelSession:
         self.vad.prefix_padding_ms = detection.get("prefix_padding_ms", self.vad.prefix_padding_ms)
         self.vad.silence_duration_ms = detection.get("silence_duration_ms", self.vad.silence_duration_ms)
         self.outbox.send("session.updated", session=self.settings.resource())
-        self._later(now, lambda at_s: self._reach(Stage.UPDATED, at_s))
+        self._later(now, lambda at_s: self._reach(Milestone.UPDATED, at_s))
 
     def _create(self, event: Mapping[str, Any], now: float) -> None:
         if self.active is not None:
-            raise RefusedError(*_BUSY)
+            raise EventRefusedError(*_BUSY)
         request = event.get("response")
         self._begin(now, request if isinstance(request, dict) else {})
 
     def _cancel(self, event: Mapping[str, Any], now: float) -> None:
         active = self.active
         if active is None or active.is_cut or event.get("response_id", active.id) != active.id:
-            raise RefusedError("response_cancel_not_active", "Cancellation failed: no active response found")
+            raise EventRefusedError("response_cancel_not_active", "Cancellation failed: no active response found")
         active.cut(now + self.cancel_lag_ms / 1000, "client_cancelled")
 
     # Answers.
@@ -266,7 +266,7 @@ class ModelSession:
             self.active = None
             self._sender.end(response, "cancelled" if response.is_cut else "completed")
         elif response.sent_bytes * 2 >= response.total_bytes:
-            self._reach(Stage.ANSWERING, at_s)
+            self._reach(Milestone.ANSWERING, at_s)
 
     # The caller's audio.
 
@@ -277,11 +277,11 @@ class ModelSession:
             text = as_ulaw(text) if self.settings.hears_pcm else text
             self._hearing.append(text, now)
         except (Base64Error, ValueError):
-            raise RefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None
+            raise EventRefusedError("invalid_value", "Invalid 'audio'. Expected base64.", "audio") from None
         if self.record_audio:
             self.appended += a2b_base64(text)
         if self.received_counts["input_audio_buffer.append"] >= self.faults.after_appends:
-            self._reach(Stage.APPENDED, now)
+            self._reach(Milestone.APPENDED, now)
 
     def _interrupt(self, at_s: float) -> None:
         if self.settings.interrupts and self.active and not self.active.is_cut:
@@ -294,7 +294,7 @@ class ModelSession:
         if self.active is None:
             self._begin(at_s, {}, to_noise=noise)
         elif self.faults.busy_error:
-            self.error(RefusedError(*_BUSY).error)
+            self.error(EventRefusedError(*_BUSY).error)
 
     def _commit(self, item_id: str, at_s: float, transcript: str | None = None) -> None:
         previous = self.conversation.last_id
@@ -309,4 +309,4 @@ def _decoded(raw: str | bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise RefusedError("invalid_json", f"We could not parse the JSON body: {error}") from None
+        raise EventRefusedError("invalid_json", f"We could not parse the JSON body: {error}") from None

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import attrs
 
-from agent.model.server_shapes import RefusedError, merged
+from agent.model.server_shapes import EventRefusedError, merged
 
 _DEFAULT_DETECTION: Final = {"type": "server_vad", "create_response": True, "interrupt_response": True}
 
@@ -21,17 +21,17 @@ class SessionSettings:
     """Without a format the provider speaks PCM16 at 24 kHz; a kind one speaks mu-law."""
 
     def update(self, session: object) -> None:
-        """Take a ``session.update``. Raises RefusedError, and then nothing has changed."""
+        """Take a ``session.update``. Raises EventRefusedError, and then nothing has changed."""
         if not isinstance(session, dict) or session.get("type") != "realtime":
             message = "Missing required parameter: 'session.type'."
-            raise RefusedError("missing_required_parameter", message, "session.type")
+            raise EventRefusedError("missing_required_parameter", message, "session.type")
         if self.refuses and _has(session, self.refuses.split(".")):
-            raise RefusedError("invalid_value", "Invalid value.", f"session.{self.refuses}")
+            raise EventRefusedError("invalid_value", "Invalid value.", f"session.{self.refuses}")
         audio = session.get("audio", {})
         formats = {audio.get(way, {}).get("format", {}).get("type") for way in ("input", "output")}
         if len(formats - {None}) > 1 or formats - {None, "audio/pcmu", "audio/pcm"}:
             message = "This simulated model hears and speaks audio/pcmu or audio/pcm, the same both ways."
-            raise RefusedError("invalid_value", message, "session.audio")
+            raise EventRefusedError("invalid_value", message, "session.audio")
         self.given = merged(self.given, session)
 
     @property

@@ -17,7 +17,7 @@ from agent.core.settings import load_settings
 from agent.core.units import CallSid, RecordingSid
 from agent.pipeline.recording import download as recordings
 from agent.pipeline.recording.carrier_media import TwilioRecordings, is_twilios, open_twilio_recordings
-from agent.pipeline.recording.download import RESUMES, Media, RecordingState, fetch_recording
+from agent.pipeline.recording.download import RESUMES, RecordingMedia, RecordingState, fetch_recording
 from agent.sim.carrier.rest.api import SERVER_FAILS, TOO_MANY_REQUESTS, RestFault
 from agent.sim.carrier.rest.recordings import GeneratedSound, SimulatedRecording
 from agent.sim.carrier.twilio import SimulatedTwilio, open_simulated_twilio
@@ -49,7 +49,7 @@ def reply(status: int, body: bytes = b"", headers: dict[str, str] | None = None)
     return httpx.Response(status, stream=httpx.ByteStream(body), headers={**length, **(headers or {})})
 
 
-async def read(media: Media) -> bytes:
+async def read(media: RecordingMedia) -> bytes:
     return b"".join([chunk async for chunk in media.chunks()])
 
 

@@ -10,12 +10,12 @@ from fault_calls import GREETING, SHORT, open_one_call, record_of
 from unkind_models import suppose
 
 from agent.core.records import CallRecord, Outcome
-from agent.model.server_shapes import ProviderError
+from agent.model.server_shapes import ErrorDetails
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.session import ModelSession
 
-NO_QUOTA = ProviderError("invalid_request_error", "insufficient_quota", "You exceeded your quota.")
+NO_QUOTA = ErrorDetails("invalid_request_error", "insufficient_quota", "You exceeded your quota.")
 
 
 async def give_up_in_an_answer() -> CallRecord:

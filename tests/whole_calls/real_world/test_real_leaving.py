@@ -9,11 +9,11 @@ from trio.testing import MockClock
 from unkind_models import run_in_order
 
 from agent.core.records import Outcome
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
-GOODBYE = Answer("Goodbye then.", 600, tool_call=ToolCall("end_call"))
+GOODBYE = Answer("Goodbye then.", 600, tool_call=ScriptedToolCall("end_call"))
 
 
 @pytest.mark.parametrize("pause_ms", [0, 150, 350])

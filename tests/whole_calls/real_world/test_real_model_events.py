@@ -14,15 +14,15 @@ from virtual_call import counts, open_services, received
 from agent.core.admission import LIMITED
 from agent.core.records import Outcome
 from agent.core.tenant import Tenant
-from agent.model.server_shapes import RefusedError
+from agent.model.server_shapes import EventRefusedError
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ToolCall
+from agent.sim.model.script import RATE_LIMITED, Answer, Faults, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.model.settings import SessionSettings
 from agent.sim.sounds import numbers_in, tone
 
-LEAVES = Answer("Bye.", 800, tool_call=ToolCall("end_call"))
+LEAVES = Answer("Bye.", 800, tool_call=ScriptedToolCall("end_call"))
 VOICE = "session.audio.output.voice"
 ANSWERED_S = 4.0
 """From the caller's last word: the end-point silence, two seconds to ask again, and the answer."""
@@ -34,7 +34,7 @@ def refuse_voice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(settings: SessionSettings, session: object) -> None:
         if isinstance(session, dict) and "voice" in session["audio"]["output"]:
-            raise RefusedError("invalid_value", "Invalid value: a retired voice.", VOICE)
+            raise EventRefusedError("invalid_value", "Invalid value: a retired voice.", VOICE)
         update(settings, session)
 
     monkeypatch.setattr(SessionSettings, "update", refuse)

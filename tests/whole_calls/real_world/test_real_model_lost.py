@@ -12,7 +12,7 @@ from unkind_models import Desk, run_in_order, slow_to_connect, suppose, told, un
 from virtual_call import open_services, received
 
 from agent.call.tools.declare import make_tool
-from agent.sim.model.script import Answer, Faults, Stage, ToolCall
+from agent.sim.model.script import Answer, Faults, Milestone, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -77,7 +77,7 @@ def test_a_turn_is_answered_whenever_the_session_is_lost(how: str, after_ms: int
 
 async def test_a_deaf_session_is_noticed_while_an_answer_is_owed(autojump_clock: object) -> None:
     """The model stops reading; who speaks then is answered by the next session."""
-    deaf = Faults(sessions=1, deaf_at=Stage.APPENDED, after_appends=100)
+    deaf = Faults(sessions=1, deaf_at=Milestone.APPENDED, after_appends=100)
     model = ScriptedRealtime([Answer("Hello.", 400), SHORT], faults=deaf)
     async with open_one_call(model) as (_, stream, _leg):
         await trio.sleep(3.0)
@@ -126,7 +126,9 @@ async def test_keys_pressed_before_the_first_session_are_told_once(autojump_cloc
 
 async def result_while_reconnecting() -> ScriptedRealtime:
     """A tool's result comes while the model is being reconnected."""
-    model = ScriptedRealtime([GREETING, Answer("Let me book that.", 400, tool_call=ToolCall("book")), SHORT])
+    model = ScriptedRealtime(
+        [GREETING, Answer("Let me book that.", 400, tool_call=ScriptedToolCall("book")), SHORT]
+    )
     tools = (make_tool(Desk(takes_s=2.0).book),)
     async with (
         open_services(slow_to_connect(model, later_s=2.0), tools=tools) as services,
@@ -158,7 +160,7 @@ async def test_a_result_that_was_told_to_a_lost_session_is_told_to_the_next(auto
     model = ScriptedRealtime(
         [
             GREETING,
-            Answer("Let me book that.", 400, tool_call=ToolCall("book")),
+            Answer("Let me book that.", 400, tool_call=ScriptedToolCall("book")),
             Answer("Your appointment is made.", 3000, first_delta_ms=800),
             SHORT,
         ]

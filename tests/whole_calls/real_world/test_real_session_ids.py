@@ -14,7 +14,7 @@ from virtual_call import counts, open_services
 from agent.call.tools.declare import make_tool
 from agent.model.server_shapes import Outbox
 from agent.sim.memory import memory_realtime
-from agent.sim.model.script import Answer, ToolCall
+from agent.sim.model.script import Answer, ScriptedToolCall
 from agent.sim.model.server import ScriptedRealtime
 from agent.sim.sounds import tone
 
@@ -78,7 +78,7 @@ async def test_a_tool_use_under_an_id_of_the_last_session_is_run_and_answered(
         return f"{kind}_{numbers[outbox][kind]}"
 
     monkeypatch.setattr(Outbox, "new_id", number_by_kind)
-    desk, book = Desk(), ToolCall("book")
+    desk, book = Desk(), ScriptedToolCall("book")
     model = ScriptedRealtime(
         [
             Answer("Hello.", 1000),
