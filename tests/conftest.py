@@ -6,12 +6,17 @@ import signal
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 import structlog
 from databases import TestCluster, open_cluster
 from worlds import live_in
 
 from agent.sim.profile import Profile
+
+hypothesis.settings.register_profile("without a clock", deadline=None)
+hypothesis.settings.load_profile("without a clock")
+"""An example's time is the machine's: beside other tests one of two milliseconds has taken half a second."""
 
 
 def _drop(_logger: Any, _method: str, _event: Any) -> NoReturn:
