@@ -28,6 +28,7 @@ from agent.browser.messages import (
 from agent.call.leg import CallerLeg
 from agent.call.screen import LAST_TURNS
 from agent.call.services import CallServices
+from agent.carrier.replays import Replays, token_key
 from agent.carrier.stream_token import CallTicket
 from agent.core.audio_format import PCM16_24K
 from agent.core.errors import AdmissionError, AgentError, MalformedMessageError, SocketClosedError
@@ -66,8 +67,15 @@ class BrowserCalls:
     admission: BrowserAdmission
     make_decoding: Callable[[DecodingObserver], Decoding] | None = None
     """For a call in low bandwidth; None: none can be taken."""
+    path: str = "browser-stream"
+    """Where browsers come again to their calls here, relative to the server's URL."""
+    replays: Replays = attrs.field()
     _calls: dict[str, BrowserLine] = attrs.field(factory=dict)
     _emptied: trio.Event = attrs.field(factory=trio.Event)
+
+    @replays.default
+    def _of_this_process(self) -> Replays:
+        return Replays(self.services.events)
 
     async def serve_handshake(self, handshake: Handshake, head: RequestHead, origin: Origin) -> None:
         """Answer a browser's handshake: an HTTP error, or the connection."""
@@ -136,6 +144,9 @@ class BrowserCalls:
             raise _RefusedError(Close.BUSY, error.detail) from None
         try:
             claims = self.admission.admit(opening.token, site, time.time())
+            ours = secrets.token_urlsafe(9)
+            if await self.replays.first(token_key(opening.token), ours) != ours:  # in another process
+                raise AdmissionError("token_reused", "the token was used before")
             vouch()
             await self._call(socket, claims.tenant, opening.format)
         finally:
@@ -150,7 +161,7 @@ class BrowserCalls:
         decoding = None
         if microphone == WEBM_OPUS and self.make_decoding is not None:
             decoding = self.make_decoding(health)
-        line = BrowserLine(sid, health, _silent_s(self.services.settings.ping_s), decoding)
+        line = BrowserLine(sid, health, _silent_s(self.services.settings.ping_s), decoding, self.path)
         screen, decode = BrowserScreen(line.tell), BrowserDecoder().decode
         leg = CallerLeg(StreamSid(sid), decode, BrowserEncoder(), None, PCM16_24K, STUCK_S, screen)
         if not self._calls:

@@ -214,7 +214,9 @@ class _Server:
             decoding = open_decoding if is_installed() else None
             more.append(browser_routes(browsers, [PCM16, WEBM_OPUS] if decoding else [PCM16]))
             warm_up(PCM16_24K)
-            self.browsers = BrowserCalls(self.services, browsers, decoding)
+            self.browsers = BrowserCalls(
+                self.services, browsers, decoding, membership.browser_path.removeprefix("/"), replays
+            )
             serve_browser = self.browsers.serve_handshake
         app = make_app(webhooks, admin_token, *more, figures=membership.figures)
         self.door = FrontDoor(

@@ -68,6 +68,8 @@ class BrowserLine(MessageSocket):
     silent_s: float = SILENT_S
     decoding: Decoding | None = None
     """What the audio goes through; None: it is the call's own format."""
+    path: str = "browser-stream"
+    """Where a browser comes again, relative to the server's URL."""
     token: str = attrs.field(factory=lambda: secrets.token_urlsafe(24), repr=False)
     """Whoever has it may connect to the call again."""
     _began_s: float = attrs.field(factory=trio.current_time)
@@ -217,7 +219,7 @@ class BrowserLine(MessageSocket):
     async def _greet(self, connection: MessageSocket, received: int) -> None:
         self._acknowledge(received)
         welcome = encode_welcome(
-            self.call, self.token, self._received, heartbeat_s=HEARTBEAT_S, window_s=WINDOW_S
+            self.call, self.token, self._received, path=self.path, heartbeat_s=HEARTBEAT_S, window_s=WINDOW_S
         )
         await connection.send(welcome)
         for message in tuple(self._sent):

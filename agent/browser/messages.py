@@ -216,14 +216,17 @@ def encode(kind: str, **fields: Any) -> str:
     return msgspec.json.encode({"type": kind, **fields}).decode()
 
 
-def encode_welcome(call: str, token: str, received: int, *, heartbeat_s: float, window_s: float) -> str:
-    """The answer to hello and to resume: ``token`` resumes the call, ``received`` counts what came of it."""
+def encode_welcome(
+    call: str, token: str, received: int, *, path: str, heartbeat_s: float, window_s: float
+) -> str:
+    """The answer to hello and to resume: ``token`` resumes the call at ``path``, ``received`` counts."""
     return encode(
         "welcome",
         version=VERSION,
         call=call,
         token=token,
         received=received,
+        path=path,
         format=PCM16_24K.declare(),
         frame_ms=FRAME_MS,
         heartbeat_s=heartbeat_s,

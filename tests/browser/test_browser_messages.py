@@ -96,6 +96,6 @@ def test_what_the_page_is_told() -> None:
     assert encoder.media(b"\1\0") == b"\1\0"
     assert msgspec.json.decode(encoder.mark('a"b')) == {"type": "mark", "name": 'a"b'}
     assert msgspec.json.decode(encoder.clear) == {"type": "clear"}
-    welcome = msgspec.json.decode(encode_welcome("BR1", "t", 3, heartbeat_s=1.0, window_s=10.0))
+    welcome = msgspec.json.decode(encode_welcome("BR1", "t", 3, path="p/2", heartbeat_s=1.0, window_s=10.0))
     assert welcome["format"] == {"type": "audio/pcm", "rate": 24000}
     assert welcome["received"] == 3

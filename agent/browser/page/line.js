@@ -12,7 +12,7 @@ const MOST_KEPT = 700; // 14 s of microphone: what the call waits for us, and a 
 /** `on` has welcome(message), message(message), audio(buffer), state("talking"|"reconnecting"), full(is), over(trouble, detail). */
 export class Line {
   constructor(url, token, format, on) {
-    this.url = url;
+    this.base = this.url = url;
     this.on = on;
     this.opening = { type: "hello", token, version: VERSION, format };
     this.sent = [];
@@ -70,6 +70,7 @@ export class Line {
   welcome(message) {
     this.acknowledge(message.received);
     this.opening = { type: "resume", call: message.call, token: message.token };
+    this.url = new URL(message.path, this.base).href; // the process that has the call
     this.window = message.window_s * 1000;
     for (const kept of this.sent) this.socket.send(kept);
     this.ready = true;

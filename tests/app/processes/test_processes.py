@@ -8,6 +8,8 @@ import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
+import msgspec
 import psutil
 import pytest
 import trio
@@ -17,8 +19,10 @@ from agent.core.records import Outcome
 from agent.sim.carrier.dialling import CallNotTakenError, StreamOrder, parse_twiml
 from agent.sim.carrier.stream import SimulatedStream
 from agent.store.spool import decode_record
+from agent.wire.websocket import open_client
 
 pytestmark = pytest.mark.sockets
+SHOP = "https://shop.example"
 
 
 async def announce(server: SeveralProcesses, call_sid: str) -> StreamOrder:
@@ -33,21 +37,45 @@ def number_of(order: StreamOrder) -> int:
     return int(order.url.rpartition("/")[2])
 
 
+async def a_browser_comes_again(server: SeveralProcesses) -> None:
+    """Its connection breaks, and the process that has its call stands still while the next one comes."""
+    origin = {"Origin": SHOP}
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, headers=origin) as client:
+        token = (await client.post("/browser/token", json={})).json()["token"]
+    base, headers = server.url.replace("http", "ws"), list(origin.items())
+    async with open_client(f"{base}/browser-stream", headers=headers) as socket:
+        await socket.send(f'{{"type":"hello","version":1,"format":"pcm16","token":"{token}"}}')
+        welcome = msgspec.json.decode(await socket.receive())
+    number = int(welcome["path"].removeprefix("browser-stream/"))
+    resume = {"type": "resume", "call": welcome["call"], "token": welcome["token"], "received": 0}
+    os.kill(server.pid_of(number), signal.SIGSTOP)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on_later, server.pid_of(number))
+        async with open_client(f"{base}/{welcome['path']}", headers=headers) as socket:
+            await socket.send(msgspec.json.encode(resume).decode())
+            assert msgspec.json.decode(await socket.receive())["call"] == welcome["call"]
+            await socket.send('{"type":"hangup"}')
+    [ended] = await server.until("CALL_METRICS", call=welcome["call"])
+    assert ended["process"] == number
+    assert 'agent_events_total{event="CONNECTION_PASSED_ON"} 2.0' in await server.metrics()
+
+
+async def go_on_later(pid: int) -> None:
+    """It was stopped, and a connection came meanwhile."""
+    await trio.sleep(1)
+    os.kill(pid, signal.SIGCONT)
+
+
 async def test_a_stream_that_comes_elsewhere_finds_its_process_and_all_count_as_one(tmp_path: Path) -> None:
     """The process that answered the webhook stands still while its stream comes: another accepts that."""
     with trio.fail_after(180):
-        async with open_processes(tmp_path, AGENT_MAX_CALLS="1") as server:
+        async with open_processes(tmp_path, AGENT_MAX_CALLS="1", AGENT_BROWSER_ORIGINS=SHOP) as server:
             call_sid = f"CA{secrets.token_hex(16)}"
             order = await announce(server, call_sid)
             number = number_of(order)
             os.kill(server.pid_of(number), signal.SIGSTOP)
-
-            async def go_on() -> None:
-                await trio.sleep(1)
-                os.kill(server.pid_of(number), signal.SIGCONT)
-
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(go_on)
+                nursery.start_soon(go_on_later, server.pid_of(number))
                 async with server.twilio.caller.connect(order, call_sid) as stream:
                     await stream.until_heard_ms(300)
                     for _ in range(4):  # whoever answers
@@ -62,6 +90,7 @@ async def test_a_stream_that_comes_elsewhere_finds_its_process_and_all_count_as_
             [ended] = await server.until("CALL_METRICS")
             assert (ended["call"], ended["process"]) == (call_sid, number)
             assert 'agent_calls_total{outcome="caller_hung_up"} 1.0' in await server.metrics()
+            await a_browser_comes_again(server)
 
 
 async def test_a_process_that_is_killed_takes_only_its_own_calls_with_it(tmp_path: Path) -> None:
