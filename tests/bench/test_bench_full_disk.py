@@ -5,15 +5,42 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from small_disks import open_small_disk
 
-from bench.after_calls.full_disk import FullDiskPlan, run_full_disk
+from bench.after_calls.aftermath import Verdict
+from bench.after_calls.full_disk import FullDiskFigures, FullDiskPlan, run_full_disk
 from bench.after_calls.rows import full_disk_row
 
 pytestmark = pytest.mark.sockets
+ALL_WELL = FullDiskFigures(
+    plan=FullDiskPlan(calls=20),
+    records=20,
+    completed=20,
+    verdict=Verdict((), (), 0),
+    completed_s=4.0,
+    held=2,
+    is_alive=True,
+)
+
+
+@pytest.mark.parametrize(
+    "miss",
+    [
+        {"records": 19},
+        {"completed": 19},
+        {"verdict": Verdict(("CA1 is not in the database",), (), 0)},
+        {"verdict": Verdict((), ("CA1: 2 leads",), 0)},
+        {"is_alive": False},
+    ],
+)
+def test_each_way_to_lose_a_call_is_a_miss(miss: dict[str, Any]) -> None:
+    assert full_disk_row(ALL_WELL).ok
+    assert not full_disk_row(attrs.evolve(ALL_WELL, **miss)).ok
 
 
 @pytest.fixture
