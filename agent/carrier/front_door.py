@@ -123,11 +123,13 @@ class FrontDoor:
         peer, own = _addresses(stream)
         is_proxy = self.proxies.trust(peer)
         bounds = attrs.evolve(self.bounds, idle_s=PROXY_IDLE_S) if is_proxy else self.bounds
-        connection = HttpConnection(stream, bounds, self.turns, stretch=next(self._stretches))
-        connection.reader.feed(unread)
         now_s = trio.current_time()
         if is_proxy:
             self.lobby.vouch(lobby_key(peer), now_s)
+        is_known = self.lobby.is_vouched(lobby_key(peer), now_s)
+        reads = self.turns.known_reads if is_known else self.turns.reads
+        connection = HttpConnection(stream, bounds, reads, stretch=next(self._stretches))
+        connection.reader.feed(unread)
         place, given_up = self.lobby.enter(lobby_key(peer), leave, now_s)
         if given_up is not None:
             self.noise.tell("CONNECTION_GIVEN_UP", address=given_up.key)
@@ -207,11 +209,12 @@ class _Visit:
                 if not is_passed and await door.handover.pass_on(connection, door.inner_path(head), head):
                     return
                 is_passed = False
+                turns = door.turns.signed if looks_signed else door.turns.runs
                 if (serve_stream := door.asks_for_stream(head)) is not None:
+                    await Turns.take(turns)
                     await self._serve_stream(serve_stream, head, places)
                     return
                 origin = self._origin(head, partial(door.vouch, key))
-                turns = door.turns.signed if looks_signed else door.turns.runs
                 may_go_on = await connection.serve(
                     head, door.app, origin, turns, is_whole=partial(_served, places), failed=self._failed
                 )
@@ -226,7 +229,6 @@ class _Visit:
                 self.door.vouch(place.key)
 
         _served(places)
-        await Turns.take(self.door.turns.runs)
         upgrade = Upgrade(self.connection.stream, head.raw, bytes(self.connection.reader.unread))
         async with open_server_handshake(upgrade) as handshake:
             await serve_stream(handshake, head, self._origin(head, vouch))

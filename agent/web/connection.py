@@ -46,6 +46,8 @@ class Turns:
     """
 
     reads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(16))
+    known_reads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(16))
+    """The same for addresses that signed requests came from: they do not wait behind a thousand others."""
     runs: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2))
     """A run of the application takes up to a millisecond until it first waits."""
     signed: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(2))
@@ -64,7 +66,8 @@ class HttpConnection:
 
     stream: trio.abc.Stream
     bounds: Bounds
-    turns: Turns
+    reads: trio.CapacityLimiter
+    """Whose turn it is to read."""
     reader: HeadReader = attrs.field(factory=HeadReader)
     stretch: float = 1.0
     """Of the bounds of this connection: if a thousand ran out in the same instant, calls would hear it."""
@@ -187,7 +190,7 @@ class HttpConnection:
         """Wait until there is something to read, then for a turn to read it."""
         if isinstance(self.stream, trio.SocketStream):
             await trio.lowlevel.wait_readable(self.stream.socket)
-            await Turns.take(self.turns.reads)
+            await Turns.take(self.reads)
         return await self.stream.receive_some(READ_BYTES)
 
     async def _send(self, data: bytes) -> None:

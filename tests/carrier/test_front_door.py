@@ -186,6 +186,7 @@ async def test_a_client_that_says_nothing_is_hung_up_on_without_a_word(autojump_
 
 
 UPGRADE = b"GET /%s HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+HANDSHAKE = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 GARBAGE = [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300), 400),
     (b"hello?\r\n\r\n", 400),
@@ -340,16 +341,16 @@ async def test_a_burst_of_the_carrier_waits_only_until_one_of_it_is_known(autoju
 async def test_a_door_with_many_at_once_is_crowded_until_they_had_their_turn(autojump_clock: MockClock) -> None:
     """Admission must know whose fault a late tick is. NB-6."""
     async with open_building() as building:
-        clients = [building.connect() for _ in range(3)]
-        async with trio.open_nursery() as nursery:
-            for client in clients:
-                nursery.start_soon(client.send_all, REQUEST)
-        crowded = []
-        while len(building.served) < 3:
-            crowded.append(building.door.is_crowded)
-            await trio.lowlevel.checkpoint()
-        assert any(crowded)
+        runs = building.door.turns.runs
+        for stranger in range(2):
+            runs.acquire_on_behalf_of_nowait(stranger)
+        client = building.connect()
+        await client.send_all(REQUEST)
         await trio.testing.wait_all_tasks_blocked()
+        assert building.door.is_crowded
+        for stranger in range(2):
+            runs.release_on_behalf_of(stranger)
+        assert b"fine" in await client.receive_some(1000)
         assert not building.door.is_crowded
 
 
@@ -449,6 +450,17 @@ async def _talk(opening: object, text: str, *, task_status: trio.TaskStatus[None
         assert await socket.receive() == f"echo {text}"
         task_status.started()
         await trio.sleep_forever()
+
+
+async def test_a_stream_that_looks_signed_does_not_wait_behind_strangers() -> None:
+    """All turns of those who do not are taken. DO-2."""
+    async with open_building() as building:
+        for stranger in range(2):
+            building.door.turns.runs.acquire_on_behalf_of_nowait(stranger)
+        client = building.connect()
+        await client.send_all(UPGRADE % b"media-stream" + HANDSHAKE + b"X-Signed: 1\r\n\r\n")
+        with trio.fail_after(5):
+            assert b" 101 " in await client.receive_some(1000)
 
 
 async def test_a_stream_may_be_any_request_of_a_connection() -> None:

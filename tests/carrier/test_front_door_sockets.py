@@ -299,6 +299,20 @@ async def test_garbage_inside_a_stream_ends_that_stream_alone() -> None:
         assert await good.receive() == "hello"
 
 
+async def test_an_address_that_signed_requests_came_from_is_not_read_behind_strangers() -> None:
+    """All turns to read are taken by others. DO-2."""
+    async with open_services() as services:
+        reads = services.door.turns.reads
+        for stranger in range(int(reads.total_tokens)):
+            reads.acquire_on_behalf_of_nowait(stranger)
+        request = GET + b"Connection: close\r\n\r\n"
+        with trio.move_on_after(0.2) as waits:
+            await services.raw(request)
+        assert waits.cancelled_caught
+        services.door.vouch("127.0.0.1")
+        assert b" 200 " in await services.raw(request)
+
+
 async def test_silent_connections_do_not_shut_the_carrier_out() -> None:
     """Hundreds of idle connections of one address: they were answered 503 for half a minute. DO-2."""
     async with open_services() as services, trio.open_nursery() as nursery:
