@@ -29,6 +29,7 @@ from bench.parts.browser.chromium import HOW_TO_GET_IT, chromium
 from bench.parts.browser.measuring import measure_browser
 from bench.parts.browser.rows import browser_rows
 from bench.parts.browser.screenshots import take_screenshots
+from bench.parts.recordings.rows import run_recordings
 from bench.parts.running import Part, run_parts
 from bench.reporting.load_table import largest_table, load_tables
 from bench.reporting.report import REPORT
@@ -200,6 +201,28 @@ def browser(*, write: Write = False) -> None:
     _show(must_table(rows))
     _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
     if not all(row.ok for row in rows):
+        raise typer.Exit(_FAILED)
+
+
+@app.command()
+def recordings(
+    *,
+    calls: Annotated[int, typer.Option(min=1, max=1000, help="Browsers at once.")] = 100,
+    seconds: Seconds = 20.0,
+    write: Write = False,
+) -> None:
+    """Have browsers phone in low bandwidth: WebM/Opus in chunks, decoded by a real server on one core.
+
+    Its model talks on and on, so that all calls have audio both ways. A minute. Exit status 1: a figure missed
+    its must.
+    """
+    machine, when = Machine.here(), _now()
+    with _errors_in_one_sentence(), tempfile.TemporaryDirectory(prefix="call-agent-bench-") as folder:
+        Path(folder).chmod(0o755)  # the embedded Postgres of root runs as another user
+        rows = run_recordings(calls, seconds, Path(folder), _console.print)
+    _show(must_table(rows))
+    _keep([RowLine(when, machine, _command(), row) for row in rows], write=write)
+    if any(row.ok is False for row in rows):
         raise typer.Exit(_FAILED)
 
 
