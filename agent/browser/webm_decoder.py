@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
+import numpy as np
 from typing_extensions import override
 
 from agent.browser.decoding import ChunkDecoder, Decoding, DecodingObserver
@@ -14,6 +16,8 @@ from agent.core.errors import UnreadableAudioError
 
 MOST_BEGINNINGS: Final = 50
 """Streams in one call: a recorder is started again when a caller's microphone was closed for a while."""
+DECODED_HZ: Final = 48_000
+"""Of every Opus decoder of ffmpeg."""
 _BYTES: Final = 2
 """Of a sample."""
 
@@ -38,6 +42,7 @@ class WebmDecoder(ChunkDecoder):
     Made and used outside the event loop, by one thread at a time.
     """
 
+    _av: Any = attrs.field(factory=lambda: importlib.import_module("av"))
     _reader: WebmReader = attrs.field(factory=WebmReader)
     _decoder: Any = None
     _resampler: Any = None
@@ -52,11 +57,14 @@ class WebmDecoder(ChunkDecoder):
         self._decoded_ms += sum(part.length_ms for part in found if isinstance(part, Packet))
         if self._decoded_ms > most_ms:
             raise UnreadableAudioError("more audio than time")
+        decoded = bytearray()
         for part in found:
             if isinstance(part, OpusTrack):
                 self._begin(part)
             else:
-                self._rest += self._samples(part.data)
+                decoded += self._samples(part.data)
+        if decoded:
+            self._rest += self._resampled(decoded)
         frame_bytes = PCM16_24K.frame_bytes
         whole = len(self._rest) // frame_bytes * frame_bytes
         frames = [bytes(self._rest[at : at + frame_bytes]) for at in range(0, whole, frame_bytes)]
@@ -64,27 +72,30 @@ class WebmDecoder(ChunkDecoder):
         return frames
 
     def _begin(self, track: OpusTrack) -> None:
-        from av.audio.resampler import AudioResampler  # noqa: PLC0415 - an optional extra
-        from av.codec.context import CodecContext  # noqa: PLC0415
-
         self._beginnings += 1
         if self._beginnings > MOST_BEGINNINGS:
             raise UnreadableAudioError("too many beginnings")
-        self._decoder = CodecContext.create("libopus", "r")
-        self._decoder.extradata = (
-            track.head
-        )  # with it, what comes before the first sound is left out (RFC 7845 4.2)
+        self._decoder = self._av.CodecContext.create("libopus", "r")
+        self._decoder.extradata = track.head  # with it, what precedes the first sound is left out (RFC 7845 4.2)
         self._decoder.layout = "mono"
         self._decoder.thread_count = 1
-        self._resampler = AudioResampler("s16", "mono", PCM16_24K.rate_hz)
+        if self._resampler is None:
+            self._resampler = self._av.AudioResampler("s16", "mono", PCM16_24K.rate_hz)
 
     def _samples(self, data: bytes) -> bytes:
-        from av.error import FFmpegError  # noqa: PLC0415
-        from av.packet import Packet as AvPacket  # noqa: PLC0415
-
+        """What the decoder makes of a packet, at its own rate."""
         try:
-            decoded = self._decoder.decode(AvPacket(data))
-            frames = [ours for theirs in decoded for ours in self._resampler.resample(theirs)]
-        except FFmpegError as error:
+            return _bytes_of(self._decoder.decode(self._av.Packet(data)))
+        except self._av.FFmpegError as error:
             raise UnreadableAudioError(f"an Opus packet of {len(data)} bytes is broken: {error}") from None
-        return b"".join(bytes(frame.planes[0])[: frame.samples * _BYTES] for frame in frames)
+
+    def _resampled(self, decoded: bytearray) -> bytes:
+        """All of a chunk at once: by the packet it costs a quarter of all decoding more."""
+        samples = np.frombuffer(decoded, np.int16)[None]
+        frame = self._av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = DECODED_HZ
+        return _bytes_of(self._resampler.resample(frame))
+
+
+def _bytes_of(frames: Iterable[Any]) -> bytes:
+    return b"".join(bytes(frame.planes[0])[: frame.samples * _BYTES] for frame in frames)

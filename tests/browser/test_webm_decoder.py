@@ -135,10 +135,10 @@ def test_beginnings_are_bounded() -> None:
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.binary(min_size=1, max_size=60), max_size=20))
-def test_any_packets_are_decoded_or_refused(packets: list[bytes]) -> None:
-    """The decoder takes what it takes; no other error than ours comes out."""
-    file = webm_header(HEAD) + b"\x1f\x43\xb6\x75\x01" + b"\xff" * 7
+@given(st.lists(st.binary(min_size=1, max_size=60), max_size=20), st.binary(min_size=8, max_size=8))
+def test_any_packets_are_decoded_or_refused(packets: list[bytes], head: bytes) -> None:
+    """The decoder takes what it takes, with any delay, rate and gain; no other error than ours comes out."""
+    file = webm_header(HEAD[:10] + head + b"\0") + b"\x1f\x43\xb6\x75\x01" + b"\xff" * 7
     file += b"".join(element("a3", b"\x81\0\0\x80" + packet) for packet in packets)
     with suppress(UnreadableAudioError):
         WebmDecoder().decode(file, LONG_MS)
