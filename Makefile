@@ -51,6 +51,7 @@ bench: setup
 	@$(PY) -m bench load
 	@$(PY) -m bench parts
 	@$(PY) -m bench browser
+	@$(PY) -m bench recordings
 
 # Run after a change of the dependencies in pyproject.toml; the lock holds for every system and Python we support,
 # and names hashes and no index.
