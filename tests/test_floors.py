@@ -30,7 +30,7 @@ FLOORS = {
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 PURE = {
     "app": "cli.calls.transcript_view cli.tenants.files cli.terminal_text processes.figures processes.routing",
-    "audio": "frames gap_filler generation level_meter pacer_metrics ulaw waiting_tone",
+    "audio": "frames gap_filler generation level_meter pacer_metrics ulaw uplink waiting_tone",
     "call": "bounds call_clock commands conversation answers.answers answers.response_requests answers.responses"
     " answers.truncation memory.ordered memory.replay memory.transcript turns.barge_in turns.dtmf"
     " turns.greeted_turn turns.leaving turns.own_ear turns.small_talk tools.declare"

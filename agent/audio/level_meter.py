@@ -21,6 +21,10 @@ VOICED_OVER_FLOOR: Final = 14
 """A frame is voiced if its mean magnitude code is so much over the noise floor: about 5 dB."""
 VOICED_AT_LEAST: Final = 16
 """And at least this: about -48 dBFS, under which a telephone line is quiet."""
+QUIET_OVER_FLOOR: Final = 5
+"""A frame is quiet if it is less than this over the noise floor: about 2 dB."""
+QUIET_AT_MOST: Final = 8
+"""Or less than this: about -54 dBFS, where no detector hears a voice."""
 FLOOR_RISE: Final = 0.02
 """The floor falls at once and rises by this share of the difference a frame: it adapts in about a second."""
 VOICED_MEMORY_FRAMES: Final = 8
@@ -41,21 +45,29 @@ class LevelMeter:
     """All voiced frames so far."""
     noise_floor: float = 0.0
     level: float = 0.0
+    quiet: bool = True
+    """Whether the last frame was none of a voice for certain; one may be neither voiced nor quiet."""
     _recent: deque[float] = attrs.field(factory=lambda: deque(maxlen=25))
     _since_voiced: int = VOICED_MEMORY_FRAMES
+    _is_ulaw: bool = attrs.field(init=False)
+    _silence: bytes = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._is_ulaw, self._silence = self.format == ULAW_8K, self.format.silence_frame
 
     def feed(self, audio: bytes) -> None:
         """A frame from the caller, of any length but none at all."""
         self.frames += 1
-        if audio == self.format.silence_frame:
+        if audio == self._silence:
             level = 0.0
-        elif self.format == ULAW_8K:
+        elif self._is_ulaw:
             level = sum(audio.translate(_MAGNITUDE)) / len(audio)
         else:
             level = _pcm16_level(audio, self.format.rate_hz // ULAW_8K.rate_hz)
         self.level = level
         self._recent.append(level)
-        if level >= max(self.noise_floor + VOICED_OVER_FLOOR, VOICED_AT_LEAST):
+        floor = self.noise_floor
+        if level >= VOICED_AT_LEAST and level >= floor + VOICED_OVER_FLOOR:
             self.voiced_frames += 1
             self.voiced_total += 1
             self._since_voiced = 0
@@ -63,10 +75,8 @@ class LevelMeter:
             self._since_voiced += 1
         else:
             self.voiced_frames = 0
-        if level < self.noise_floor:
-            self.noise_floor = level
-        else:
-            self.noise_floor += (level - self.noise_floor) * FLOOR_RISE
+        self.quiet = level < QUIET_AT_MOST or level < floor + QUIET_OVER_FLOOR
+        self.noise_floor = level if level < floor else floor + (level - floor) * FLOOR_RISE
 
     @property
     def voiced_now(self) -> bool:

@@ -169,10 +169,15 @@ class Conversation:
 
     # What the caller does
 
-    def caller_audio(self, audio: bytes, now: float) -> None:
+    def caller_audio(self, audio: bytes, length_ms: int, now: float) -> None:
         """Audio of the caller came, and goes to the model untouched."""
         self.ear.feed(audio, now)
-        self.turns.session.appended_ms += self.format.ms(len(audio))
+        self.turns.session.appended_ms += length_ms
+
+    @property
+    def caller_quiet(self) -> bool:
+        """Whether the caller is in no turn, and was not heard in the last frame."""
+        return self.ear.meter.quiet and not self.policy.caller_speaking
 
     @decision
     def silence_inserted(self, length_ms: int) -> None:

@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from agent.audio.gap_filler import FILL_AT_MOST_MS, GapFiller
+from agent.audio.uplink import Uplink
 from agent.call.call_clock import CallClock
 from agent.call.conversation import Conversation
 from agent.call.state import CallState
@@ -47,6 +48,7 @@ class Ingress:
     conversation: Conversation
     outbox: ModelOutbox
     clock: CallClock
+    uplink: Uplink
     _repair: GapFiller = attrs.field(init=False)
 
     @_repair.default
@@ -90,8 +92,10 @@ class Ingress:
             self._insert_silence(missing_ms)
         elif missing_ms:
             self.conversation.audio_late(-missing_ms)
-        self.conversation.caller_audio(media.audio, now)
-        self.outbox.put_audio(encode_append(media.payload))
+        self.conversation.caller_audio(media.audio, length_ms, now)
+        payload = self.uplink.take(media.audio, media.payload, now, quiet=self.conversation.caller_quiet)
+        if payload is not None:
+            self.outbox.put_audio(encode_append(payload))
 
     def fill_gap(self, now: float) -> float | None:
         """Make up for audio that does not come while the caller speaks (D14); returns when to look again."""
@@ -105,7 +109,9 @@ class Ingress:
     def _insert_silence(self, length_ms: int) -> None:
         self.conversation.silence_inserted(length_ms)
         silence = self.conversation.format.silence_of(length_ms)
-        self.outbox.put_audio(encode_append(b64encode(silence).decode()))
+        payload = self.uplink.take(silence, b64encode(silence).decode(), trio.current_time(), quiet=False)
+        if payload is not None:
+            self.outbox.put_audio(encode_append(payload))
 
     def _message(self, message: LegMessage, now: float) -> None:
         events = self.state.events

@@ -10,6 +10,7 @@ from typing_extensions import override
 from agent.audio.generation import Generation
 from agent.audio.level_meter import LevelMeter
 from agent.audio.pacer_metrics import PacerMetrics
+from agent.audio.uplink import Uplink
 from agent.call.bounds import TalkBounds
 from agent.call.call_clock import CallClock
 from agent.call.commands import (
@@ -95,7 +96,8 @@ class CallParts(TxObserver):
         )
         self.generations = Generations(state, self.pacer, self.conversation.heard_to_end)
         clock = CallClock(state.answered_s, settings.idle_prompt_s, settings.idle_prompts, settings.max_call_s)
-        self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock)
+        uplink = Uplink(settings.uplink_ms * state.leg.format.bytes_per_ms)
+        self.ingress = Ingress(self.socket, state, self.conversation, self.outbox, clock, uplink)
         tools = tools_of(
             state.tenant,
             services.tools,

@@ -155,6 +155,13 @@ class Settings(BaseSettings):
         "AGENT_COMFORT_SILENCE",
         description="1: send silence frames while the agent has nothing to say",
     )
+    uplink_ms: int = _named(
+        100,
+        "AGENT_UPLINK_MS",
+        description="Audio of a quiet line goes to the model in pieces of so much; 20: frame by frame, always",
+        ge=20,
+        le=200,
+    )
     greeting_protect_ms: int = _named(
         500, "AGENT_GREETING_PROTECT_MS", description="Heard greeting that cannot be interrupted", ge=0
     )

@@ -179,7 +179,7 @@ async def test_a_session_lost_at_any_stage_is_replaced(
     autojump_clock: MockClock, stage: Milestone, *, drop: bool
 ) -> None:
     """Reconnect; the greeting is said once, or again only if nothing of it was; the call goes on to its end."""
-    faults = Faults(sessions=1, close_at=stage, drop=drop, after_appends=60)
+    faults = Faults(sessions=1, close_at=stage, drop=drop, after_appends=15)
     model = ScriptedRealtime([GREETING, LONG, SHORT, SHORT], faults=faults)
     async with (
         open_services(memory_realtime(lambda: model)) as services,

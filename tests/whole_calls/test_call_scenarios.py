@@ -21,6 +21,8 @@ from virtual_call import (
 from worlds import in_worlds
 
 from agent.core.records import Outcome
+from agent.core.settings import Settings
+from agent.core.units import FRAME_MS
 from agent.sim.carrier.network import Network
 from agent.sim.carrier.stream import SimulatedStream
 from agent.sim.memory import memory_realtime
@@ -265,7 +267,10 @@ async def test_bi_6_a_turn_spoken_into_the_protected_greeting_is_answered(
 async def test_bi_1_caller_audio_flows_from_the_first_frame_during_the_greeting(
     autojump_clock: MockClock,
 ) -> None:
-    """BI-1: what the model gets is what the caller's leg carried, from the first frame on, none gated."""
+    """BI-1: what the model gets is what the caller's leg carried, from the first frame on, none gated.
+
+    At the end less than a piece of the quiet line may not have gone out yet.
+    """
     model = ScriptedRealtime([GREETING], record_audio=True)
     async with open_services(memory_realtime(lambda: model)) as services, open_call(services) as stream:
         await stream.until_heard_ms(600)
@@ -274,7 +279,8 @@ async def test_bi_1_caller_audio_flows_from_the_first_frame_during_the_greeting(
         await stream.hang_up()
     heard_by_model = bytes(model.session.appended)
     assert numbered(7, 200) in heard_by_model
-    assert abs(len(heard_by_model) // 160 - services.record.metrics.frames_in) <= 1
+    missing = services.record.metrics.frames_in - len(heard_by_model) // 160
+    assert -1 <= missing < Settings().uplink_ms // FRAME_MS
 
 
 @in_worlds(real=range(10))
