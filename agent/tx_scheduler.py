@@ -122,7 +122,11 @@ class TxScheduler:
     @property
     def owed_frames(self) -> int:
         """Frames of live generations that are not handed over yet."""
-        return sum(generation.owed_frames for generation in self._queue if generation.live)
+        owed = 0
+        for generation in self._queue:
+            if generation.live:
+                owed += generation.slicer.waiting
+        return owed
 
     # The loop
 
@@ -156,15 +160,15 @@ class TxScheduler:
         if self._clear_asked or self._stopping or not self._spurt or not self._speakable():
             return False
         generation, now = self._queue[0], trio.current_time()
-        held_ms, late_s = self.playout.held_ms(now), now - deadline
-        due = frames_due(held_ms, self.lead_ms, spurt_begins=False, late_ms=late_s * 1000)
-        if generation.slicer.waiting <= due or not self.socket.takes_now:
+        slicer, late_s = generation.slicer, now - deadline
+        due = frames_due(self.playout.held_ms(now), self.lead_ms, spurt_begins=False, late_ms=late_s * 1000)
+        if slicer.waiting <= due or not self.socket.takes_now:
             return False
         self.meter.tick(late_s)
         self.last_look = now
         messages = []
         for _ in range(due):
-            messages.append(self.encoder.media(generation.slicer.pop() or b""))
+            messages.append(self.encoder.media(slicer.pop() or b""))
             self._account(generation, now)
             if generation.sent_frames % MARK_EVERY_FRAMES == 0:
                 messages.append(self.encoder.mark(self.playout.mark_sent(generation.id, now)))

@@ -22,16 +22,20 @@ class FrameSlicer:
     _audio: bytearray = attrs.field(factory=bytearray, repr=False)
     _read: int = 0
     finished: bool = False
+    waiting: int = 0
+    """How many frames ``pop`` would give now."""
 
     def push(self, chunk: bytes) -> None:
         """Add audio. Raises ValueError after ``finish``: a late chunk is the caller's mistake to count."""
         if self.finished:
             raise ValueError("audio after the end of its generation")
         self._audio += chunk
+        self._count()
 
     def finish(self) -> None:
         """No more audio comes; may be repeated."""
         self.finished = True
+        self._count()
 
     def pop(self) -> bytes | None:
         """The next frame of exactly 20 ms, or None if a whole one is not there (yet)."""
@@ -41,6 +45,7 @@ class FrameSlicer:
             if not frame or not self.finished:
                 return None
             frame += self.format.silence_frame[len(frame) :]
+        self.waiting -= 1
         self._read = start + length
         if self._read >= _COMPACT_BYTES:
             del self._audio[: self._read]
@@ -50,13 +55,11 @@ class FrameSlicer:
     def drop(self) -> None:
         """Forget the audio that waits: the generation is over, and only its ledger is kept."""
         self._audio = bytearray()
-        self._read = 0
+        self._read = self.waiting = 0
 
-    @property
-    def waiting(self) -> int:
-        """How many frames ``pop`` would give now."""
+    def _count(self) -> None:
         whole, rest = divmod(max(len(self._audio) - self._read, 0), self.format.frame_bytes)
-        return whole + (1 if rest and self.finished else 0)
+        self.waiting = whole + (1 if rest and self.finished else 0)
 
     @property
     def exhausted(self) -> bool:

@@ -36,8 +36,11 @@ class GapFiller:
         """
         expected, self._expected_ms = self._expected_ms, timestamp_ms + length_ms
         self._last_s = now
-        ahead, self._ahead_ms = self._ahead_ms, 0
         hole = 0 if expected is None else timestamp_ms - expected
+        ahead = self._ahead_ms
+        if hole <= JUMP_MS and not ahead:
+            return 0
+        self._ahead_ms = 0
         return min(hole if hole > JUMP_MS else 0, FILL_AT_MOST_MS + ahead) - ahead
 
     def silence_due(self, now: float) -> int:

@@ -7,7 +7,7 @@ import attrs
 from agent.carrier import media_stream
 from agent.carrier.rest import CarrierRest
 from agent.core.audio_format import ULAW_8K, AudioFormat
-from agent.core.caller_leg import Decode, LegEncoder, LegMessage, Message, RepeatedStart, Screen
+from agent.core.caller_leg import Decode, LegEncoder, LegMessage, Media, Message, RepeatedStart, Screen
 from agent.core.units import StreamSid
 
 STUCK_S: Final = 10.0
@@ -36,6 +36,8 @@ def phone_leg(start: media_stream.Start, rest: CarrierRest | None) -> CallerLeg:
 
 def _decode_phone(raw: Message) -> LegMessage:
     message = media_stream.decode_message(raw)
+    if type(message) is Media:
+        return message
     if isinstance(message, media_stream.Connected | media_stream.Start):
         return RepeatedStart(type(message).__name__)
     return message

@@ -4,9 +4,8 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages. Twil
 strings; unknown events must be ignored; payloads are base64 of raw 8 kHz mu-law with no header.
 """
 
-from base64 import b64encode
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
@@ -42,7 +41,7 @@ class Start:
 CarrierMessage = Connected | Start | LegMessage
 
 
-class _MediaBody(msgspec.Struct):
+class _MediaBody(msgspec.Struct, gc=False):
     payload: str
     timestamp: int = 0
     track: str = "inbound"
@@ -79,7 +78,15 @@ class _Message(msgspec.Struct, rename="camel"):
     dtmf: _DtmfBody | None = None
 
 
+class _MediaMessage(msgspec.Struct, rename="camel", gc=False):
+    media: _MediaBody
+    sequence_number: int = 0
+
+
 _decoder: Final = msgspec.json.Decoder(_Message, strict=False)
+_media_decoder: Final = msgspec.json.Decoder(_MediaMessage, strict=False)
+_MEDIA_HEAD: Final = '{"event":"media",'
+"""How Twilio begins them. A message that begins so is decoded as what it is; any other, by what it says it is."""
 
 
 def decode_message(raw: str | bytes) -> CarrierMessage:
@@ -91,6 +98,8 @@ def decode_message(raw: str | bytes) -> CarrierMessage:
     if isinstance(raw, bytes):
         raise MalformedMessageError("carrier_binary", f"a binary message of {len(raw)} bytes")
     try:
+        if raw.startswith(_MEDIA_HEAD):
+            return _media(_media_decoder.decode(raw))
         message = _decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise MalformedMessageError("carrier_field", str(error)) from None
@@ -100,8 +109,8 @@ def decode_message(raw: str | bytes) -> CarrierMessage:
     return UnknownMessage(message.event) if build is None else build(message)
 
 
-def _media(message: _Message) -> Media:
-    body = _required(message, message.media)
+def _media(message: _MediaMessage) -> Media:
+    body = message.media
     if body.track != "inbound":
         return Media("", b"", body.timestamp, message.sequence_number)
     try:
@@ -140,7 +149,7 @@ def _required(message: _Message, body: _Body | None) -> _Body:
 
 
 _BUILDERS: Final[Mapping[str, Callable[[_Message], CarrierMessage]]] = {
-    "media": _media,
+    "media": lambda message: _media(_MediaMessage(_required(message, message.media), message.sequence_number)),
     "mark": lambda message: MarkReturned(_required(message, message.mark).name),
     "dtmf": lambda message: Dtmf(_required(message, message.dtmf).digit),
     "start": _start,
@@ -181,7 +190,7 @@ class OutboundEncoder(LegEncoder):
     @override
     def media(self, audio: bytes) -> str:
         """A media message with ``audio`` (mu-law, any length)."""
-        return f'{self._media_head}{b64encode(audio).decode("ascii")}"}}}}'
+        return f'{self._media_head}{b2a_base64(audio, newline=False).decode("ascii")}"}}}}'
 
     @override
     def mark(self, name: str) -> str:

@@ -23,6 +23,7 @@ from agent.core.event_log import EventLog
 from agent.core.graceful import run_until_stopped
 from agent.model.errors import handshake_is_fatal
 from agent.model.events import (
+    AUDIO_DELTA_HEAD,
     AudioDelta,
     ErrorEvent,
     ModelEvent,
@@ -203,23 +204,37 @@ class ModelSessions:
             self._session_scope.cancel(reason=reason)
 
     async def _read(self, socket: MessageSocket) -> None:
+        """Read until cancelled. Raises SocketClosedError.
+
+        While it waits, audio may be taken by ``_take_audio`` in its stead.
+        """
+        socket.serve_by(self._take_audio)
         while True:
-            raw = await socket.receive()
-            self._alive_s, self._probed = trio.current_time(), False
-            try:
-                event = decode_event(raw)
-            except MalformedMessageError as error:
-                self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
-                continue
-            if not isinstance(event, SessionUpdated):
-                self._heard_s = self._alive_s
-            if not self._ready:
-                self._open(event)
-            elif type(event) is AudioDelta:
-                self._useful = True
-                self.user.on_audio(event)
-            else:
-                self.user.on_event(event)
+            self._take(await socket.receive())
+
+    def _take_audio(self, raw: str | bytes) -> bool:
+        """Take audio of an answer; any other event is left to ``_read``."""
+        if not self._ready or isinstance(raw, bytes) or not raw.startswith(AUDIO_DELTA_HEAD):
+            return False
+        self._take(raw)
+        return True
+
+    def _take(self, raw: str | bytes) -> None:
+        self._alive_s, self._probed = trio.current_time(), False
+        try:
+            event = decode_event(raw)
+        except MalformedMessageError as error:
+            self.events.emit_first(error.kind.upper(), detail=error.detail[:200])
+            return
+        if not isinstance(event, SessionUpdated):
+            self._heard_s = self._alive_s
+        if not self._ready:
+            self._open(event)
+        elif type(event) is AudioDelta:
+            self._useful = True
+            self.user.on_audio(event)
+        else:
+            self.user.on_event(event)
 
     def _open(self, event: ModelEvent) -> None:
         """Take an event of a session that has not confirmed our settings: nothing of it is heard (MO-1)."""

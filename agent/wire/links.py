@@ -35,8 +35,8 @@ class Link(Protocol):
     def read(self) -> bytes:
         """What is there, at most a buffer of it; empty if there is nothing now, or at the end."""
 
-    def write(self, data: bytes) -> None:
-        """Send, or keep what is not taken."""
+    def write(self, data: bytes) -> bool:
+        """Send, or keep what is not taken; whether with that something begins to wait."""
 
     def flush(self) -> None:
         """Send more of what waits."""
@@ -72,16 +72,18 @@ class TcpLink(Link):
         return data
 
     @override
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
         if self._unsent:
             self._unsent += data
-            return
+            return False
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
-        if sent < len(data):
-            self._unsent += data[sent:]
+        if sent == len(data):
+            return False
+        self._unsent += data[sent:]
+        return True
 
     @override
     def flush(self) -> None:
@@ -158,9 +160,11 @@ class TlsLink(Link):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @override
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> bool:
+        waited = self.unsent
         self._refused += data
         self._encrypt()
+        return not waited and bool(self.unsent)
 
     @override
     def flush(self) -> None:

@@ -115,9 +115,11 @@ class PolledWebSocket(EngineSocket, Polled):
 
     @override
     def send_now(self, *messages: str | bytes) -> bool:
-        if not self.takes_now:
+        link = self._link
+        if self._end is not None or self._close_sent or link.unsent:
             return False
-        self._write(b"".join(map(self._writer.message, messages)))
+        framed = self._writer.message
+        self._write(framed(messages[0]) if len(messages) == 1 else b"".join(map(framed, messages)))
         return True
 
     @override
@@ -241,15 +243,13 @@ class PolledWebSocket(EngineSocket, Polled):
             self._write(self._writer.close(code, reason))
 
     def _write(self, frame: bytes) -> None:
-        link = self._link
-        waited = link.unsent
         try:
-            link.write(frame)
+            began = self._link.write(frame)
         except OSError:
             self.drop()
-            return
-        if not waited and link.unsent:
-            self._watch()
+        else:
+            if began:
+                self._watch()
 
     def _watch(self) -> None:
         reads = READ if self._reading and self._end is None else 0
