@@ -15,7 +15,7 @@ from agent.core.settings import Settings
 from agent.core.units import FRAME_BYTES, FRAME_MS
 
 pytest.importorskip("onnxruntime", reason="the embedded model is not installed: make setup installs it")
-from agent.local.speech.endpointing import SpeechStarted, SpeechStopped
+from agent.local.speech.endpointing import TurnEnded, TurnStarted
 from agent.local.speech.listening import Listener
 from agent.local.speech.samples import synthesise
 from agent.local.speech.tts import VOICES
@@ -50,12 +50,12 @@ def endpoints(line: bytes, piece_ms: int) -> tuple[list[tuple[type, int]], int]:
         audio = line[end - FRAME_BYTES : end]
         meter.feed(audio)
         reported = [kind for kind, at_ms in said if at_ms + REPORTED_MS <= now_ms]
-        in_turn = bool(reported) and reported[-1] is SpeechStarted
+        in_turn = bool(reported) and reported[-1] is TurnStarted
         if uplink.take(audio, "", now_ms / 1000, quiet=meter.quiet and not in_turn) is None:
             continue
         messages += 1
         events = listener.append(line[sent:end])
-        said += [(type(event), now_ms) for event in events if isinstance(event, SpeechStarted | SpeechStopped)]
+        said += [(type(event), now_ms) for event in events if isinstance(event, TurnStarted | TurnEnded)]
         sent = end
     return said, messages
 
