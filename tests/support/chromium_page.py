@@ -54,7 +54,8 @@ def report(page: Page) -> dict[str, Any]:
 def talk(url: str, microphone: str, *, cut_s: float = 0.0) -> dict[str, Any]:
     """A whole call by keyboard alone; with ``cut_s`` the network is away for so long in the middle of it."""
     with open_page(url, microphone) as page:
-        page.get_by_role("button", name="Call").focus()
+        while not page.evaluate("document.activeElement.id === 'call'"):
+            page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         until(page, "talking")
         states = ["talking"]
@@ -66,10 +67,26 @@ def talk(url: str, microphone: str, *, cut_s: float = 0.0) -> dict[str, Any]:
             page.context.set_offline(False)
             until(page, "talking")
         until_quiet(page)
-        page.get_by_role("button", name="Hang up").focus()
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")  # the focus is where the button was that began it
         until(page, "ended")
         return {**report(page), "states": states}
+
+
+def restart(url: str, microphone: str) -> dict[str, Any]:
+    """Somebody stops the server once we talk, and starts it again: what is said, and the next call."""
+    with open_page(url, microphone) as page:
+        page.get_by_role("button", name="Call").click()
+        until(page, "talking")
+        page.wait_for_function("document.querySelector('#captions .agent')?.textContent.length > 20")
+        print("talking", flush=True)  # noqa: T201 - its output
+        until(page, "error")
+        trouble = page.inner_text("#trouble")
+        input()
+        page.get_by_role("button", name="Call").click()
+        until(page, "talking")
+        page.get_by_role("button", name="Hang up").click()
+        until(page, "ended")
+        return {**report(page), "trouble": trouble}
 
 
 def refused(url: str, _microphone: str) -> dict[str, Any]:
@@ -114,5 +131,5 @@ def cut(url: str, microphone: str) -> dict[str, Any]:
 if __name__ == "__main__":
     _, what, *arguments = sys.argv
     commands: dict[str, Callable[..., dict[str, Any]]]
-    commands = {"talk": talk, "cut": cut, "refused": refused, "widget": widget}
+    commands = {"talk": talk, "cut": cut, "refused": refused, "restart": restart, "widget": widget}
     print(json.dumps(commands[what](*arguments)))  # noqa: T201 - its output

@@ -57,10 +57,10 @@ def write_conversation(path: Path) -> Path:
 
 
 @contextmanager
-def open_talk(folder: Path, **settings: str) -> Iterator[tuple[str, Path]]:
+def open_talk(folder: Path, **settings: Any) -> Iterator[tuple[str, Path]]:
     """``call-agent talk`` with the embedded model: its page, and where its records are."""
-    with talking.open_server(folder, **settings) as (page, calls):
-        yield page, calls.parent
+    with talking.open_server(folder, **settings) as server:
+        yield server.page, server.calls.parent
 
 
 def call_agent(folder: Path, *arguments: str) -> None:

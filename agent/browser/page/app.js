@@ -4,7 +4,7 @@ import { Sound, openMicrophone } from "./audio.js";
 import { Line, askForToken } from "./line.js";
 import { formatFor, keepChoice } from "./recorder.js";
 import { Captions, clock, drawTimeline, showLatency } from "./telling.js";
-import { Trouble } from "./trouble.js";
+import { Trouble, endOf } from "./trouble.js";
 import { directionOf, wordsFor } from "./words.js";
 
 const root = document.documentElement;
@@ -139,12 +139,13 @@ function told(mine, message) {
       mine.latencies.push({ ...message, way_ms: Math.round((mine.line.roundTripMs || 0) + mine.sound.delayMs) });
       return drawCall();
     }
-    case "ended": mine.outcome = message.outcome;
+    case "ended": mine.end = endOf(message.outcome);
   }
 }
 
 function finish(mine, what, why = "") {
   if (call !== mine) return;
+  what ||= mine.end || "";
   call = null;
   mine.line?.send({ type: "hangup" }); // what went wrong here is no broken connection: nobody comes back
   mine.line?.end("");
@@ -154,7 +155,7 @@ function finish(mine, what, why = "") {
   trouble = what;
   detail = what === "forbidden" ? why : "";
   drawCall();
-  move(what ? "error" : "ended");
+  move(!what || what.startsWith("end_") ? "ended" : "error");
 }
 
 function press(digit) {

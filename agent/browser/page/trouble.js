@@ -16,3 +16,12 @@ export function meaningOf(code) {
   };
   return known[code];
 }
+
+/** What is said of an outcome, besides that the call has ended: the name of a sentence, or "". */
+export function endOf(outcome) {
+  const known = {
+    server_stopped: "stopped", model_unavailable: "no_model", model_lost: "no_model", crashed: "no_model", error: "no_model",
+    idle: "end_idle", time_limit: "end_time",
+  };
+  return known[outcome] || "";
+}

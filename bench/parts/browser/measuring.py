@@ -71,7 +71,8 @@ def measure_browser(folder: Path, say: Say) -> BrowserFigures:
     asking = write_microphone(
         folder / "asking.wav", [(_GREETING_MS, QUESTION), *[(_BETWEEN_MS, QUESTION)] * TURNS]
     )
-    with open_server(folder / "agent") as (url, calls):
+    with open_server(folder / "agent") as server:
+        url, calls = server.page, server.calls
         with open_chromium(str(asked)) as browser:
             say(f"{CLICKS} calls, to the first word")
             page_bytes, first_paint = _opened(browser, url)

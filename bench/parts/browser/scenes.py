@@ -190,9 +190,12 @@ def _keys(page: Page) -> None:
     page.keyboard.press("#")
 
 
-def _ended(socket: WebSocketRoute) -> None:
-    _send(socket, "ended", outcome="caller_hung_up", reason="")
-    socket.close(code=1000, reason="")
+def _ended(outcome: str) -> Callable[[WebSocketRoute], None]:
+    def end(socket: WebSocketRoute) -> None:
+        _send(socket, "ended", outcome=outcome, reason="")
+        socket.close(code=1000, reason="")
+
+    return end
 
 
 def _unplugged(page: Page) -> None:
@@ -227,7 +230,11 @@ SCENES: Final[Mapping[str, Scene]] = {
     "keys": _keys,
     "interrupted": _talk(3, 1),
     "reconnecting": _talk(3, 1, "reconnecting", lambda socket: socket.close(code=1001, reason="")),
-    "ended": _talk(5, 3, "ended", _ended),
+    "ended": _talk(5, 3, "ended", _ended("caller_hung_up")),
+    "ended-idle": _talk(1, 0, "ended", _ended("idle")),
+    "ended-time": _talk(1, 0, "ended", _ended("time_limit")),
+    "error-stopped": _talk(3, 1, "error", _ended("server_stopped")),
+    "error-model": _talk(1, 0, "error", _ended("model_lost")),
     "error-unplugged": _unplugged,
     "error-lost": _lost,
     "error-unreachable": _unreachable,

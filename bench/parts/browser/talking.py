@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from agent.audio.ulaw import ulaw_to_pcm16
 from agent.sim.sounds import silence
 from bench.rig.processes import BenchError
@@ -22,15 +24,26 @@ STOP_S: Final = 30.0
 _OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DATABASE_URL", "PG")
 
 
+@attrs.frozen
+class Server:
+    """A running ``call-agent talk``."""
+
+    page: str
+    """The URL."""
+    calls: Path
+    """The folder of its records."""
+    process: subprocess.Popen[str]
+
+
 @contextmanager
-def open_server(folder: Path, **settings: str) -> Iterator[tuple[str, Path]]:
-    """``call-agent talk``: the URL of its page, and the folder of its records. Raises BenchError."""
+def open_server(folder: Path, *, port: int = 0, **settings: str) -> Iterator[Server]:
+    """``call-agent talk``, with its data in ``folder``; asked to end when left. Raises BenchError."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     set_to = {"AGENT_ADMIN_PORT": "0", "AGENT_DRAIN_S": "0", "PYTHONPATH": str(ROOT), **settings}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agent", "talk", "--port", "0", "--no-open"],
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "agent", "talk", "--port", str(port), "--no-open"],
             cwd=folder,
             env={**kept, **set_to},
             stdout=subprocess.PIPE,
@@ -42,7 +55,7 @@ def open_server(folder: Path, **settings: str) -> Iterator[tuple[str, Path]]:
             url = next((line.split()[-1] for line in lines if line.startswith("Talk to the agent")), "")
             if not url:
                 raise BenchError(f"the server did not start: {(folder / 'log').read_text()[-300:]}")
-            yield url, folder / "data" / "calls"
+            yield Server(url, folder / "data" / "calls", process)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(STOP_S)
