@@ -66,6 +66,8 @@ class Worker:
     _working: set[int] = attrs.field(factory=set)
     _wakeup: trio.Event = attrs.field(factory=trio.Event)
     _stopping: bool = False
+    _away: bool = False
+    """The database is, and that was said."""
 
     def stop(self) -> None:
         """Claim nothing more, finish the steps under way, and return from ``run``."""
@@ -82,7 +84,7 @@ class Worker:
             try:
                 await self._session()
             except* (*AWAY, psycopg.Error) as group:
-                self.events.emit("WORKER_RECONNECTS", "warning", error=_told(group.exceptions[0]))
+                self._lost(group.exceptions[0])
             # The boundary of the worker: a mistake in it must not stop the calls of the server it may be in.
             except* Exception as group:  # noqa: BLE001
                 self.events.exception("WORKER_ERROR", group)
@@ -90,12 +92,21 @@ class Worker:
             if not self._stopping:
                 await trio.sleep(RECONNECT_S)
 
+    def _lost(self, error: BaseException) -> None:
+        """The database is away: said once, and counted until it is back, which WORKER_READY says."""
+        if self._away:
+            self.events.count("WORKER_RECONNECTS")
+        else:
+            self.events.emit("WORKER_RECONNECTS", "warning", error=_told(error))
+        self._away = True
+
     async def _session(self) -> None:
         """Work for as long as both connections last."""
         async with (
             open_listener(self.database, CHANNEL) as listener,
             open_connection(self.database.conninfo) as claims,
         ):
+            self._away = False
             self.events.emit("WORKER_READY", worker=self.name)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, listener)
