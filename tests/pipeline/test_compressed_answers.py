@@ -13,6 +13,7 @@ import openai
 import pytest
 import trio
 
+from agent.app.cli.readiness import MOST_BYTES, ask_readiness
 from agent.carrier import rest as carrier_rest
 from agent.carrier.rest import open_twilio_rest
 from agent.core.errors import CarrierError
@@ -120,6 +121,16 @@ async def test_the_carriers_recordings(tmp_path: Path) -> None:
             await fetch_recording(CALL, told, carrier, tmp_path)
         with little_memory(), pytest.raises(CarrierError):
             await carrier.recording_of(CALL)
+
+
+@pytest.mark.parametrize("endless", [False, True], ids=["bomb", "endless"])
+async def test_whoever_answers_at_the_public_url(*, endless: bool) -> None:
+    """``doctor`` and ``dial`` ask it whether it is ours."""
+    async with open_server(endless=endless) as url:
+        with little_memory():
+            status, body = await ask_readiness(url, within_s=20.0)
+        assert status == 200
+        assert len(body) == MOST_BYTES
 
 
 @pytest.mark.parametrize("endless", [False, True], ids=["bomb", "endless"])

@@ -4,7 +4,9 @@ import re
 from typing import Final
 
 import httpx
+import trio
 
+from agent.app.cli.readiness import ask_readiness
 from agent.carrier.rest import open_twilio_rest
 from agent.core.errors import AgentError, SettingsError
 from agent.core.settings import Settings
@@ -54,16 +56,15 @@ def _check_settings(settings: Settings, number: str) -> None:
 
 
 async def _check_server(public_url: str) -> None:
-    async with httpx.AsyncClient(timeout=REACH_S) as client:
-        try:
-            answer = await client.get(f"{public_url}/readyz")
-        except httpx.HTTPError as error:
-            raise ServerUnreachableError(
-                f"no server answers at {public_url} ({type(error).__name__}): start `call-agent serve` and check "
-                "the tunnel or proxy in front of it"
-            ) from None
-    if answer.status_code != httpx.codes.OK:
+    try:
+        status, body = await ask_readiness(public_url, within_s=REACH_S)
+    except (httpx.HTTPError, trio.TooSlowError) as error:
         raise ServerUnreachableError(
-            f"the server at {public_url} takes no calls now: /readyz answers {answer.status_code} "
-            f"{answer.text[:200]}"
+            f"no server answers at {public_url} ({type(error).__name__}): start `call-agent serve` and check "
+            "the tunnel or proxy in front of it"
+        ) from None
+    if status != httpx.codes.OK:
+        said = body.decode(errors="replace")[:200]
+        raise ServerUnreachableError(
+            f"the server at {public_url} takes no calls now: /readyz answers {status} {said}"
         )

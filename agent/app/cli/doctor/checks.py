@@ -4,6 +4,7 @@ Every check is bounded and reads only; all run at once. Secrets are used, never 
 """
 
 import errno
+import json
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ import trio
 
 from agent.app.cli.doctor.database import examine_database
 from agent.app.cli.doctor.findings import Finding, State
+from agent.app.cli.readiness import ask_readiness
 from agent.app.descriptors import MOST_ON_A_CORE, needed_for, raise_limit
 from agent.carrier.rest import TwilioRest, open_twilio_rest
 from agent.core.errors import CarrierError, LocalModelMissingError
@@ -253,18 +255,17 @@ async def check_number(settings: Settings, rest: TwilioRest | None) -> Finding:
 
 async def _is_ours(base: str) -> str:
     """Why ``base`` does not lead to a server of ours; empty when it does."""
-    async with httpx.AsyncClient(timeout=CHECK_S / 2, follow_redirects=False) as client:
-        try:
-            answer = await client.get(f"{base}/readyz")
-        except httpx.HTTPError as error:
-            return f"cannot be reached ({type(error).__name__})"
-        except ValueError:
-            return "is not a usable URL"
     try:
-        is_ours = set(answer.json()) == {"ready"}
+        status, body = await ask_readiness(base, within_s=CHECK_S / 2)
+    except (httpx.HTTPError, trio.TooSlowError) as error:
+        return f"cannot be reached ({type(error).__name__})"
+    except ValueError:
+        return "is not a usable URL"
+    try:
+        is_ours = set(json.loads(body)) == {"ready"}
     except (ValueError, TypeError):
         is_ours = False
-    return "" if is_ours else f"something else answers there (HTTP {answer.status_code})"
+    return "" if is_ours else f"something else answers there (HTTP {status})"
 
 
 def _errnos(error: BaseException | None) -> set[int]:
