@@ -13,7 +13,7 @@ MOST_CHUNK_BYTES: Final = 64 * 1024
 MOST_WAITING_BYTES: Final = 512 * 1024
 """Of chunks that are not decoded yet."""
 _threads: Final = trio.CapacityLimiter(1)
-"""For all calls: one thread has 300 of them on time, two are in the event loop's way (decision B7)."""
+"""For all calls: 100 need a quarter of a core, and a second thread decodes no faster on the one there is."""
 
 Job = Callable[[], list[bytes]]
 RunJob = Callable[[Job], Awaitable[list[bytes]]]

@@ -196,6 +196,31 @@ async def test_what_waits_is_bounded(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.sockets
+async def test_a_cancel_waits_until_the_decoder_is_free() -> None:
+    """The call that ends leaves no thread behind that is still in its decoder (ST-1)."""
+    inside, go_on, ended = threading.Event(), threading.Event(), []
+
+    class Busy(ChunkDecoder):
+        @override
+        def decode(self, chunk: bytes, most_ms: float) -> list[bytes]:
+            inside.set()
+            go_on.wait(20)
+            ended.append(chunk)
+            return [chunk]
+
+    taken: list[bytes] = []
+    decoding = Decoding(Busy(), Costs())
+    decoding.put(b"x")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(decoding.run, taken.append, lambda: LONG_MS)
+            await trio.to_thread.run_sync(inside.wait, 20)
+            nursery.cancel_scope.cancel()
+            go_on.set()
+    assert ended == [b"x"]
+
+
+@pytest.mark.sockets
 async def test_st_3_decoding_is_off_the_event_loop() -> None:
     idle = Idle()
     taken: list[bytes] = []
