@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
+import attrs
 import trio
 import typer
 from rich.console import Console
@@ -82,6 +83,9 @@ def load(
         float, typer.Option(min=0, help="So many times the calls phone besides in mid-run;.")
     ] = 0.0,
     agent_tree: AgentTree = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="The agent runs once more, with so many processes on the one core.")
+    ] = 1,
     write: Write = False,
 ) -> None:
     """Run calls against the agent and against a yardstick, in turns, and show the figures side by side.
@@ -94,6 +98,7 @@ def load(
 
     - `python -m bench load --calls 80` shows both at 80 calls.
     - `python -m bench load --calls 40 --agent-tree ../before` shows what a change cost.
+    - `python -m bench load --calls 40 --processes 2` shows what it costs to share a core between two processes.
     - `python -m bench load --calls 80 --stop-s 0.3` shows how long the agent takes to come back from a stall.
     - `python -m bench load --calls 200 --knocking 1.5` has 300 more callers phone while 200 talk: a call is let
       in and as good as the others, or told that we are busy. The yardstick, which refuses nobody, is left out.
@@ -104,6 +109,8 @@ def load(
     with _errors_in_one_sentence():
         plan = plan_of(calls, seconds, variant)
         servers = [each for each in _contestants(agent_tree) if not (knocking and each.is_yardstick)]
+        if processes > 1:
+            servers.insert(0, attrs.evolve(OURS, name=f"{processes} processes", processes=processes))
         results = trio.run(run_in_turns, servers, plan, variant, runs, _console.print)
     _show(load_tables(results))
     _keep([RunLine(when, machine, _command(), result) for result in results], write=write)

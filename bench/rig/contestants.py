@@ -25,6 +25,8 @@ class Contestant:
 
     name: str
     tree: Path | None = None
+    processes: int = 1
+    """That take calls, all of them on the one core."""
 
     @property
     def is_yardstick(self) -> bool:
@@ -62,6 +64,8 @@ async def open_contestant(
             yield bridge, _stream_of(base)
         return
     settings = {**server_settings(plan, model_url, folder / "data"), **trust}
+    if contestant.processes > 1:  # an older checkout knows nothing of it
+        settings["AGENT_PROCESSES"] = str(contestant.processes)
     async with AsyncExitStack() as stack:
         if worker:
             arguments = ["-m", "agent.sim", "openai-rest", "--port", "0", "--delay-ms", str(API_DELAY_MS)]

@@ -74,7 +74,7 @@ async def until_ready(agent: Child) -> str:
     with trio.fail_after(READY_S):
         line = (await agent.line()).decode()
         base = next((word for word in line.split() if word.startswith("http://")), "")
-        async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=base, trust_env=False, timeout=READY_S) as client:
             # A server in another process has no event to wait for.
             while (await client.get("/readyz")).status_code != httpx.codes.OK:  # noqa: ASYNC110
                 await trio.sleep(0.1)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import psutil
@@ -21,6 +20,8 @@ STOP_S: Final = 10.0
 KILL_S: Final = 1.0
 _OURS: Final = ("AGENT_", "OPENAI_", "TWILIO_", "DEBUG_TX", "DATABASE_URL", "PG")
 _LAST_WORDS: Final = 300
+_OF_SEVERAL: Final = "agent.app.processes"
+"""The module that such a process runs."""
 _OWN_TREE: Final = Path(__file__).parents[2]
 Say = Callable[[str], None]
 """Tells whoever waits how far it is."""
@@ -93,35 +94,46 @@ class Child:
             raise BenchError(f"{self.name} did not end within {STOP_S:.0f} s")
 
     def cpu_s(self) -> float:
-        """CPU seconds it has used, in user and system mode together."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
+        """CPU seconds it has used, in user and system mode together, with its own processes that take calls."""
+        return sum(_cpu_s(each) for each in self._processes())
 
     def children_cpu_s(self) -> float:
-        """CPU seconds that the processes it started have used: its worker, its database."""
-        used_s = 0.0
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                times = child.cpu_times()
-                used_s += float(times.user + times.system)
-        return used_s
+        """CPU seconds that the other processes it started have used: its worker, its database."""
+        own = self._processes()
+        return sum(_cpu_s(each) for each in own[0].children(recursive=True) if each not in own)
 
     async def stand_still(self, stop_s: float) -> None:
         """Stop it for ``stop_s``, as a machine that is busy elsewhere does. A cancel lets it go on."""
-        self.process.send_signal(signal.SIGSTOP)
+        own = self._processes()
+        for each in own:
+            each.suspend()
         try:
             await trio.sleep(stop_s)
         finally:
-            self.process.send_signal(signal.SIGCONT)
+            for each in own:
+                each.resume()
 
     def rss_bytes(self) -> int:
-        """Memory it holds."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
+        """Memory it holds, with its own processes that take calls."""
+        return sum(int(each.memory_info().rss) for each in self._processes())
+
+    def _processes(self) -> list[Any]:
+        """It, and of a server with several processes those that take calls; what it is comes first."""
+        first = psutil.Process(self.process.pid)
+        return [first, *(each for each in first.children() if _OF_SEVERAL in each.cmdline())]
 
     def last_words(self) -> str:
         """The last line of its log."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1].strip()[:_LAST_WORDS] if lines else "it said nothing"
+
+
+def _cpu_s(process: Any) -> float:
+    """0 for one that is gone."""
+    with suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    return 0.0
 
 
 @asynccontextmanager

@@ -37,10 +37,14 @@ async def test_five_calls_over_tls_are_interrupted_stopped_and_hung_up(tmp_path:
 
 
 @pytest.mark.sockets
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_nb_6_callers_who_knock_are_let_in_or_hear_that_we_are_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    """Four talk and six more phone, all signed, at a server that has six lines; running calls notice nothing."""
+    """Four talk and six more phone, all signed, at a server that has six lines; running calls notice nothing.
+
+    However many processes the server has: lines are counted over all, and each stream finds the one it is for.
+    """
 
     def settings(*about: Any) -> dict[str, str]:
         return {**server_settings(*about), "AGENT_MAX_CALLS": "6"}
@@ -48,7 +52,8 @@ async def test_nb_6_callers_who_knock_are_let_in_or_hear_that_we_are_busy(
     monkeypatch.setattr(contestants, "server_settings", settings)
     variant = Variant(knocking=1.5)
     with trio.fail_after(120):
-        result = await run_once(OURS, plan_of(4, 6.0, variant), variant, tmp_path)
+        ours = attrs.evolve(OURS, processes=processes)
+        result = await run_once(ours, plan_of(4, 6.0, variant), variant, tmp_path)
     seen = result.figures
     assert (seen.problems, seen.lost, seen.stale) == ((), 0, 0)
     assert (seen.let_in, seen.refused, result.records) == (2, 4, 6)

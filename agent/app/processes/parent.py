@@ -68,14 +68,6 @@ async def supervise(
         )
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         events = EventLog(telemetry)
-        listeners = await listen(settings)
-        operators = await listen_for_operators(settings, events)
-        for listener in (*listeners, *operators):
-            await stack.enter_async_context(listener)
-        board, file = open_board()
-        stack.enter_context(file)
-        url = url_of(listeners[0])
-        say_where(settings, url)
         database = await stack.enter_async_context(
             open_database(settings, events, must_be_there=False, max_size=2)
         )
@@ -87,6 +79,15 @@ async def supervise(
             # Imported only here: with a key, nothing of the [local] extra is loaded.
             local = importlib.import_module("agent.local.process")
             model_url = await stack.enter_async_context(local.open_local_model())
+        # Last: whoever connects waits until the children accept.
+        listeners = await listen(settings)
+        operators = await listen_for_operators(settings, events)
+        for listener in (*listeners, *operators):
+            await stack.enter_async_context(listener)
+        board, file = open_board()
+        stack.enter_context(file)
+        url = url_of(listeners[0])
+        say_where(settings, url)
         parent = Parent(
             settings=settings,
             given=shared,
