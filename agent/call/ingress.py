@@ -58,26 +58,18 @@ class Ingress:
     async def run(self) -> None:
         """Read until cancelled. Raises SocketClosedError when the carrier is gone.
 
-        While it waits, audio may be taken by ``_take_media`` in its stead.
+        While it waits, ``_take`` may be called in its stead.
         """
-        self.socket.serve_by(self._take_media)
+        self.socket.serve_by(self._take)
         while True:
-            message = decode_or_count(await self.socket.receive(), self.state.leg.decode, self.state.events)
-            if type(message) is Media:
-                self._media(message)
-            elif message is not None:
-                self._message(message, trio.current_time())
+            self._take(await self.socket.receive())
 
-    def _take_media(self, raw: Message) -> bool:
-        """Take a message with audio; any other, and what cannot be read, is left to ``run``."""
-        try:
-            message = self.state.leg.decode(raw)
-        except MalformedMessageError:
-            return False
-        if type(message) is not Media:
-            return False
-        self._media(message)
-        return True
+    def _take(self, raw: Message) -> None:
+        message = decode_or_count(raw, self.state.leg.decode, self.state.events)
+        if type(message) is Media:
+            self._media(message)
+        elif message is not None:
+            self._message(message, trio.current_time())
 
     def _media(self, media: Media) -> None:
         length_ms = self.conversation.format.ms(len(media.audio))

@@ -269,8 +269,6 @@ class _Kind(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_Event)
-AUDIO_DELTA_HEAD: Final = '{"type":"response.output_audio.delta",'
-"""How the provider begins an AudioDelta; one that begins otherwise is as good."""
 
 
 def decode_event(raw: str | bytes) -> ModelEvent:

@@ -23,7 +23,6 @@ from agent.core.event_log import EventLog
 from agent.core.graceful import run_until_stopped
 from agent.model.errors import handshake_is_fatal
 from agent.model.events import (
-    AUDIO_DELTA_HEAD,
     AudioDelta,
     ErrorEvent,
     ModelEvent,
@@ -206,18 +205,11 @@ class ModelSessions:
     async def _read(self, socket: MessageSocket) -> None:
         """Read until cancelled. Raises SocketClosedError.
 
-        While it waits, audio may be taken by ``_take_audio`` in its stead.
+        While it waits, ``_take`` may be called in its stead.
         """
-        socket.serve_by(self._take_audio)
+        socket.serve_by(self._take)
         while True:
             self._take(await socket.receive())
-
-    def _take_audio(self, raw: str | bytes) -> bool:
-        """Take audio of an answer; any other event is left to ``_read``."""
-        if not self._ready or isinstance(raw, bytes) or not raw.startswith(AUDIO_DELTA_HEAD):
-            return False
-        self._take(raw)
-        return True
 
     def _take(self, raw: str | bytes) -> None:
         self._alive_s, self._probed = trio.current_time(), False

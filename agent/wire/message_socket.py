@@ -21,8 +21,8 @@ HANDSHAKE_S: Final = 5.0
 """How long the opening handshake may take, name look-up, TCP and TLS included."""
 
 SendCheck = Callable[[], bool]
-Sink = Callable[[str | bytes], bool]
-"""Takes a message, or says False: the task that receives shall have it."""
+Sink = Callable[[str | bytes], None]
+"""Takes a message."""
 
 
 class MessageSocket(Protocol):
@@ -58,7 +58,7 @@ class MessageSocket(Protocol):
     def serve_by(self, sink: Sink) -> None:
         """Messages that come while a task waits in ``receive`` may be taken by ``sink``, in the task's stead.
 
-        It must not wait. What it raises is raised by ``receive``. An engine need not call it.
+        What it raises is raised by ``receive``, and the connection is over. An engine need not call it.
         """
         del sink
 

@@ -209,12 +209,12 @@ class PolledWebSocket(EngineSocket, Polled):
         queue, sink = self._queue, self._sink
         for event in self._reader.feed(data):
             if type(event) is str or type(event) is bytes:
-                if self._receiver is not None:
-                    if sink is not None and sink(event):
-                        continue
+                if sink is not None and self._receiver is not None:
+                    sink(event)
+                else:
+                    queue.append(event)
+                    self._queued += len(event)
                     self._wake_receiver()
-                queue.append(event)
-                self._queued += len(event)
             else:
                 self._handle(event)
         if self._reading and (len(queue) >= QUEUED_MESSAGES or self._queued >= QUEUED_BYTES):
