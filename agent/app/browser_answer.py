@@ -132,6 +132,8 @@ class BrowserCalls:
     async def _begin(self, socket: MessageSocket, opening: Hello, site: str, vouch: Callable[[], None]) -> None:
         if opening.version != VERSION:
             raise _RefusedError(Close.OTHER_RELEASE, "the page is of another release; load it again")
+        if (opening.rate, opening.channels) != (PCM16_24K.rate_hz, 1):
+            raise _RefusedError(Close.BAD_AUDIO, f"audio is mono at {PCM16_24K.rate_hz} Hz")
         if opening.format == WEBM_OPUS and self.make_decoding is None:
             raise _RefusedError(Close.BAD_AUDIO, NO_LOW_BANDWIDTH)
         lines = self.services.admission

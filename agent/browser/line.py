@@ -24,6 +24,8 @@ from agent.core.errors import AgentError, SocketClosedError, UnreadableAudioErro
 from agent.wire.message_socket import SendCheck
 from agent.wire.websocket import MessageSocket
 
+HUNG_UP: Final = 1000
+"""A browser that closes with this has ended its call; it would not come back."""
 HEARTBEAT_S: Final = 1.0
 """How often the browser sends a sign of life."""
 SILENT_S: Final = 3.0
@@ -38,6 +40,10 @@ MOST_TOLD: Final = 500
 """What waits for the screen; of more the oldest is not shown."""
 UNREAD: Final = 1000
 """Messages of the browser that the call has not taken."""
+MESSAGES_A_SECOND: Final = 200
+"""Three times what a page sends, signs of life included; what waited comes at once, within AHEAD_S."""
+MOST_FIRST_WORD_S: Final = 60.0
+"""A page that says more is not believed."""
 AHEAD_S: Final = 20.0
 """How much more audio may come than time has passed: a reconnection brings what was said meanwhile."""
 
@@ -83,6 +89,7 @@ class BrowserLine(MessageSocket):
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _inbox: deque[Message] = attrs.field(factory=deque)
     _received: int = 0
+    _messages: int = 0
     _audio_bytes: int = 0
     _sent: deque[Message] = attrs.field(factory=deque)
     """Messages of the call that are not acknowledged, the oldest first."""
@@ -180,6 +187,8 @@ class BrowserLine(MessageSocket):
         except* SocketClosedError as closed:
             first = closed.exceptions[0]
             code = first.code if isinstance(first, SocketClosedError) else code
+            if code == HUNG_UP:
+                self._put('{"type":"hangup"}')
         finally:
             self._serving = None
             self._lose(connection, code)
@@ -236,12 +245,15 @@ class BrowserLine(MessageSocket):
         while True:
             raw = await connection.receive()
             self._heard_s = trio.current_time()
+            self._messages += 1
+            if self._messages * 1000 > self._allowed_ms * MESSAGES_A_SECOND:
+                self.end(Close.FLOOD, "too many messages")
             ping = decode_ping(raw)
             if ping is None:
                 self._take(raw)
                 continue
             self._acknowledge(ping.received)
-            if ping.first_word_ms > 0 and not self._first_word_told:
+            if 0 < ping.first_word_ms <= MOST_FIRST_WORD_S * 1000 and not self._first_word_told:
                 self._first_word_told = True
                 self.observer.first_word(ping.first_word_ms / 1000)
             with suppress(trio.WouldBlock):

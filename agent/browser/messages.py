@@ -60,11 +60,16 @@ class Close:
 
 
 class Hello(msgspec.Struct, tag="hello", frozen=True):
-    """The first message of a call; ``token`` was given with the page, ``format`` is the microphone's."""
+    """The first message of a call; ``token`` was given with the page, ``format`` is the microphone's.
+
+    PCM16 has no head that says what it is: whoever sends another rate or stereo is told so if it says so.
+    """
 
     token: str
     version: int = VERSION
     format: Literal["pcm16", "webm/opus"] = "pcm16"
+    rate: int = PCM16_24K.rate_hz
+    channels: int = 1
 
 
 class Resume(msgspec.Struct, tag="resume", frozen=True):
@@ -124,7 +129,7 @@ def decode_opening(raw: Message) -> Hello | Resume:
 
 def decode_ping(raw: Message) -> Ping | None:
     """The message as a sign of life; None: it belongs to the call."""
-    if isinstance(raw, bytes) or not raw.startswith('{"type":"ping"'):
+    if isinstance(raw, bytes) or '"ping"' not in raw:
         return None
     try:
         return _ping.decode(raw)

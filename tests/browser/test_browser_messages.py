@@ -88,6 +88,8 @@ def test_how_a_connection_begins() -> None:
 def test_a_ping_is_no_message_of_the_call() -> None:
     assert decode_ping('{"type":"ping","received":3,"sent_ms":1.5}') == Ping(3, 1.5)
     assert decode_ping('{"type":"played","mark":"1:20"}') is None
+    assert decode_ping('{ "received": 3, "type" : "ping" }') == Ping(3)
+    assert decode_ping('{"type":"key","digit":""ping""}') is None
     assert decode_ping(b"\0\0") is None
 
 
