@@ -79,7 +79,7 @@ class SendGuard(trio.abc.Stream):
             self.on_end()
 
 
-class Connection(tws.WebSocketConnection):
+class QuickConnection(tws.WebSocketConnection):
     """trio-websocket's connection, with two shortcuts past checkpoints it does not need.
 
     A call sends and receives two hundred messages a second; measured in docs/decisions.md. Both methods are

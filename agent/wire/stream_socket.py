@@ -17,7 +17,7 @@ from typing_extensions import override
 from wsproto import ConnectionType
 
 from agent.core.errors import SocketClosedError
-from agent.wire.connection import Connection, SendGuard, closed_error, drop, open_reader_nursery
+from agent.wire.connection import QuickConnection, SendGuard, closed_error, drop, open_reader_nursery
 from agent.wire.message_socket import (
     CANCELLED_CLOSE_GRACE_S,
     CLOSE_GRACE_S,
@@ -148,7 +148,7 @@ async def open_stream_handshake(upgrade: Upgrade) -> AsyncIterator[TrioHandshake
     looked = SendGuard(upgrade.stream, upgrade.head + upgrade.unread)
     async with open_reader_nursery(looked) as readers:
         with trio.fail_after(HANDSHAKE_S):
-            connection = Connection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
+            connection = QuickConnection(looked, ShortcutConnection(ConnectionType.SERVER), **_LIMITS)
             readers.start_soon(connection._reader_task)  # noqa: SLF001 - as wrap_*_stream does
             request = await connection._get_request()  # noqa: SLF001 - as wrap_*_stream does
         yield TrioHandshake(request, looked)
@@ -168,7 +168,7 @@ async def open_client_over(
     async with open_reader_nursery(looked) as readers:
         with trio.CancelScope() as hung_up, trio.fail_after(HANDSHAKE_S):
             looked.on_end = hung_up.cancel
-            connection = Connection(
+            connection = QuickConnection(
                 looked,
                 ShortcutConnection(ConnectionType.CLIENT),
                 host=host,

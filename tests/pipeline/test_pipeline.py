@@ -23,7 +23,7 @@ from agent.core.records import CallRecord, RecordingCallback, TimelineEvent, Tur
 from agent.core.steps import MOST_INTERRUPTIONS, RETRY_POLICIES, STEPS
 from agent.core.telemetry import Telemetry
 from agent.core.units import RecordingSid
-from agent.pipeline.transcription.transcription import Utterance
+from agent.pipeline.transcription.transcription import ChannelWords
 from agent.pipeline.worker import Worker
 from agent.store.pg import open_connection
 from agent.store.sql.calls import call_answered, keep_record
@@ -160,7 +160,7 @@ async def test_a_call_that_nobody_wrote_down_has_the_words_of_its_recording(
         [body] = neighbours.receiver.bodies.values()
         assert body["transcript"][1]["heard_text"] == caller.text
         assert "Dana Levi" in body["summary"]
-        neighbours.transcriber.heard = ([Utterance(1500, 6000, "My name is Dan.")], HEARD[1])
+        neighbours.transcriber.heard = ([ChannelWords(1500, 6000, "My name is Dan.")], HEARD[1])
         async with open_connection(postgres) as connection:
             await retry(connection, sid(1), "transcription")
         await until(lambda: neighbours.receiver.taken.total() == 2)

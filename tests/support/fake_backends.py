@@ -21,7 +21,7 @@ from agent.pipeline.analysis.extraction import Extraction, TranscriptLine, extra
 from agent.pipeline.backends import Backends
 from agent.pipeline.recording.download import RecordingMedia, RecordingState
 from agent.pipeline.recording.wav_format import write_head
-from agent.pipeline.transcription.transcription import Transcription, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import ChannelWords, Transcription, make_transcription
 from agent.pipeline.webhook.delivery import Delivery
 from agent.pipeline.worker import Worker
 from agent.store import Database
@@ -30,8 +30,8 @@ from agent.store.pg import open_pool
 SAMPLES = bytes(8000 * 2 * 2)
 """A second of two channels."""
 HEARD = (
-    [Utterance(1500, 6000, "My name is Dana Levi, I am from Haifa and I want to book a cleaning.")],
-    [Utterance(0, 1400, "Hello, how can I help?"), Utterance(7000, 9000, "I booked it for you.")],
+    [ChannelWords(1500, 6000, "My name is Dana Levi, I am from Haifa and I want to book a cleaning.")],
+    [ChannelWords(0, 1400, "Hello, how can I help?"), ChannelWords(7000, 9000, "I booked it for you.")],
 )
 HANGS = "hangs"
 
@@ -100,7 +100,7 @@ class MemoryTranscriber:
     """``Transcriber`` that always hears the same."""
 
     faults: Faults = attrs.field(factory=Faults)
-    heard: tuple[list[Utterance], ...] = HEARD
+    heard: tuple[list[ChannelWords], ...] = HEARD
 
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
         """See Transcriber."""

@@ -72,7 +72,7 @@ class _OutputItem(msgspec.Struct):
     content: list[_ContentPart] | None = None
 
 
-class _ResponseBody(msgspec.Struct):
+class _ResponseObject(msgspec.Struct):
     """As much as we read of https://platform.openai.com/docs/api-reference/responses/object."""
 
     output: list[_OutputItem]
@@ -177,7 +177,7 @@ def _language(tenant: Tenant) -> str:
 def _output_text(answer: object) -> str:
     """The text of a response object. Raises ProviderError when there is none, or not all of it."""
     try:
-        response = msgspec.convert(answer, _ResponseBody)
+        response = msgspec.convert(answer, _ResponseObject)
     except msgspec.ValidationError as error:
         raise ProviderError(f"the OpenAI API answered with something else than a response: {error}") from None
     if response.status != "completed":

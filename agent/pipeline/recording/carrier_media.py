@@ -53,7 +53,7 @@ class _Recording(msgspec.Struct):
     status: str
 
 
-class _Recordings(msgspec.Struct):
+class _RecordingList(msgspec.Struct):
     recordings: list[_Recording]
 
 
@@ -71,7 +71,7 @@ class TwilioRecordings(RecordingSource):
         body = await self._get_json(f"Calls/{quote(call_sid, safe='')}/Recordings.json")
         if body is None:
             return None
-        found = _decode(body, _Recordings).recordings
+        found = _decode(body, _RecordingList).recordings
         return RecordingState(RecordingSid(found[0].sid), found[0].status) if found else None
 
     @override

@@ -19,7 +19,12 @@ from typing_extensions import override
 
 from agent.core.errors import ProviderError, StepDeadError
 from agent.core.records import Turn
-from agent.pipeline.transcription.transcription import Transcriber, Transcription, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import (
+    ChannelWords,
+    Transcriber,
+    Transcription,
+    make_transcription,
+)
 
 MODULE: Final = "agent.local.speech.transcribing"
 """What the process runs."""
@@ -55,7 +60,7 @@ class LocalTranscriber(Transcriber):
     async def transcribe(self, path: Path, *, language: str = "", turns: Sequence[Turn] = ()) -> Transcription:
         """``language`` is of no use here. A cancel kills the process."""
         del language
-        said: dict[int, list[Utterance]] = {}
+        said: dict[int, list[ChannelWords]] = {}
         async with self._turnstile, _open_process(path) as process, aclosing(_lines(process)) as lines:
             async for line in lines:
                 if line.failed:
@@ -64,7 +69,7 @@ class LocalTranscriber(Transcriber):
                     heard = [said.get(channel, []) for channel in range(line.channels)]
                     return make_transcription(heard, MODEL, turns)
                 if line.text:
-                    said.setdefault(line.channel, []).append(Utterance(line.start_ms, line.end_ms, line.text))
+                    said.setdefault(line.channel, []).append(ChannelWords(line.start_ms, line.end_ms, line.text))
             status = await process.wait()
         raise ProviderError(f"the local transcription ended with status {status} before it was through")
 

@@ -21,7 +21,12 @@ from agent.core.settings import Settings
 from agent.pipeline.openai_client import judged, open_openai_client, retry_soon
 from agent.pipeline.transcription.local_transcribing import LocalTranscriber
 from agent.pipeline.transcription.talk_spans import Piece, has_sound, plan_pieces
-from agent.pipeline.transcription.transcription import Transcriber, Transcription, Utterance, make_transcription
+from agent.pipeline.transcription.transcription import (
+    ChannelWords,
+    Transcriber,
+    Transcription,
+    make_transcription,
+)
 from agent.pipeline.transcription.wav_reading import WavFile, open_wav
 
 __all__ = ["LocalTranscriber", "OpenAiTranscriber", "Transcriber", "open_transcriber"]
@@ -76,7 +81,7 @@ class OpenAiTranscriber(Transcriber):
         wav = await self._run(open_wav, path)
         levels = await self._run(wav.levels)
         limits = _WITH_TIMES if tells_times(self.model) else _WITHOUT_TIMES
-        heard: list[list[Utterance]] = []
+        heard: list[list[ChannelWords]] = []
         for channel in range(wav.channels):
             heard.append([])
             for piece in await self._run(partial(plan_pieces, levels[channel], **limits)):
@@ -85,7 +90,7 @@ class OpenAiTranscriber(Transcriber):
 
     async def _piece(
         self, wav: WavFile, channel: int, piece: Piece, levels: Sequence[float], language: str
-    ) -> list[Utterance]:
+    ) -> list[ChannelWords]:
         audio = await self._run(wav.cut, channel, piece)
         try:
             body = await self._ask(audio, language)
@@ -130,15 +135,15 @@ async def open_transcriber(settings: Settings) -> AsyncIterator[Transcriber]:
         yield OpenAiTranscriber(client, settings.recording_model)
 
 
-def _utterances(body: bytes, piece: Piece, levels: Sequence[float], *, times: bool) -> list[Utterance]:
+def _utterances(body: bytes, piece: Piece, levels: Sequence[float], *, times: bool) -> list[ChannelWords]:
     """An answer as utterances of the recording. Raises msgspec.DecodeError."""
     if not times:
-        return [Utterance(piece.start_ms, piece.end_ms, msgspec.json.decode(body, type=_Text).text)]
+        return [ChannelWords(piece.start_ms, piece.end_ms, msgspec.json.decode(body, type=_Text).text)]
     said = []
     for segment in msgspec.json.decode(body, type=_WithTimes).segments:
         start_ms = min(piece.start_ms + max(0, round(segment.start * 1000)), piece.end_ms)
         end_ms = min(piece.start_ms + max(0, round(segment.end * 1000)), piece.end_ms)
         invented = segment.no_speech_prob > _NO_SPEECH and segment.avg_logprob < _UNLIKELY
         if not invented and has_sound(levels, start_ms, end_ms):
-            said.append(Utterance(start_ms, end_ms, segment.text))
+            said.append(ChannelWords(start_ms, end_ms, segment.text))
     return said

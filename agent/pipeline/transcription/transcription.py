@@ -32,7 +32,7 @@ _PLAINLY: Final = 0.3
 
 
 @attrs.frozen
-class Utterance:
+class ChannelWords:
     """Words on one channel of a recording; times count from its beginning."""
 
     start_ms: int
@@ -77,7 +77,7 @@ class Transcriber(Protocol):
 
 
 def make_transcription(
-    heard: Sequence[Sequence[Utterance]], model: str, turns: Iterable[Turn] = ()
+    heard: Sequence[Sequence[ChannelWords]], model: str, turns: Iterable[Turn] = ()
 ) -> Transcription:
     """Lay the channels' utterances over each other; ``turns`` are what the call itself knows was said."""
     is_reversed = len(heard) == len(FIRST_LEG_FIRST) and _is_reversed(heard, turns)
@@ -122,7 +122,7 @@ def _names(channels: int, *, is_reversed: bool) -> tuple[Channel, ...]:
     return FIRST_LEG_FIRST[::-1] if is_reversed else FIRST_LEG_FIRST
 
 
-def _is_reversed(heard: Sequence[Sequence[Utterance]], turns: Iterable[Turn]) -> bool:
+def _is_reversed(heard: Sequence[Sequence[ChannelWords]], turns: Iterable[Turn]) -> bool:
     """Whether the channels are swapped: the words of each fit the other side better.
 
     Only what the caller heard of the agent's words can be on the recording.

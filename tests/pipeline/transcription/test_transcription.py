@@ -7,12 +7,12 @@ from typing import Any, Literal
 import pytest
 
 from agent.core.records import Turn
-from agent.pipeline.transcription.transcription import Segment, Utterance, fill_turns, make_transcription
+from agent.pipeline.transcription.transcription import ChannelWords, Segment, fill_turns, make_transcription
 
-CALLER = [Utterance(2000, 4000, "My name is Dana and I live in Haifa, the boiler is leaking badly.")]
+CALLER = [ChannelWords(2000, 4000, "My name is Dana and I live in Haifa, the boiler is leaking badly.")]
 AGENT = [
-    Utterance(0, 1500, "Hello, this is Harbour Plumbing, how can I help you today?"),
-    Utterance(4500, 6000, "I am sorry to hear that, a plumber will come tomorrow morning."),
+    ChannelWords(0, 1500, "Hello, this is Harbour Plumbing, how can I help you today?"),
+    ChannelWords(4500, 6000, "I am sorry to hear that, a plumber will come tomorrow morning."),
 ]
 
 
@@ -28,7 +28,7 @@ TURNS = [
 ]
 
 
-def roles(heard: Sequence[Sequence[Utterance]], turns: Sequence[Turn] = ()) -> list[str]:
+def roles(heard: Sequence[Sequence[ChannelWords]], turns: Sequence[Turn] = ()) -> list[str]:
     return [segment.channel for segment in make_transcription(heard, "test", turns).segments]
 
 
@@ -47,9 +47,9 @@ def test_a_recording_that_contradicts_what_was_said_is_read_the_other_way_round(
 @pytest.mark.parametrize(
     ("heard", "turns"),
     [
-        ([[Utterance(0, 1, "Hello there")], []], TURNS),
+        ([[ChannelWords(0, 1, "Hello there")], []], TURNS),
         ([CALLER, AGENT], [turn("agent", "Something else entirely was said by us.")]),
-        ([[Utterance(0, 1, "please help with the plumbing today or tomorrow")], AGENT], TURNS),
+        ([[ChannelWords(0, 1, "please help with the plumbing today or tomorrow")], AGENT], TURNS),
     ],
 )
 def test_little_or_shared_words_prove_nothing(heard: Any, turns: list[Turn]) -> None:
@@ -60,7 +60,7 @@ def test_what_the_caller_never_heard_is_on_no_recording() -> None:
     """An interrupted answer: only its heard part can tell the agent's channel."""
     long = "Our prices begin at ninety shekels for every visit within the city limits"
     turns = [turn("agent", long, heard_text=""), turn("caller", CALLER[0].text)]
-    heard = [[Utterance(0, 9, long)], CALLER]
+    heard = [[ChannelWords(0, 9, long)], CALLER]
     assert make_transcription(heard, "test", turns).reversed_channels
 
 
@@ -72,12 +72,12 @@ def test_a_single_channel_has_no_name() -> None:
 def test_hebrew_counts_as_words() -> None:
     ours, theirs = "שלום, מדברים מהמרפאה של הנמל, איך אפשר לעזור", "קוראים לי דנה ואני רוצה לקבוע תור לרופא"
     turns = [turn("agent", ours), turn("caller", theirs)]
-    heard = [[Utterance(0, 1, ours)], [Utterance(2, 3, theirs)]]
+    heard = [[ChannelWords(0, 1, ours)], [ChannelWords(2, 3, theirs)]]
     assert make_transcription(heard, "test", turns).reversed_channels
 
 
 def test_empty_words_are_dropped_and_all_is_ready_for_json() -> None:
-    made = make_transcription([[Utterance(5, 3, " hi "), Utterance(0, 1, "  ")], []], "whisper-1")
+    made = make_transcription([[ChannelWords(5, 3, " hi "), ChannelWords(0, 1, "  ")], []], "whisper-1")
     assert made.segments == (Segment("caller", 5, 5, "hi"),)
     assert json.loads(json.dumps(made.as_json())) == {
         "segments": [{"channel": "caller", "start_ms": 5, "end_ms": 5, "text": "hi"}],
