@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -60,6 +61,13 @@ CROWDED = {
     "agent/core": "what every room shares, one idea in each file",
     "agent/call": "the tasks of one call, and its conversation; what that is made of is in folders",
 }
+HOMONYMS = {
+    "Generation": "an answer of the model, and a generation of the server's processes",
+    "Link": "a socket below a WebSocket, and one end between two processes",
+    "Ping": "of WebSockets, and of the browser's own protocol",
+    "RefusedError": "a request that the door refuses, and a call that the browser's does",
+}
+"""Names that two classes have, with or without an underscore; each is a word of two fields."""
 WAITS_OR_KNOWS_THE_TIME = {
     "trio", "asyncio", "threading", "socket", "ssl", "selectors", "subprocess", "signal", "time", "httpx",
     "requests", "trio_websocket", "random", "logging",
@@ -158,6 +166,18 @@ def test_no_folder_is_crowded(top: str) -> None:
         if (path := folder.relative_to(ROOT).as_posix()) not in CROWDED
     }
     assert not crowded
+
+
+def test_one_word_is_one_thing() -> None:
+    """Whoever reads a class's name knows which one is meant."""
+    classes = [
+        (node.name.lstrip("_"), name)
+        for name, path in PATHS.items()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef)
+    ]
+    seen = Counter(name for name, _ in classes)
+    assert not [(name, where) for name, where in classes if seen[name] > 1 and name not in HOMONYMS]
 
 
 def test_postgres_knows_of_no_call() -> None:
