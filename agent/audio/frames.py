@@ -1,13 +1,8 @@
 """From chunks of any size to frames of 20 ms: no byte lost, none invented but the last frame's padding (TX-2)."""
 
-from typing import Final
-
 import attrs
 
 from agent.core.audio_format import ULAW_8K, AudioFormat
-
-_COMPACT_BYTES: Final = 64 * 1024
-"""Played audio is given back in pieces of this size, so that a long answer is not copied for every frame."""
 
 
 @attrs.define(eq=False)
@@ -20,7 +15,6 @@ class FrameSlicer:
 
     format: AudioFormat = ULAW_8K
     _audio: bytearray = attrs.field(factory=bytearray, repr=False)
-    _read: int = 0
     finished: bool = False
     waiting: int = 0
     """How many frames ``pop`` would give now."""
@@ -39,29 +33,26 @@ class FrameSlicer:
 
     def pop(self) -> bytes | None:
         """The next frame of exactly 20 ms, or None if a whole one is not there (yet)."""
-        start, length = self._read, self.format.frame_bytes
-        frame = bytes(self._audio[start : start + length])
+        length = self.format.frame_bytes
+        frame = bytes(self._audio[:length])
         if len(frame) < length:
             if not frame or not self.finished:
                 return None
             frame += self.format.silence_frame[len(frame) :]
         self.waiting -= 1
-        self._read = start + length
-        if self._read >= _COMPACT_BYTES:
-            del self._audio[: self._read]
-            self._read = 0
+        del self._audio[:length]  # moves nothing: a bytearray begins where it likes
         return frame
 
     def drop(self) -> None:
         """Forget the audio that waits: the generation is over, and only its ledger is kept."""
         self._audio = bytearray()
-        self._read = self.waiting = 0
+        self.waiting = 0
 
     def _count(self) -> None:
-        whole, rest = divmod(max(len(self._audio) - self._read, 0), self.format.frame_bytes)
+        whole, rest = divmod(len(self._audio), self.format.frame_bytes)
         self.waiting = whole + (1 if rest and self.finished else 0)
 
     @property
     def exhausted(self) -> bool:
         """Whether all audio has gone out and none will come."""
-        return self.finished and self._read >= len(self._audio)
+        return self.finished and not self._audio

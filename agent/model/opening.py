@@ -30,12 +30,13 @@ class SessionOpening:
     refused: list[str] = attrs.field(factory=list)
     """Fields left out, by the paths the provider names them with."""
     _asked: dict[str, Any] = attrs.field(factory=dict)
+    """The ``audio`` object of the settings: all that is held against what is confirmed."""
 
     def settings(self, session: dict[str, Any]) -> dict[str, Any]:
         """The ``session`` object to ask for."""
         for path in self.refused:
             leave_out(session, path)
-        self._asked = session
+        self._asked = session.get("audio", {})
         return session
 
     def drop(self, error: ErrorEvent) -> bool:
@@ -48,7 +49,7 @@ class SessionOpening:
 
     def contradictions(self, confirmed: SessionUpdated) -> list[str]:
         """What of the confirmed settings is not what was asked and cannot be done without."""
-        audio = self._asked["audio"]
+        audio = self._asked
         turns = audio["input"]["turn_detection"]
         facts: list[tuple[str, Any, Any]] = [
             ("the input's format", *_both(audio["input"]["format"], confirmed.input_format)),

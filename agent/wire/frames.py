@@ -29,7 +29,7 @@ _WHOLE_TEXT: Final = _FIN | TEXT
 _MASKED: Final = 0x80
 _TWO_BYTES, _EIGHT_BYTES = 126, 127
 _MOST_IN_ONE, _MOST_IN_TWO = 125, 0xFFFF
-_KEYS: Final = 1024
+_KEYS: Final = 256
 """Masking keys that are taken from the system at once: a call to it costs more than a mask."""
 _REASON_BYTES: Final = _MOST_IN_ONE - 2
 

@@ -36,7 +36,8 @@ class PolledHandshake(Handshake):
     _upgrade: Upgrade
     _stream: trio.SocketStream
     _poller: Poller
-    _protocol: WSConnection
+    _protocol: WSConnection | None
+    """Until it is answered: a call keeps its handshake for hours."""
     _request: Request
     accepted: PolledWebSocket | None = None
 
@@ -61,7 +62,7 @@ class PolledHandshake(Handshake):
     @override
     async def accept(self) -> PolledWebSocket:
         offered = self.subprotocols
-        answer = self._protocol.send(AcceptConnection(subprotocol=offered[0] if offered else None))
+        answer = self._answer(AcceptConnection(subprotocol=offered[0] if offered else None))
         with trio.fail_after(HANDSHAKE_S):
             await _send(self._stream, answer)
         link = TcpLink(_take_socket(self._stream))
@@ -72,9 +73,16 @@ class PolledHandshake(Handshake):
     async def reject(self, status: int, body: str) -> None:
         text = body.encode()
         fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))]
-        answer = self._protocol.send(RejectConnection(status_code=status, headers=fields, has_body=True))
+        refusal = RejectConnection(status_code=status, headers=fields, has_body=True), RejectData(data=text)
+        answer = self._answer(*refusal)
         with trio.fail_after(HANDSHAKE_S):
-            await _send(self._stream, answer + self._protocol.send(RejectData(data=text)))
+            await _send(self._stream, answer)
+
+    def _answer(self, *events: Event) -> bytes:
+        protocol, self._protocol = self._protocol, None
+        if protocol is None:
+            raise trio.BusyResourceError("the handshake was answered before")
+        return b"".join(map(protocol.send, events))
 
 
 async def _send(stream: trio.SocketStream, answer: bytes) -> None:
@@ -89,6 +97,16 @@ async def open_polled_handshake(
     upgrade: Upgrade, stream: trio.SocketStream, poller: Poller
 ) -> AsyncIterator[PolledHandshake]:
     """See open_server_handshake. The stream, where it was not taken over, is left to whoever owns it."""
+    handshake = PolledHandshake(upgrade, stream, poller, *await _understood(upgrade, stream))
+    try:
+        yield handshake
+    finally:
+        if handshake.accepted is not None:
+            handshake.accepted.drop()
+
+
+async def _understood(upgrade: Upgrade, stream: trio.SocketStream) -> tuple[WSConnection, Request]:
+    """The handshake that was asked for. One that is none is answered; raises SocketClosedError."""
     protocol, refused = WSConnection(ConnectionType.SERVER), None
     try:
         protocol.receive_data(upgrade.head)
@@ -101,12 +119,7 @@ async def open_polled_handshake(
                 await _send(stream, protocol.send(refused.event_hint))
         raise SocketClosedError(1002, str(refused))
     assert isinstance(request, Request)  # noqa: S101 - all that a server is told by a head
-    handshake = PolledHandshake(upgrade, stream, poller, protocol, request)
-    try:
-        yield handshake
-    finally:
-        if handshake.accepted is not None:
-            handshake.accepted.drop()
+    return protocol, request
 
 
 @asynccontextmanager
