@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 import attrs
@@ -28,7 +28,7 @@ from agent.core.telemetry import Telemetry
 from agent.web.handover import Neighbours, NoNeighbours
 
 ServeConnection = Callable[[trio.SocketStream, bytes], Awaitable[None]]
-FIGURES_S = 5.0
+FIGURES_S: Final = 5.0
 """How long the figures of all processes may take."""
 
 

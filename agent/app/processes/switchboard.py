@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 import trio
 from prometheus_client import Gauge, generate_latest
@@ -15,9 +17,9 @@ from agent.app.processes.messages import AllFigures, AskAll, Figures, PassOn, Re
 from agent.app.processes.routing import least
 from agent.core.event_log import EventLog
 
-REPORT_S = 2.0
+REPORT_S: Final = 2.0
 """How long a child may take to say its figures; then those that it said before count."""
-PASS_ON_S = 1.0
+PASS_ON_S: Final = 1.0
 """How long a child may take to be given a connection; then another one gets it."""
 
 

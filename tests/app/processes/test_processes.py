@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -133,6 +134,12 @@ async def test_hang_up_renews_the_processes_and_the_end_leaves_nothing(tmp_path:
             old = {event["process"] for event in server.events("PROCESS_READY")}
             async with server.twilio.caller.connect(order, old_sid) as stream:
                 await stream.until_heard_ms(100)
+                dotenv = tmp_path / ".env"
+                dotenv.write_text("AGENT_LEAD_MS=-1")
+                server.process.send_signal(signal.SIGHUP)
+                await server.until("RELOAD_FAILED")
+                assert "AGENT_LEAD_MS" in server.events("SETTINGS_WRONG")[0]["error"]
+                dotenv.unlink()
                 server.process.send_signal(signal.SIGHUP)
                 await server.until("RELOADED")
                 await server.until("RETIRING", 2)
@@ -164,3 +171,29 @@ async def test_hang_up_renews_the_processes_and_the_end_leaves_nothing(tmp_path:
             assert by_call[old_sid] == number_of(order)
             assert by_call[new_sid] not in old
             assert not server.events("PROCESS_DIED")
+
+
+async def test_a_server_whose_processes_do_not_start_says_so_and_ends(tmp_path: Path) -> None:
+    """What is wrong is said by the child that failed; nobody is left."""
+    settings = {
+        "AGENT_PROCESSES": "2",
+        "AGENT_PORT": "0",
+        "AGENT_HOST": "127.0.0.1",
+        "AGENT_ADMIN_PORT": "0",
+        "AGENT_DATA_DIR": str(tmp_path / "data"),
+        "AGENT_TOOLS": "no_such_module",
+        "OPENAI_API_KEY": "sk-test",
+        "DATABASE_URL": "postgresql://127.0.0.1:1/nowhere",
+    }
+    with trio.fail_after(120):
+        done = await trio.run_process(
+            [sys.executable, "-m", "agent", "serve"],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=tmp_path,
+            env=os.environ | settings,
+        )
+    assert done.returncode == 1
+    assert b"call-agent: the processes of the server do not start" in done.stderr
+    assert b"no_such_module" in done.stderr
