@@ -289,6 +289,7 @@ def screenshots(
     only: Annotated[
         list[str] | None, typer.Option(help="Of this state alone, such as idle; may be given more than once.")
     ] = None,
+    look: Annotated[str, typer.Option(help="Of these looks alone: phone-dark, desktop, light-he.")] = "",
 ) -> None:
     """Take pictures of every state of the browser's page, errors included, in each of its looks.
 
@@ -297,7 +298,7 @@ def screenshots(
     if chromium() is None:
         _console.print(f"bench: {HOW_TO_GET_IT}")
         raise typer.Exit(_FAILED)
-    count = take_screenshots(folder, only or (), _console.print)
+    count = take_screenshots(folder, only or (), look, _console.print)
     _console.print(f"{count} pictures in {folder}")
 
 

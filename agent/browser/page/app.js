@@ -81,6 +81,7 @@ function move(state) {
 
 async function begin() {
   if (call) return;
+  if (trouble === "release") return location.reload();
   const clicked = performance.now();
   const mine = (call = last = { turns: new Map(), latencies: [] });
   trouble = detail = "";

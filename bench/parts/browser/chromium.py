@@ -43,6 +43,7 @@ def open_chromium(microphone: str = "", *, allowed: bool = True) -> Iterator[Bro
 def open_tab(browser: Browser, **context: Any) -> Iterator[Page]:
     """A tab of its own. Raises RuntimeError when the page raised an error that it did not catch."""
     tab = browser.new_context(**context).new_page()
+    tab.set_default_timeout(AT_MOST_MS)
     errors: list[str] = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     yield tab

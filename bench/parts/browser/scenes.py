@@ -83,10 +83,15 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+class _Site(ThreadingHTTPServer):
+    request_queue_size = 64
+    """A tab opens half a dozen connections at once; one that finds no place here waits for seconds."""
+
+
 @contextmanager
 def open_site() -> Iterator[str]:
     """The page on a port of its own; its URL. Browsers let no test stand between them and their worklets."""
-    site = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    site = _Site(("127.0.0.1", 0), _Page)
     thread = threading.Thread(target=site.serve_forever, daemon=True)
     thread.start()
     try:

@@ -22,12 +22,17 @@ def looks() -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield f"{shape}-{scheme}-{language}", language, look
 
 
-def take_screenshots(folder: Path, only: Iterable[str], say: Say) -> int:
-    """Take a picture of each scene, or of those named, in each look; returns how many. Needs Chromium."""
+def take_screenshots(folder: Path, only: Iterable[str], look_like: str, say: Say) -> int:
+    """Take a picture of each scene, or of those named, in each look whose name has ``look_like`` in it.
+
+    Returns how many. Needs Chromium.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     chosen, count = tuple(only) or tuple(SCENES), 0
     with open_site() as url, open_chromium() as browser:
         for look, language, context in looks():
+            if look_like not in look:
+                continue
             say(f"{look}: {len(chosen)} pictures")
             for name in chosen:
                 with open_tab(browser, **context) as page:
