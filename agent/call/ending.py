@@ -74,7 +74,8 @@ class CallEnding:
 
         async def dial() -> None:
             await rest.transfer(state.ticket.call_sid, number)
-            state.transferred(number)
+            # That, and no hang-up, is why its stream ended or will end.
+            state.taken_over(Outcome.TRANSFERRED, f"transferred to {number}")
 
         self._transferring += 1
         try:

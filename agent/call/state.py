@@ -65,10 +65,6 @@ class CallState:
             self.ended_s = trio.current_time()
             self.scope.cancel(reason=f"{outcome.value}: {reason}")
 
-    def transferred(self, number: str) -> None:
-        """The carrier took the call to ``number``: that, and no hang-up, is why its stream ended or will end."""
-        self.taken_over(Outcome.TRANSFERRED, f"transferred to {number}")
-
     def taken_over(self, outcome: Outcome, reason: str) -> None:
         """The carrier goes on with the call without us, and ends it; its stream ended or will end by that."""
         self.carrier_goes_on = True

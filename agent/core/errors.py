@@ -15,13 +15,17 @@ class SettingsError(AgentError):
     """The settings cannot be used; the message names every wrong one and what to do about it."""
 
 
-class MalformedMessageError(AgentError):
-    """A peer sent something its protocol does not allow; ``kind`` is a short stable label for counting."""
+class LabelledError(AgentError):
+    """``kind`` is a short stable label for counting, ``detail`` says more."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
+
+
+class MalformedMessageError(LabelledError):
+    """A peer sent something its protocol does not allow."""
 
 
 class SocketClosedError(AgentError):
@@ -66,13 +70,8 @@ class WeightsError(AgentError):
     """A file of the embedded model's weights is not the one it should be; the message says which."""
 
 
-class AdmissionError(AgentError):
-    """A stream may not be served; ``kind`` is a short stable label for counting, ``detail`` says why."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind = kind
-        self.detail = detail
+class AdmissionError(LabelledError):
+    """A stream may not be served; ``detail`` says why."""
 
 
 class DatabaseError(AgentError):

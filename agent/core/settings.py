@@ -5,12 +5,21 @@ do not show up in logs, tracebacks or ``repr``.
 """
 
 import os
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agent.core import provider_models
@@ -26,6 +35,26 @@ DEFAULT_INSTRUCTIONS: Final = (
 
 _BOUNDS: Final = ModelBounds()
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+def _is_url(value: str, *schemes: str) -> bool:
+    parts = urlsplit(value)
+    return parts.scheme in schemes and bool(parts.hostname)
+
+
+_SHAPES: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
+    "public_url": (lambda value: _is_url(value, "https", "http"), "look like https://agent.example.com"),
+    "realtime_url": (lambda value: _is_url(value, "wss", "ws"), "look like wss://host/v1/realtime"),
+    "twilio_account_sid": (
+        lambda value: value.startswith("AC") and value.isalnum(),
+        "be an Account SID: AC and 32 hex digits",
+    ),
+    "twilio_number": (
+        lambda value: value.startswith("+") and value[1:].isdigit(),
+        "be a number in E.164 form, such as +15551234567",
+    ),
+}
+"""What settings must be like, if they are not empty."""
 
 
 def _named(default: Any, *names: str, description: str, **limits: Any) -> Any:
@@ -262,10 +291,10 @@ class Settings(BaseSettings):
         description="1: tenants' webhooks may be on private and loopback addresses",
     )
 
-    @field_validator("last_resort_dir", mode="before")
+    @field_validator("last_resort_dir", "max_calls", mode="before")
     @classmethod
-    def _empty_place_is_none(cls, value: object) -> object:
-        return value or None
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("browser_origins")
     @classmethod
@@ -278,42 +307,22 @@ class Settings(BaseSettings):
 
     @field_validator("public_url")
     @classmethod
-    def _public_url_is_a_url(cls, value: str) -> str:
-        if value and (urlsplit(value).scheme not in ("https", "http") or not urlsplit(value).hostname):
-            raise ValueError("must look like https://agent.example.com")
+    def _paths_come_behind_it(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator(*_SHAPES)
+    @classmethod
+    def _has_its_shape(cls, value: str, field: ValidationInfo) -> str:
+        holds, expected = _SHAPES[str(field.field_name)]
+        if value and not holds(value):
+            raise ValueError(f"must {expected}")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies_are_addresses(cls, value: str) -> str:
         for part in filter(None, map(str.strip, value.split(","))):
             ip_network(part)  # a ValueError says what is wrong
-        return value
-
-    @field_validator("max_calls", mode="before")
-    @classmethod
-    def _empty_is_no_number(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-    @field_validator("realtime_url")
-    @classmethod
-    def _realtime_url_is_a_websocket(cls, value: str) -> str:
-        if value and (urlsplit(value).scheme not in ("ws", "wss") or not urlsplit(value).hostname):
-            raise ValueError("must look like wss://host/v1/realtime")
-        return value
-
-    @field_validator("twilio_account_sid")
-    @classmethod
-    def _account_sid_is_one(cls, value: str) -> str:
-        if value and not (value.startswith("AC") and value.isalnum()):
-            raise ValueError("must be an Account SID: AC and 32 hex digits")
-        return value
-
-    @field_validator("twilio_number")
-    @classmethod
-    def _number_is_e164(cls, value: str) -> str:
-        if value and not (value.startswith("+") and value[1:].isdigit()):
-            raise ValueError("must be a number in E.164 form, such as +15551234567")
         return value
 
     @model_validator(mode="after")
