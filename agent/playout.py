@@ -98,7 +98,8 @@ class PlayoutClock:
     _returns_marks: bool = True
     """Whether the carrier is taken to return marks; wrongly, if the first one is late for too long."""
     _returns: deque[float] = attrs.field(factory=lambda: deque(maxlen=MARKS_REMEMBERED))
-    _excess: deque[float] = attrs.field(factory=lambda: deque(maxlen=2))
+    _excess: tuple[float, ...] = ()
+    """Of the last two marks, what their returns took over the round trip."""
 
     # What the pacer reports
 
@@ -126,7 +127,7 @@ class PlayoutClock:
             return self.buffer_end
         self.lag_s = max(self.lag_s - gap, 0.0)
         if not self.lag_s:
-            self._excess.clear()
+            self._excess = ()
         return now
 
     def owe(self, now: float, owed_frames: int) -> None:
@@ -153,7 +154,7 @@ class PlayoutClock:
         self.buffer_end = min(self.buffer_end, now)
         self.audible_until = min(self.audible_until, now)
         self.lag_s = 0.0
-        self._excess.clear()
+        self._excess = ()
 
     # What the carrier reports
 
@@ -180,7 +181,7 @@ class PlayoutClock:
         self._returns_marks = True
         self._returns.append(delay)
         self._round_trip_s = min(self._returns)
-        self._excess.append(delay - self._round_trip_s)
+        self._excess = (*self._excess[-1:], delay - self._round_trip_s)
         behind = min(self._excess) if len(self._excess) > 1 else 0.0
         self.lag_s = min(delay, behind)
         end = self.buffer_end + self.lag_s + self.grace_s

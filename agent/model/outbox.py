@@ -27,7 +27,7 @@ class ModelOutbox:
     audio_dropped: Callable[[], None]
     connected: bool = False
     _queue: deque[tuple[bool, str]] = attrs.field(factory=deque)
-    _settings: deque[str] = attrs.field(factory=deque)
+    _settings: list[str] = attrs.field(factory=list)
     _audio_waiting: int = 0
     _stopping: bool = False
     _socket: MessageSocket | None = None
@@ -84,7 +84,7 @@ class ModelOutbox:
                 await trio.lowlevel.checkpoint()
                 written = 0
             elif self._settings:
-                await socket.send(self._settings.popleft())
+                await socket.send(self._settings.pop(0))
             elif self.connected and self._queue:
                 is_audio, message = self._queue.popleft()
                 self._audio_waiting -= is_audio

@@ -58,7 +58,6 @@ PING_BOUND_S: Final = 10.0
 RENEW_AFTER_S: Final = 55 * 60.0
 """Sessions of the provider end at 60 minutes; from here on the next quiet moment is taken."""
 RENEW_AT_LATEST_S: Final = 59 * 60.0
-RENEW_LOOK_S: Final = 0.5
 WRITER_GRACE_S: Final = 0.5
 
 
@@ -187,7 +186,6 @@ class ModelSessions:
                     nursery.start_soon(self._write, socket)
                     nursery.start_soon(self._keep_alive, socket)
                     nursery.start_soon(self._watch)
-                    nursery.start_soon(self._renew_in_time)
         except* SocketClosedError as closed:
             reason = str(closed.exceptions[0])
         finally:
@@ -284,10 +282,16 @@ class ModelSessions:
                 raise SocketClosedError(1006, "no answer to a ping")
 
     async def _watch(self) -> None:
-        """Raise SocketClosedError for a session that does not begin, or falls silent when it should speak."""
+        """Raise SocketClosedError for a session that does not begin, or falls silent when it should speak.
+
+        One that nears its limit is ended while nobody speaks, at RENEW_AT_LATEST_S in any case.
+        """
+        began_s = trio.current_time()
         while True:
             await trio.sleep(WATCH_S)
             now = trio.current_time()
+            if now - began_s >= (RENEW_AFTER_S if self.user.quiet else RENEW_AT_LATEST_S):
+                self.renew("the session nears its limit")
             due = not self._ready or self.user.answer_due or self.user.unheard_voice
             if not due:
                 self._heard_s = self._alive_s = now
@@ -297,10 +301,3 @@ class ModelSessions:
             if self._ready and now - self._alive_s > PROBE_AFTER_S and not self._probed:
                 self._probed = True
                 self.outbox.put(encode_session_update({"type": "realtime"}, self.user.next_event_id()))
-
-    async def _renew_in_time(self) -> None:
-        await trio.sleep(RENEW_AFTER_S)
-        with trio.move_on_after(RENEW_AT_LATEST_S - RENEW_AFTER_S):
-            while not self.user.quiet:  # noqa: ASYNC110 - twice a second for minutes, once an hour
-                await trio.sleep(RENEW_LOOK_S)
-        self.renew("the session nears its limit")
