@@ -179,9 +179,9 @@ async def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     settings = load_settings(host="127.0.0.1", port=port, data_dir=tmp_path, openai_api_key="sk-test")
-    with trio.fail_after(5), pytest.RaisesGroup(OSError, flatten_subgroups=True):
-        await serve(settings)
-    await listener.aclose()
+    async with listener:
+        with trio.fail_after(60), pytest.RaisesGroup(OSError, flatten_subgroups=True):
+            await serve(settings)
 
 
 async def test_a_second_server_of_a_machine_takes_calls_without_the_operators_port(tmp_path: Path) -> None:
