@@ -189,7 +189,8 @@ class Member(Membership, Neighbours):
     @override
     async def is_ready(self) -> None:
         self._write(state=TAKING)
-        await self.link.send(Ready())
+        with suppress(*GONE):  # run has noticed
+            await self.link.send(Ready())
 
     @override
     def leaves(self) -> None:

@@ -93,6 +93,8 @@ async def test_without_a_parent_connections_stay_and_the_process_stops() -> None
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(far))
             parent.close()
             assert not await member.pass_on(8, stream, b"")
+            await member.is_ready()
+            await member.report()
             with trio.open_signal_receiver(signal.SIGTERM) as signals:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(member.run, nobody)

@@ -80,6 +80,7 @@ class Family:
 async def open_family(roles: tuple[Role, ...] = ("calls", "calls")) -> AsyncIterator[Family]:
     board, file = open_board()
     with trio.fail_after(10), file:
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             family = Family(nursery, Switchboard(board, EventLog(Telemetry())), Generation(roles))
             yield family
