@@ -40,6 +40,13 @@ def test_a_turn_starts_with_padding_and_ends_with_the_silence_waited_for() -> No
     assert not endpointer.speaking
 
 
+def test_wb_7_a_turn_ends_at_the_nearest_window() -> None:
+    """400 ms were 416: half a window too much in each answer."""
+    for asked_ms, waited_ms in ((400, 384), (410, 416), (500, 512), (100, 96)):
+        events = feed(Endpointer(silence_duration_ms=asked_ms), windows(640, 0.9) + windows(640, 0.0))
+        assert [event.audio_end_ms for event in events if isinstance(event, TurnEnded)] == [640 + waited_ms]
+
+
 def test_padding_never_reaches_before_the_session() -> None:
     assert feed(Endpointer(prefix_padding_ms=300), windows(64, 0.9)) == [TurnStarted(0)]
 

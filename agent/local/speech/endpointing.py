@@ -54,7 +54,11 @@ EndpointEvent = TurnStarted | TurnPaused | TurnResumed | TurnEnded
 
 @attrs.define(eq=False)
 class Endpointer:
-    """Fed one probability a window; says what it means. The three settings may change at any time."""
+    """Fed one probability a window; says what it means. The three settings may change at any time.
+
+    A turn ends at the window nearest to ``silence_duration_ms``: 400 is 384, where rounding up would cost 32 ms
+    of every answer.
+    """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
@@ -103,7 +107,7 @@ class Endpointer:
         quiet = probability < self.threshold - HYSTERESIS or (self._silence_ms and probability < self.threshold)
         self._silence_ms = self._silence_ms + WINDOW_MS if quiet else 0
         too_long = self._now_ms - self._start_ms >= MAX_SPEECH_MS
-        if too_long or self._silence_ms >= self.silence_duration_ms:
+        if too_long or self._silence_ms + WINDOW_MS // 2 >= self.silence_duration_ms:
             self._close()
             return TurnEnded(self._start_ms, self._now_ms)
         if self._paused and not quiet:
