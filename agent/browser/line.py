@@ -36,6 +36,8 @@ SAME_TAB_S: Final = 1.5
 """A connection that says something within this has the call, whoever else asks for it."""
 UNACKNOWLEDGED: Final = 1500
 """Messages sent and not acknowledged: about 20 s of speech. A browser that lets more gather does not read."""
+AT_ONCE: Final = 50
+"""More messages than the pacer ever writes in one go."""
 MOST_TOLD: Final = 500
 """What waits for the screen; of more the oldest is not shown."""
 UNREAD: Final = 1000
@@ -140,6 +142,22 @@ class BrowserLine(MessageSocket):
                 except SocketClosedError as closed:
                     self._lose(connection, closed.code)
             return True
+
+    @property
+    @override
+    def takes_now(self) -> bool:
+        """Whether a connection takes more at once, and nobody is in the middle of a write."""
+        connection = self._connection
+        room = len(self._sent) + AT_ONCE <= UNACKNOWLEDGED
+        return room and connection is not None and connection.takes_now and not self._writing.locked()
+
+    @override
+    def send_now(self, *messages: Message) -> bool:
+        """See MessageSocket; what a broken connection swallows is sent again on the next one, as ever."""
+        if self._connection is None or not self.takes_now or not self._connection.send_now(*messages):
+            return False
+        self._sent += messages
+        return True
 
     def tell(self, message: Message) -> None:
         """Send a message when there is a connection, behind those before it; never waits."""
