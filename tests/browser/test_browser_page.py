@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from trio.testing import MockClock, memory_stream_pair
 
 from agent.browser.admission import BrowserAdmission
-from agent.browser.messages import VERSION, Close
+from agent.browser.messages import PCM16, VERSION, WEBM_OPUS, Close
 from agent.browser.routes import browser_routes
 from agent.carrier.front_door import FrontDoor
 from agent.core.event_log import EventLog
@@ -27,7 +27,7 @@ OF_TENANTS = {"": frozenset[str](), "clinic": frozenset({CLINIC}), None: frozens
 async def ask(path: str, method: str = "GET", fields: str = "", *sites: str) -> tuple[str, str]:
     """The head and the body of an answer."""
     app = FastAPI()
-    app.include_router(browser_routes(BrowserAdmission(frozenset(sites), OF_TENANTS.get)))
+    app.include_router(browser_routes(BrowserAdmission(frozenset(sites), OF_TENANTS.get), [PCM16, WEBM_OPUS]))
     ours, theirs = memory_stream_pair()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -65,6 +65,7 @@ async def test_who_may_not_phone_is_told_why(autojump_clock: MockClock) -> None:
     head, body = await ask("/browser/token", "POST", f"Content-Length: 0\r\nOrigin: {SITE}\r\n", SITE)
     assert head.startswith("http/1.1 200")
     assert '"token"' in body
+    assert '"formats":["pcm16","webm/opus"]' in body, "what the page may be asked to send (WB-4)"
 
 
 async def test_a_tenants_sites_may_have_its_phone_and_no_other(autojump_clock: MockClock) -> None:

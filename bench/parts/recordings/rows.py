@@ -161,9 +161,12 @@ async def _measure(
 
 
 async def _decoded(url: str) -> Decoded:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.get(f"{url}/metrics", headers={"Authorization": f"Bearer {OPERATOR}"})
-    return read_metrics(answer.raise_for_status().text)
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.get(f"{url}/metrics", headers={"Authorization": f"Bearer {OPERATOR}"})
+        return read_metrics(answer.raise_for_status().text)
+    except httpx.HTTPError as error:
+        raise BenchError(f"the server's metrics cannot be read: {error or type(error).__name__}") from None
 
 
 def read_metrics(text: str) -> Decoded:
