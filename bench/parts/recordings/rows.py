@@ -51,7 +51,7 @@ class Figures:
     lag_ms: float
     """Mean."""
     memory_kb: float
-    """Of the server per call."""
+    """Of the server per call that lasted."""
     report: BrowserReport
 
 
@@ -155,7 +155,7 @@ async def _measure(
         chunks=round(chunks),
         late=round(chunks - (after.in_time - before.in_time)),
         lag_ms=(after.lag_s - before.lag_s) * 1000 / chunks,
-        memory_kb=(rss_bytes - idle_bytes) / 1024 / order.calls,
+        memory_kb=(rss_bytes - idle_bytes) / 1024 / max(order.calls - len(report.closed), 1),
         report=report,
     )
 
