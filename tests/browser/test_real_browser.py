@@ -161,6 +161,16 @@ def test_a_microphone_that_is_refused_is_a_sentence(server: tuple[str, Path]) ->
     assert "Allow it" in report["trouble"]
 
 
+def test_a_microphone_that_is_unplugged_ends_the_call_at_once(server: tuple[str, Path], silent: Path) -> None:
+    """A sentence for the caller; for the server a hang-up, not a browser that it waits for."""
+    page, data = server
+    before = len(list(data.glob("calls/BR*.json")))
+    report = drive("unplugged", page, silent)
+    assert report["trouble"].startswith("The microphone was unplugged. Plug it in")
+    assert len(list(data.glob("calls/BR*.json"))) == before + 1
+    assert newest_record(data)["outcome"] == "caller_hung_up"
+
+
 def test_the_widget_on_a_site_that_is_allowed_and_on_one_that_is_not(
     server: tuple[str, Path], microphone: Path, sites: list[ThreadingHTTPServer]
 ) -> None:

@@ -89,6 +89,22 @@ def restart(url: str, microphone: str) -> dict[str, Any]:
         return {**report(page), "trouble": trouble}
 
 
+def unplugged(url: str, microphone: str) -> dict[str, Any]:
+    """The microphone is pulled out in mid-call."""
+    with open_page(url, microphone) as page:
+        page.add_init_script("""
+          const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+          navigator.mediaDevices.getUserMedia = async (wanted) => (window.theStream = await ask(wanted));
+        """)
+        page.reload()
+        page.get_by_role("button", name="Call").click()
+        until(page, "talking")
+        page.evaluate("theStream.getTracks()[0].dispatchEvent(new Event('ended'))")
+        until(page, "error")
+        page.wait_for_timeout(6000)  # less than the 10 s that a browser is waited for
+        return report(page)
+
+
 def refused(url: str, _microphone: str) -> dict[str, Any]:
     """No microphone is given."""
     with open_page(url, "") as page:
@@ -131,5 +147,12 @@ def cut(url: str, microphone: str) -> dict[str, Any]:
 if __name__ == "__main__":
     _, what, *arguments = sys.argv
     commands: dict[str, Callable[..., dict[str, Any]]]
-    commands = {"talk": talk, "cut": cut, "refused": refused, "restart": restart, "widget": widget}
+    commands = {
+        "talk": talk,
+        "cut": cut,
+        "refused": refused,
+        "restart": restart,
+        "unplugged": unplugged,
+        "widget": widget,
+    }
     print(json.dumps(commands[what](*arguments)))  # noqa: T201 - its output

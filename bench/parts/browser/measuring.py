@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from bench.parts.browser.chromium import open_chromium, open_tab, until
+from bench.parts.browser.chromium import open_chromium, open_tab, state, until
 from bench.parts.browser.cutting import Network, open_network
 from bench.parts.browser.ear import LISTEN, Heard, answer_times_ms, listen_to, silence_times_ms
 from bench.parts.browser.talking import newest_record, open_server, write_microphone
@@ -46,6 +46,10 @@ class Away:
     length_ms: int
     """Of that answer, as the record has it."""
     heard_ms: int
+
+
+NOT_BACK: Final = Away(float("inf"), 0.0, 0, 0)
+"""The call was given up."""
 
 
 @attrs.frozen
@@ -170,6 +174,8 @@ def _away(browser: Browser, url: str, calls: Path, hurt: Callable[[Network, Page
         hurt(network, page)
         back_ms = float(page.evaluate("() => theEar.nowMs()"))
         page.wait_for_timeout(ANSWER_MS)
+        if state(page) != "talking":
+            return NOT_BACK
         _hang_up(page)
         heard, record = listen_to(page), newest_record(calls)
     answer = [turn for turn in record["turns"] if turn["role"] == "agent"][-1]
