@@ -155,8 +155,8 @@ def test_hours_and_demo() -> None:
     assert hour_row(SPARSE, HourFigures(5.1, 1, 2, 0)).ok is False
     assert hour_row(TALKING, HourFigures(59.0, 1, 2, 0)).ok
     assert hour_row(TALKING, HourFigures(59.0, 1, 2, 1)).ok is False
-    assert pass_row(PassFigures(1.9, "a task", 60.0, 1000, 2.0)).ok
-    assert pass_row(PassFigures(2.1, "a task", 60.0, 1000, 2.0)).ok is False
+    assert pass_row(PassFigures(1.9, 9.0, "a task", 60.0, 1000, 2.0)).ok
+    assert pass_row(PassFigures(2.1, 9.0, "a task", 60.0, 1000, 2.0)).ok is False
     assert demo_row(899.0, 6).ok
     assert demo_row(901.0, 6).ok is False
     assert skipped_row("no extra").ok is None
