@@ -1,5 +1,6 @@
 // Goes into a tab before the page does: see ear.py.
 (() => {
+  const Node = window.AudioWorkletNode; // the page may be made to do without
   const kept = (window.theEar = { blocks: [], told: [] });
   const source = `registerProcessor("ear", class extends AudioWorkletProcessor {
     constructor() { super(); this.kept = []; }
@@ -15,7 +16,7 @@
     if (!ears.has(context)) {
       const made = context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" })))
         .then(() => {
-          const ear = new AudioWorkletNode(context, "ear", { numberOfInputs: 2, numberOfOutputs: 0 });
+          const ear = new Node(context, "ear", { numberOfInputs: 2, numberOfOutputs: 0 });
           ear.port.onmessage = ({ data }) => kept.blocks.push(...data);
           kept.outputMs = () => 1000 * (context.outputLatency || context.baseLatency || 0);
           kept.nowMs = () => 1000 * context.currentTime;
@@ -31,7 +32,6 @@
     else if (to === this.context.destination) earOf(this.context).then((ear) => connect.call(this, ear, 0, 1));
     return connect.call(this, to, ...more);
   };
-  const Node = window.AudioWorkletNode;
   window.AudioWorkletNode = class extends Node {
     constructor(context, name, options) {
       super(context, name, options);
