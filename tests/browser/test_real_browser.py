@@ -107,7 +107,7 @@ def test_a_spoken_conversation_with_an_interruption(server: tuple[str, Path], mi
         assert turn["heard_text"] in report["captions"].replace("\n", " ")
     errors = heard_errors_ms(report["played"], record)
     assert len(errors) == len(agent)
-    assert max(map(abs, errors)) <= 100  # on a machine that does other things; `bench browser` holds 40
+    assert max(map(abs, errors)) <= 150  # on a machine that does other things; `bench browser` holds 40
     assert report["latency"].count(" ms = ") == 2
 
 

@@ -74,7 +74,7 @@ export class Sound {
   heard(data) {
     this.playedMs = data.playedMs ?? this.playedMs;
     if (data.played !== undefined) {
-      setTimeout(() => this.on.played(data.played), this.outputMs);
+      this.on.played(data.played); // at once: a timer would be late by a second in a tab behind others
     } else if (data.started) {
       this.waitMs = 1000 * data.delay;
       this.tellDelay();
