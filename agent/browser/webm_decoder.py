@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
-import numpy as np
 from typing_extensions import override
 
 from agent.browser.decoding import ChunkDecoder, Decoding, DecodingObserver
@@ -43,6 +42,7 @@ class WebmDecoder(ChunkDecoder):
     """
 
     _av: Any = attrs.field(factory=lambda: importlib.import_module("av"))
+    _numpy: Any = attrs.field(factory=lambda: importlib.import_module("numpy"))
     _reader: WebmReader = attrs.field(factory=WebmReader)
     _decoder: Any = None
     _resampler: Any = None
@@ -91,7 +91,7 @@ class WebmDecoder(ChunkDecoder):
 
     def _resampled(self, decoded: bytearray) -> bytes:
         """All of a chunk at once: by the packet it costs a quarter of all decoding more."""
-        samples = np.frombuffer(decoded, np.int16)[None]
+        samples = self._numpy.frombuffer(decoded, self._numpy.int16)[None]
         frame = self._av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         frame.sample_rate = DECODED_HZ
         return _bytes_of(self._resampler.resample(frame))

@@ -351,6 +351,7 @@ async def test_a_door_with_many_at_once_is_crowded_until_they_had_their_turn(aut
         for stranger in range(2):
             runs.release_on_behalf_of(stranger)
         assert b"fine" in await client.receive_some(1000)
+        await trio.testing.wait_all_tasks_blocked()
         assert not building.door.is_crowded
 
 
