@@ -65,6 +65,16 @@ def test_spoken_words_are_loud_enough_and_neither_clipped_nor_padded() -> None:
     assert synthesise("") == synthesise("שלום") == b""
 
 
+@pytest.mark.parametrize("sentence", ["Sure.", "Hello, this is the assistant.", *SENTENCES])
+def test_wb_7_an_answer_begins_with_its_words(sentence: str) -> None:
+    """What comes before them is silence that the caller waits through; it was 40 ms."""
+    from agent.local.speech.samples import synthesise  # noqa: PLC0415  (the extra)
+
+    speech = ulaw_to_pcm16(synthesise(sentence))
+    loudest = max(map(abs, speech))
+    assert next(at for at, sample in enumerate(speech) if abs(sample) > loudest * 0.03) <= 30 * BYTES_PER_MS
+
+
 def test_silence_and_noise_are_not_words() -> None:
     """The recogniser invents words for silence; the guards drop them."""
     import numpy as np  # noqa: PLC0415  (with the extra)

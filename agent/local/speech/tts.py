@@ -35,7 +35,7 @@ _CLAUSE: Final = re.compile(r"(?<=.{16},) (?=.{20})")
 _PER_MS: Final = hibari.SAMPLE_RATE // 1000
 _AUDIBLE: Final = 0.03
 """Below this part of the peak (-30 dB) the edges of a piece are silence."""
-_HEAD_MS: Final = 40
+_HEAD_MS: Final = 20
 _TAIL_MS: Final = 280
 """Pause after a sentence; conversational English has 200 to 400 ms."""
 _CLAUSE_TAIL_MS: Final = 120
