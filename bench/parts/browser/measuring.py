@@ -73,7 +73,7 @@ def measure_browser(folder: Path, say: Say) -> BrowserFigures:
     """Measure all: five minutes. Needs Chromium; raises BenchError, and what Playwright raises."""
     asked = write_microphone(folder / "asked.wav", [(_GREETING_MS, QUESTION)], 60_000)
     asking = write_microphone(
-        folder / "asking.wav", [(_GREETING_MS, QUESTION), *[(_BETWEEN_MS, QUESTION)] * TURNS]
+        folder / "asking.wav", [(_GREETING_MS, QUESTION), *[(_BETWEEN_MS, QUESTION)] * (TURNS - 1)]
     )
     with open_server(folder / "agent") as server:
         url, calls = server.page, server.calls
