@@ -47,6 +47,7 @@ async def a_browser_comes_again(server: SeveralProcesses) -> None:
     async with open_client(f"{base}/browser-stream", headers=headers) as socket:
         await socket.send(f'{{"type":"hello","version":1,"format":"pcm16","token":"{token}"}}')
         welcome = msgspec.json.decode(await socket.receive())
+        await socket.abort()  # closed in order it would be a hang-up
     number = int(welcome["path"].removeprefix("browser-stream/"))
     resume = {"type": "resume", "call": welcome["call"], "token": welcome["token"], "received": 0}
     os.kill(server.pid_of(number), signal.SIGSTOP)
