@@ -21,6 +21,7 @@ from agent.sim.link import HeldStream, memory_link
 from agent.sim.memory import memory_realtime, open_memory_sockets
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
+from agent.sim.sounds import tone
 from agent.wire.websocket import TrioWebSocket
 
 ORIGIN = "http://localhost:8080"
@@ -102,3 +103,12 @@ async def open_browser_call(
             ) as simulated,
         ):
             yield world, phone, simulated, model
+
+
+async def speak_while_broken(phone: BrowserPhone, stream: SimulatedStream, said_ms: int, broken_s: float) -> None:
+    """Break the connection and keep it broken, while the caller goes on to speak."""
+    phone.paused = True
+    await phone.break_connection()
+    stream.say(tone(said_ms))
+    await trio.sleep(broken_s)
+    phone.paused = False

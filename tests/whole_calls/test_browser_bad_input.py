@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from browser_calls import ORIGIN, BrowserWorld, open_browser_call, open_world
+from browser_calls import ORIGIN, BrowserWorld, open_browser_call, open_world, speak_while_broken
 from heard_audio import heard_numbers
 from trio.testing import MockClock
 
@@ -15,7 +15,6 @@ from agent.core.errors import SocketClosedError
 from agent.core.records import Outcome
 from agent.sim.model.script import Answer
 from agent.sim.model.server import ScriptedRealtime
-from agent.sim.sounds import tone
 from agent.wire.websocket import MessageSocket
 
 LONG = Answer("We are open from nine to five on weekdays, and from ten to two on Saturdays.", 6000)
@@ -121,11 +120,7 @@ async def test_a_laptop_that_is_closed_and_opened(autojump_clock: MockClock) -> 
     ):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
-        phone.paused = True
-        await phone.break_connection()
-        stream.say(tone(2000))
-        await trio.sleep(WINDOW_S - 1)
-        phone.paused = False
+        await speak_while_broken(phone, stream, 2000, WINDOW_S - 1)
         await stream.until_heard_ms(6800)
         await trio.sleep(1.0)
         await stream.hang_up()

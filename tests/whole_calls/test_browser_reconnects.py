@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from browser_calls import BrowserWorld, open_browser_call, open_world
+from browser_calls import BrowserWorld, open_browser_call, open_world, speak_while_broken
 from heard_audio import heard_numbers
 from trio.testing import MockClock
 from virtual_call import received
@@ -82,11 +82,7 @@ async def test_what_the_caller_said_meanwhile_arrives(autojump_clock: MockClock)
     ):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
-        phone.paused = True
-        await phone.break_connection()
-        stream.say(tone(1000))
-        await trio.sleep(3.0)
-        phone.paused = False
+        await speak_while_broken(phone, stream, 1000, 3.0)
         await stream.until_heard_ms(1500)
         await stream.hang_up()
     assert [turn.text for turn in world.services.record.turns if turn.role == "caller"] == ["I said something"]

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
-from browser_calls import BrowserWorld, open_browser_call, open_world
+from browser_calls import BrowserWorld, open_browser_call, open_world, speak_while_broken
 from heard_audio import heard_numbers
 from trio.testing import MockClock
 from virtual_call import open_services, received
@@ -78,11 +78,7 @@ async def test_a_broken_connection_is_made_good(autojump_clock: MockClock) -> No
     async with call as (world, phone, stream, _):
         await stream.until_heard_ms(800)
         await trio.sleep(0.5)
-        phone.paused = True
-        await phone.break_connection()
-        stream.say(tone(1000))
-        await trio.sleep(3.0)
-        phone.paused = False
+        await speak_while_broken(phone, stream, 1000, 3.0)
         await stream.until_heard_ms(1500)
         await stream.hang_up()
     record = world.services.record
